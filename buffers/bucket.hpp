@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Log-linear buckets of doubles: every power of two is an octave of 128 equal buckets. A bucket's
+// number is the top 19 bits of the double itself (sign, exponent, 7 bits of mantissa), so finding
+// it is one shift.
+//
+// A bucket is at most 1/128 of its lower bound wide: any value chosen inside it is within 0.79 % of
+// any other, its middle within 0.39 %.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace spillway::detail {
+
+inline constexpr int bucket_bits = 7;
+inline constexpr std::uint32_t buckets_per_octave = 1U << bucket_bits;
+inline constexpr int bucket_shift = 52 - bucket_bits;
+
+/// CloudWatch takes magnitudes up to 2^360 (PutMetricData, MetricDatum.Value); we treat what is
+/// below 2^-360 as zero.
+inline constexpr double magnitude_max = 0x1p360;
+inline constexpr double magnitude_min = 0x1p-360;
+
+/// Bucket of a finite value; zero (of either sign) and subnormals are bucket 0.
+constexpr std::uint32_t bucket_of(double value) noexcept {
+  const auto bucket =
+      static_cast<std::uint32_t>(std::bit_cast<std::uint64_t>(value) >> bucket_shift);
+  constexpr std::uint32_t negative_zero = 1U << (11 + bucket_bits);
+  return bucket == negative_zero ? 0 : bucket;
+}
+
+/// The bound nearer to zero. Belongs to the bucket.
+constexpr double bucket_inner_bound(std::uint32_t bucket) noexcept {
+  return std::bit_cast<double>(std::uint64_t{bucket} << bucket_shift);
+}
+
+/// The bound farther from zero. Does not belong to the bucket. Bucket 0 is the single value zero.
+constexpr double bucket_outer_bound(std::uint32_t bucket) noexcept {
+  return bucket == 0 ? 0.0 : std::bit_cast<double>((std::uint64_t{bucket} + 1) << bucket_shift);
+}
+
+}  // namespace spillway::detail

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <spillway/buffers/cells.hpp>
+
+namespace spillway::detail {
+
+std::size_t BankLayout::bytes() const noexcept {
+  const std::size_t bytes = std::size_t{Bank::first_cell_offset()} + cell_bytes +
+                            std::size_t{series_max} * sizeof(std::uint32_t) +
+                            (std::size_t{block_max} + 1) * sizeof(OctaveBlock);
+  return (bytes + cache_line_bytes - 1) / cache_line_bytes * cache_line_bytes;
+}
+
+void Bank::clear() noexcept {
+  if (blocks_used_ != 0) std::memset(blocks_[1], 0, blocks_used_ * sizeof(OctaveBlock));
+  blocks_used_ = 0;
+  touched_count_ = 0;
+}
+
+bool Bank::ensure_block(std::uint16_t& slot) noexcept {
+  if (slot == 0 && blocks_used_ < block_max_) slot = static_cast<std::uint16_t>(++blocks_used_);
+  return slot != 0;
+}
+
+std::uint32_t Bank::find_block(HistogramCell& histogram, std::uint32_t bucket) noexcept {
+  const std::uint32_t octave = (bucket >> bucket_bits) - direct_octave_first;
+  if (octave < direct_octaves) {
+    std::uint16_t& block = histogram.block_of_octave[octave];
+    return ensure_block(block) ? block : 0;
+  }
+  if (!ensure_block(histogram.directory_block)) return 0;
+  std::uint16_t& directory = directory_block(histogram.directory_block)[bucket >> directory_shift];
+  if (!ensure_block(directory)) return 0;
+  std::uint16_t& block =
+      directory_block(directory)[bucket >> bucket_bits & (octaves_per_directory - 1)];
+  return ensure_block(block) ? block : 0;
+}
+
+void Bank::record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept {
+  if (histogram.count == 0) {
+    touch(series);
+    histogram.minimum = histogram.maximum = value;
+  }
+  histogram.count += 1;
+  histogram.sum += value;
+  if (value < histogram.minimum) histogram.minimum = value;
+  if (value > histogram.maximum) histogram.maximum = value;
+  const std::uint32_t bucket = bucket_of(value);
+  if (const std::uint32_t block = find_block(histogram, bucket); block != 0) {
+    ++octave_block(block)[bucket & (buckets_per_octave - 1)];
+  }
+}
+
+}  // namespace spillway::detail

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/buffers/names.hpp>
+
+namespace spillway::detail {
+
+constinit Lane no_lane;
+constinit thread_local Lane* current_lane = &no_lane;
+
+std::uint32_t NameCache::id_of_slow(Entry& entry, const StaticName& name) noexcept {
+  entry = {name.data(), intern_name(name.view())};
+  return entry.id;
+}
+
+bool Lane::try_enter_portable(std::uint64_t engine_id) noexcept {
+  busy_.store(1, std::memory_order_seq_cst);
+#if !defined(SPILLWAY_THREAD_SANITIZER)
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+  if (portable_engine_id_.load(std::memory_order_seq_cst) == engine_id) return true;
+  busy_.store(0, std::memory_order_release);
+  return false;
+}
+
+// ---- Which lanes a thread has ----
+
+/// The lanes of one thread, one for each engine that it records to. Found by a trivial
+/// thread_local; given back by a pthread key, whose destructors run after those of C++ thread_local
+/// objects, which may therefore still record.
+struct ThreadLanes {
+  struct Entry {
+    std::uint64_t engine_id;
+    Lane* lane;
+    std::shared_ptr<LaneSet> set;
+  };
+  std::vector<Entry> entries;
+
+  Lane* find(std::uint64_t engine_id) const noexcept {
+    const auto found = std::find_if(entries.begin(), entries.end(),
+                                    [&](const Entry& e) { return e.engine_id == engine_id; });
+    return found == entries.end() ? nullptr : found->lane;
+  }
+
+  /// Lets go of the lanes of engines that are gone, so that a thread that sees many engines does
+  /// not collect them.
+  void forget_closed() {
+    std::erase_if(entries,
+                  [](const Entry& e) { return e.set->closed() && e.set.use_count() == 1; });
+  }
+
+  static void release_all(void* lanes) noexcept {
+    current = nullptr;
+    current_lane = &no_lane;
+    const std::unique_ptr<ThreadLanes> mine(static_cast<ThreadLanes*>(lanes));
+    for (const Entry& entry : mine->entries) entry.set->release(*entry.lane);
+  }
+
+  static ThreadLanes& of_this_thread() {
+    if (current == nullptr) {
+      static const pthread_key_t key = [] {
+        pthread_key_t made{};
+        if (pthread_key_create(&made, &ThreadLanes::release_all) != 0) throw std::bad_alloc();
+        return made;
+      }();
+      auto mine = std::make_unique<ThreadLanes>();
+      if (pthread_setspecific(key, mine.get()) != 0) throw std::bad_alloc();
+      current = mine.release();
+    }
+    return *current;
+  }
+
+  static constinit thread_local ThreadLanes* current;
+};
+constinit thread_local ThreadLanes* ThreadLanes::current = nullptr;
+
+// ---- Which engines there are ----
+
+namespace {
+
+struct Registry {
+  std::mutex mutex;
+  std::vector<std::pair<std::uint64_t, std::weak_ptr<LaneSet>>> sets;
+  std::atomic<std::uint64_t> closed_without_engine{0};
+  std::atomic<std::uint64_t> last_engine_id{0};
+
+  std::shared_ptr<LaneSet> find(std::uint64_t engine_id) {
+    const std::scoped_lock lock(mutex);
+    for (const auto& [id, set] : sets) {
+      if (id == engine_id) return set.lock();
+    }
+    return nullptr;
+  }
+  void add(const std::shared_ptr<LaneSet>& set) {
+    const std::scoped_lock lock(mutex);
+    std::erase_if(sets, [](const auto& entry) { return entry.second.expired(); });
+    sets.emplace_back(set->engine_id(), set);
+  }
+};
+
+// Never destroyed: threads record while static objects go away.
+Registry& registry() {
+  static auto* const instance = new Registry;
+  return *instance;
+}
+
+}  // namespace
+
+Lane* enter_slow(std::uint64_t engine_id) noexcept try {
+  if (engine_id == no_engine_id) return nullptr;
+  ThreadLanes& mine = ThreadLanes::of_this_thread();
+  Lane* lane = mine.find(engine_id);
+  if (lane == nullptr) {
+    std::shared_ptr<LaneSet> set = registry().find(engine_id);
+    if (set == nullptr || set->closed()) return nullptr;
+    mine.forget_closed();
+    mine.entries.reserve(mine.entries.size() + 1);
+    lane = set->acquire();
+    if (lane == nullptr) return nullptr;
+    mine.entries.push_back({engine_id, lane, std::move(set)});
+  }
+  if (asymmetric_fences()) {
+    current_lane = lane;
+    return lane->try_enter(engine_id) ? lane : nullptr;
+  }
+  return lane->try_enter_portable(engine_id) ? lane : nullptr;
+} catch (...) {
+  return nullptr;
+}
+
+void count_closed(std::uint64_t engine_id, Signal signal) noexcept {
+  if (ThreadLanes* const mine = ThreadLanes::current; mine != nullptr) {
+    if (Lane* const lane = mine->find(engine_id); lane != nullptr) {
+      switch (signal) {
+        case Signal::metrics:
+          lane->counters.metrics_closed.add();
+          return;
+        case Signal::logs:
+          lane->counters.logs_closed.add();
+          return;
+        case Signal::spans:
+          lane->counters.spans_closed.add();
+          return;
+      }
+    }
+  }
+  if (const auto set = registry().find(engine_id); set != nullptr) {
+    set->closed_calls_[static_cast<std::size_t>(signal)].fetch_add(1, std::memory_order_relaxed);
+  } else {
+    registry().closed_without_engine.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+std::uint64_t closed_without_engine() noexcept {
+  return registry().closed_without_engine.load(std::memory_order_relaxed);
+}
+
+// ---- The lanes of one engine ----
+
+LaneSet::LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> ticks,
+                 EngineServices* services)
+    : layout_(layout),
+      ticks_(std::move(ticks)),
+      services_(services),
+      engine_id_(registry().last_engine_id.fetch_add(1, std::memory_order_relaxed) + 1) {}
+
+std::shared_ptr<LaneSet> LaneSet::create(const LaneLayout& layout,
+                                         std::shared_ptr<const TickSource> ticks,
+                                         EngineServices* services) {
+  std::shared_ptr<LaneSet> set(new LaneSet(layout, std::move(ticks), services));
+  registry().add(set);
+  return set;
+}
+
+namespace {
+
+constexpr std::size_t page_bytes = 4096;
+constexpr std::size_t in_pages(std::size_t bytes) {
+  return (bytes + page_bytes - 1) / page_bytes * page_bytes;
+}
+
+}  // namespace
+
+std::size_t LaneSet::lane_bytes() const noexcept {
+  return in_pages(sizeof(Lane) + sizeof(NameCache) + sizeof(ViewCache)) +
+         in_pages(layout_.ring_bytes) + 2 * in_pages(layout_.bank.bytes());
+}
+
+LaneSet::~LaneSet() {
+  for (Lane* lane = first_.load(std::memory_order_acquire); lane != nullptr;) {
+    Lane* const next = lane->next_;
+    munmap(lane, lane_bytes());
+    lane = next;
+  }
+}
+
+Lane* LaneSet::acquire() noexcept {
+  Lane* lane = nullptr;
+  {
+    const std::scoped_lock lock(free_mutex_);
+    if (!free_.empty()) {
+      lane = free_.back();
+      free_.pop_back();
+      lane->written_context = 0;  // The next record under a context says so again.
+      return lane;
+    }
+  }
+  // Reserved in full, and touched only as it is used: a thread that records once costs a few pages.
+  void* const memory = mmap(nullptr, lane_bytes(), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  auto* bytes = static_cast<std::byte*>(memory);
+  lane = new (bytes) Lane;
+  lane->names = new (bytes + sizeof(Lane)) NameCache;
+  lane->views = new (bytes + sizeof(Lane) + sizeof(NameCache)) ViewCache;
+  bytes += in_pages(sizeof(Lane) + sizeof(NameCache) + sizeof(ViewCache));
+  lane->ring.attach(bytes, layout_.ring_bytes);
+  bytes += in_pages(layout_.ring_bytes);
+  lane->bank_.store(Bank::create(bytes, layout_.bank), std::memory_order_relaxed);
+  lane->spare_bank_ = Bank::create(bytes + in_pages(layout_.bank.bytes()), layout_.bank);
+  lane->services_ = services_;
+  lane->ticks_ = ticks_.get();
+  lane->ticks_are_hardware_ = ticks_->is_hardware();
+  lane->index_ = size_.fetch_add(1, std::memory_order_acq_rel);
+  if (asymmetric_fences()) lane->engine_id_.store(engine_id_, std::memory_order_relaxed);
+  lane->portable_engine_id_.store(engine_id_, std::memory_order_relaxed);
+
+  lane->next_ = first_.load(std::memory_order_relaxed);
+  while (!first_.compare_exchange_weak(lane->next_, lane, std::memory_order_seq_cst)) {
+  }
+  // Either close() finds the lane in the list, or this finds the set closed.
+  if (closed_.load(std::memory_order_seq_cst)) {
+    lane->engine_id_.store(0, std::memory_order_relaxed);
+    lane->portable_engine_id_.store(0, std::memory_order_relaxed);
+  }
+  return lane;
+}
+
+void LaneSet::release(Lane& lane) noexcept try {
+  const std::scoped_lock lock(free_mutex_);
+  free_.push_back(&lane);
+} catch (...) {
+  // No memory for the list: the lane stays with the set, unused.
+}
+
+void LaneSet::take_cells(const std::function<void(Bank&)>& visit) {
+  for_each([](Lane& lane) {
+    if (lane.spare_is_dirty_) return;
+    Bank* const old = lane.bank_.load(std::memory_order_relaxed);
+    lane.bank_.store(lane.spare_bank_, std::memory_order_seq_cst);  // F1.
+    lane.spare_bank_ = old;
+    lane.spare_is_dirty_ = true;
+  });
+  heavy_fence();  // F2.
+  constexpr int looks_max = 2000;
+  for_each([&](Lane& lane) {
+    if (!lane.spare_is_dirty_) return;
+    for (int look = 0; lane.busy_.load(std::memory_order_seq_cst) != 0;) {  // F3.
+      if (++look == looks_max) return;
+    }
+    visit(*lane.spare_bank_);  // F4.
+    lane.spare_bank_->clear();
+    lane.spare_is_dirty_ = false;
+  });
+}
+
+void LaneSet::close(const std::function<bool()>& give_up) {
+  closed_.store(true, std::memory_order_seq_cst);
+  for_each([](Lane& lane) {
+    lane.engine_id_.store(0, std::memory_order_seq_cst);  // F1.
+    lane.portable_engine_id_.store(0, std::memory_order_seq_cst);
+  });
+  heavy_fence();  // F2.
+  for_each([&](Lane& lane) {
+    while (lane.busy_.load(std::memory_order_seq_cst) != 0 && !give_up()) {  // F3.
+    }
+  });
+}
+
+std::uint64_t LaneSet::closed_calls(Signal signal) const noexcept {
+  return closed_calls_[static_cast<std::size_t>(signal)].load(std::memory_order_relaxed);
+}
+
+}  // namespace spillway::detail

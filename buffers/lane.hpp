@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A lane is what one producer thread writes for one engine: a ring of records, two banks of cells,
+// and counters. The flusher of that engine reads it. Every call that records is one operation:
+//
+//   Lane* lane = enter(engine_id);     nullptr: the engine is closed, and the call was counted
+//   ... write cells, or reserve and commit a record ...
+//   lane->leave();
+//
+// The flusher takes a thread's cells, or closes its lane, by this hand-over:
+//
+//   producer                                   flusher
+//   P1  busy_ = 1                              F1  bank_ = the clean bank   (or engine_id_ = 0)
+//   P2  light fence                            F2  heavy fence, once for all lanes
+//   P3  load engine_id_, bank_                 F3  wait until busy_ is seen 0
+//   P4  write the cells of that bank           F4  the other bank is the flusher's
+//   P5  busy_ = 0 (release)
+//
+// The fences make P1..P3 and F1..F3 Dekker's pattern: either the flusher sees busy_ == 1 at F3 and
+// waits, or the producer sees the new bank at P3. P5 pairs with the acquire load of F3: the cells
+// are visible at F4. F1 (release) pairs with P3 (acquire): a bank that the flusher cleared is
+// visible as cleared. Producers never wait; a producer that was stopped inside an operation only
+// delays the taking of its own old bank.
+//
+// Life of a lane:
+//   acquire()  by the thread, at its first record   free list -> the thread (or fresh memory)
+//   release()  when the thread ends                 the thread -> free list; ring and cells keep
+//   what they hold, the
+//                                                   next owner goes on where this one stopped
+//   close()    when the engine shuts down           engine_id_ = 0: each later call is counted as
+//   closed The memory goes with the LaneSet, which the engine and every thread that has a lane of
+//   it own together.
+//
+// Not for signal handlers: an operation inside an operation of the same thread would break P1..P5.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include <spillway/buffers/asymmetric_fence.hpp>
+#include <spillway/buffers/cache_line.hpp>
+#include <spillway/buffers/cells.hpp>
+#include <spillway/buffers/ring.hpp>
+#include <spillway/buffers/static_name.hpp>
+#include <spillway/buffers/tick_source.hpp>
+
+namespace spillway::detail {
+
+/// A counter with one writer: no read-modify-write instruction.
+class SingleWriterCounter {
+ public:
+  void add(std::uint64_t n = 1) noexcept {
+    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+/// What the producer counts. Written by it only; ever growing, also across owners of the lane.
+struct LaneCounters {
+  SingleWriterCounter logs_recorded;  ///< committed or dropped
+  SingleWriterCounter logs_ring_full;
+  SingleWriterCounter logs_queue_full;  ///< too large for a ring, and no room beside it
+  SingleWriterCounter spans_recorded;
+  SingleWriterCounter spans_ring_full;
+  SingleWriterCounter
+      measurements_invalid;              ///< NaN, infinite, too large, or negative for a counter
+  SingleWriterCounter samples_recorded;  ///< committed to the ring or folded into a cell
+  SingleWriterCounter samples_folded;
+  SingleWriterCounter metrics_closed;  ///< calls after the engine had shut down
+  SingleWriterCounter logs_closed;
+  SingleWriterCounter spans_closed;
+};
+
+/// Remembers the numbers of the string literals that a thread uses, found by address. Producer
+/// only. Zeroed memory is an empty cache: it is never constructed page by page.
+class NameCache {
+ public:
+  std::uint32_t id_of(const StaticName& name) noexcept {
+    Entry& entry = entries_[name.hash() % entries_.size()];
+    if (entry.text == name.data()) [[likely]]
+      return entry.id;
+    return id_of_slow(entry, name);
+  }
+
+ private:
+  struct Entry {
+    const char* text;
+    std::uint32_t id;
+  };
+  static std::uint32_t id_of_slow(Entry& entry, const StaticName& name) noexcept;
+  std::array<Entry, 256> entries_;
+};
+
+/// Finds the cell of a (metric, tenant) pair, so that a tenant's view of a metric costs one probe.
+/// Producer only. Zeroed memory is an empty cache.
+class ViewCache {
+ public:
+  struct View {
+    std::uint64_t key;  ///< 0: free
+    std::uint32_t offset;
+    std::uint32_t series;
+  };
+  /// The view of `key` (not 0), or a free place to put it, whatever stood there before.
+  View& find(std::uint64_t key) noexcept {
+    const std::uint64_t hash = key * 0x9E3779B97F4A7C15U;
+    View* const bucket = &views_[(hash >> 32) % (views_.size() / ways) * ways];
+    for (std::size_t way = 0; way < ways; ++way) {
+      if (bucket[way].key == key) return bucket[way];
+    }
+    View& victim = bucket[next_victim_++ % ways];
+    victim.key = 0;
+    return victim;
+  }
+
+ private:
+  static constexpr std::size_t ways = 4;
+  std::array<View, 4096> views_;
+  std::uint32_t next_victim_;
+};
+static_assert(std::is_trivially_default_constructible_v<NameCache> &&
+              std::is_trivially_default_constructible_v<ViewCache>);
+
+/// What a handle refers to that no engine gave out. Lanes of no engine have 0, so that nothing
+/// matches them.
+inline constexpr std::uint64_t no_engine_id = ~std::uint64_t{0};
+
+class LaneSet;
+/// What an engine does for producers out of line (engine/services.hpp).
+class EngineServices;
+
+class alignas(cache_line_bytes) Lane {
+ public:
+  constexpr Lane() = default;
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  // ---- the producer, between enter() and leave() ----
+
+  Bank& bank() noexcept { return *bank_.load(gate_load_order); }
+  void leave() noexcept { busy_.store(0, std::memory_order_release); }  // P5.
+  /// Time of the flusher's last round, in ticks: a load where a clock would cost 10 ns.
+  std::uint64_t coarse_ticks() const noexcept {
+    return ticks_->coarse.load(std::memory_order_relaxed);
+  }
+  std::uint64_t exact_ticks() const noexcept {
+    if (ticks_are_hardware_) [[likely]]
+      return hardware_ticks();
+    return ticks_->ticks();
+  }
+
+  /// The engine that the lane belongs to; alive inside an operation.
+  EngineServices& services() const noexcept { return *services_; }
+
+  std::uint64_t written_context = 0;  ///< serial of the last context record in the ring
+  Ring ring;
+  LaneCounters counters;
+  NameCache* names = nullptr;
+  ViewCache* views = nullptr;
+
+ private:
+  friend class LaneSet;
+  friend Lane* enter(std::uint64_t engine_id) noexcept;
+  friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
+
+#if defined(SPILLWAY_THREAD_SANITIZER)
+  static constexpr auto gate_load_order = std::memory_order_seq_cst;
+#else
+  static constexpr auto gate_load_order = std::memory_order_acquire;
+#endif
+
+  // P1..P3. False: not (or no longer) a lane of that engine, or producers must use the full fence.
+  bool try_enter(std::uint64_t engine_id) noexcept {
+    busy_.store(1, std::memory_order_relaxed);
+    light_fence();
+    if (engine_id_.load(std::memory_order_relaxed) == engine_id) [[likely]]
+      return true;
+    busy_.store(0, std::memory_order_release);
+    return false;
+  }
+  // The same with a full fence of the producer's own, for where asymmetric fences are missing.
+  bool try_enter_portable(std::uint64_t engine_id) noexcept;
+
+  // First line: everything that an operation on a cell touches beside the cell.
+  std::atomic<std::uint32_t> busy_{0};  // producer
+  bool ticks_are_hardware_ = true;      // constant
+  std::atomic<std::uint64_t> engine_id_{
+      0};                              // flusher; 0: closed, or never matching in portable mode
+  std::atomic<Bank*> bank_{nullptr};   // flusher
+  const TickSource* ticks_ = nullptr;  // constant
+  // Cold.
+  EngineServices* services_ = nullptr;                // constant
+  std::atomic<std::uint64_t> portable_engine_id_{0};  // flusher; the id in portable mode
+  Bank* spare_bank_ = nullptr;                        // flusher: the bank that bank_ does not name
+  bool spare_is_dirty_ = false;  // flusher: taken from the producer, not yet read
+  std::uint32_t index_ = 0;      // constant
+  Lane* next_ = nullptr;         // constant: the set's list
+};
+
+/// A thread's current lane; never null. `no_lane` stands for none.
+extern Lane no_lane;
+#if defined(__GNUC__)
+[[gnu::tls_model("initial-exec")]]
+#endif
+extern constinit thread_local Lane* current_lane;
+
+/// Begins an operation of the calling thread for an engine, giving the thread its lane at its first
+/// one (which allocates and takes a lock). nullptr: the engine has shut down, or there is no memory
+/// for a lane. The caller counts that with count_closed().
+Lane* enter_slow(std::uint64_t engine_id) noexcept;
+[[gnu::always_inline]] inline Lane* enter(std::uint64_t engine_id) noexcept {
+  Lane* const lane = current_lane;
+  if (lane->try_enter(engine_id)) [[likely]]
+    return lane;
+  return enter_slow(engine_id);
+}
+
+enum class Signal : std::uint8_t { metrics, logs, spans };
+inline constexpr std::size_t signal_count = 3;
+
+/// Counts a call that found its engine closed.
+void count_closed(std::uint64_t engine_id, Signal signal) noexcept;
+/// Calls that came after their engine object was gone, in this process.
+std::uint64_t closed_without_engine() noexcept;
+
+/// Sizes of every lane of an engine.
+struct LaneLayout {
+  std::uint32_t ring_bytes = 1U << 20;
+  BankLayout bank;
+};
+
+/// All lanes of one engine. The flusher calls what is not marked otherwise.
+class LaneSet : public std::enable_shared_from_this<LaneSet> {
+ public:
+  /// Registers the set under a new engine id, never used before in this process. `services` must
+  /// live until close() has returned.
+  static std::shared_ptr<LaneSet> create(const LaneLayout& layout,
+                                         std::shared_ptr<const TickSource> ticks,
+                                         EngineServices* services = nullptr);
+  ~LaneSet();
+
+  std::uint64_t engine_id() const noexcept { return engine_id_; }
+  std::uint32_t size() const noexcept { return size_.load(std::memory_order_acquire); }
+  const LaneLayout& layout() const noexcept { return layout_; }
+
+  /// Every lane that was ever handed out, in use or free. Any thread.
+  template <class Visit>
+  void for_each(Visit&& visit) const {
+    for (Lane* lane = first_.load(std::memory_order_acquire); lane != nullptr; lane = lane->next_) {
+      visit(*lane);
+    }
+  }
+
+  /// Takes the cells of all threads: `visit(Bank&)` reads a bank and zeroes the cells of its
+  /// touched series; clearing the rest is done here. A lane whose producer is stopped inside an
+  /// operation keeps its old bank until the next call.
+  void take_cells(const std::function<void(Bank&)>& visit);
+
+  /// From here on enter() fails for this engine. Returns once no producer is inside an operation,
+  /// or when `give_up` says so. Afterwards nothing is written to any lane. Once.
+  void close(const std::function<bool()>& give_up);
+  bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+
+  /// The index of a lane in the order of creation, for tables beside the set.
+  static std::uint32_t index_of(const Lane& lane) noexcept { return lane.index_; }
+
+  /// Calls after close() by threads that had no lane. Any thread.
+  std::uint64_t closed_calls(Signal signal) const noexcept;
+
+ private:
+  friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
+  friend void count_closed(std::uint64_t engine_id, Signal signal) noexcept;
+  friend struct ThreadLanes;
+
+  LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> ticks,
+          EngineServices* services);
+  Lane* acquire() noexcept;           // any thread
+  void release(Lane& lane) noexcept;  // any thread
+  std::size_t lane_bytes() const noexcept;
+
+  const LaneLayout layout_;
+  const std::shared_ptr<const TickSource> ticks_;
+  EngineServices* const services_;
+  const std::uint64_t engine_id_;
+  std::atomic<Lane*> first_{nullptr};
+  std::atomic<std::uint32_t> size_{0};
+  std::mutex free_mutex_;  // Taken once in a thread's life at each end.
+  std::vector<Lane*> free_;
+  std::atomic<bool> closed_{false};
+  std::array<std::atomic<std::uint64_t>, signal_count> closed_calls_{};
+};
+
+}  // namespace spillway::detail

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include <spillway/buffers/names.hpp>
+#include <spillway/buffers/stable_table.hpp>
+
+namespace spillway::detail {
+namespace {
+
+struct Tables {
+  std::mutex mutex;
+  std::unordered_map<std::string_view, std::uint32_t> ids;  // Keys view into `names`.
+  StableTable<std::string> names;
+  StableTable<SiteInfo> sites;
+  std::map<std::pair<const LogSite*, std::uint64_t>, std::uint32_t> site_ids;
+
+  Tables() {
+    names.push("(too many names)");
+    sites.push({Severity::info, "(too many call sites)", "", 0, {}});
+  }
+};
+
+// Never destroyed: records are made and read while static objects go away.
+Tables& tables() {
+  static auto* const instance = new Tables;
+  return *instance;
+}
+
+}  // namespace
+
+std::uint32_t intern_name(std::string_view name) noexcept try {
+  Tables& all = tables();
+  const std::scoped_lock lock(all.mutex);
+  if (const auto found = all.ids.find(name); found != all.ids.end()) return found->second;
+  if (all.names.size() == all.names.capacity()) return 0;
+  const std::uint32_t id = all.names.push(std::string(name));
+  all.ids.emplace(all.names[id], id);
+  return id;
+} catch (...) {
+  return 0;  // Out of memory: the record goes out under the shared name.
+}
+
+std::string_view name_of(std::uint32_t id) noexcept {
+  const Tables& all = tables();
+  return all.names[id < all.names.size() ? id : 0];
+}
+
+std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept try {
+  std::uint64_t types = 0;
+  for (const SiteKey& key : keys) types = pack_type(types, key.type);
+  Tables& all = tables();
+  const std::scoped_lock lock(all.mutex);
+  const std::pair<const LogSite*, std::uint64_t> variant{&site, types};
+  if (const auto known = all.site_ids.find(variant); known != all.site_ids.end()) {
+    return known->second;
+  }
+  if (all.sites.size() == all.sites.capacity()) return 0;
+  SiteInfo info{site.severity, site.message, site.file, site.line, {}};
+  for (const SiteKey& key : keys) info.fields.push_back({std::string(key.key), key.type});
+  const std::uint32_t id = all.sites.push(std::move(info));
+  all.site_ids.emplace(variant, id);
+  if (site.id.load(std::memory_order_relaxed) == 0) {
+    site.types.store(types, std::memory_order_relaxed);
+    site.id.store(id, std::memory_order_release);
+  }
+  return id;
+} catch (...) {
+  return 0;
+}
+
+const SiteInfo& site_of(std::uint32_t id) noexcept {
+  const Tables& all = tables();
+  return all.sites[id < all.sites.size() ? id : 0];
+}
+
+}  // namespace spillway::detail

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Names that records carry as numbers: span names, annotation keys, field keys; and the call sites
+// of logs. One table for the process, because call sites and literals belong to the program and not
+// to an engine. Nothing is ever removed, and entries never move, so the flusher reads without a
+// lock. Texts are copied: a library may be unloaded again.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <spillway/buffers/record.hpp>
+#include <spillway/buffers/severity.hpp>
+
+namespace spillway {
+
+/// One `SPILLWAY_LOG` in the program: a static object that the macro makes. Users never write one.
+struct LogSite {
+  Severity severity;
+  const char* message;
+  const char* file;
+  std::uint32_t line;
+  std::atomic<std::uint32_t> id{0};     ///< 0 until the first record; then its number in the table
+  std::atomic<std::uint64_t> types{0};  ///< the value types that `id` stands for, 4 bits a field
+};
+
+}  // namespace spillway
+
+namespace spillway::detail {
+
+struct SiteField {
+  std::string key;
+  ValueType type;
+};
+
+/// What the encoder needs of a call site, made once at its first record.
+struct SiteInfo {
+  Severity severity;
+  std::string message;
+  std::string file;
+  std::uint32_t line;
+  std::vector<SiteField> fields;
+};
+
+/// A key as it stands at a call site.
+struct SiteKey {
+  std::string_view key;
+  ValueType type;
+};
+
+/// Returns the number of a name, registering it when it is new. Never 0. Takes a lock; any thread;
+/// allocates for a new name. Names past the first 2^20 share one number, "(too many names)": a
+/// program that makes names from data has a bug.
+std::uint32_t intern_name(std::string_view name) noexcept;
+
+/// The text of a number from intern_name(). Any thread, no lock.
+std::string_view name_of(std::uint32_t id) noexcept;
+
+/// Returns the number of a call site for these fields, registering it when new. The first one is
+/// stored in the site itself, where the next record finds it without a call. Any thread; takes a
+/// lock; allocates.
+std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept;
+
+/// The types of up to 16 fields as one number, to compare a call with what its site stands for.
+constexpr std::uint64_t pack_type(std::uint64_t types, ValueType type) noexcept {
+  return types << 4 | static_cast<std::uint64_t>(type);
+}
+
+/// The call site of a number that a log record carries. Any thread, no lock.
+const SiteInfo& site_of(std::uint32_t id) noexcept;
+
+}  // namespace spillway::detail

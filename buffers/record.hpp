@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Layout of the records in a ring. All integers are little endian as the machine stores them; a
+// record starts on an 8-byte boundary and its size is a multiple of 8.
+//
+//   offset  0        4        8                16
+//           +--------+--------+----------------+------------------------------+
+//   header  | size+  |  id    |     ticks      | body, by kind                |
+//           | kind   |        |                |                              |
+//           +--------+--------+----------------+------------------------------+
+//
+//   kind          id             ticks          body
+//   skip          -              -              nothing: the rest of the ring up to its end; only
+//   the first word is written context       -              serial         ContextBody, then tenant,
+//   user, request id log           call site      time           one value per field of the call
+//   site, in its order (see below) log_in_span   call site      time           the span's id (8
+//   bytes), then as log span          name           end            SpanBody, then its entries
+//   span_part     name           time           the span's id (8 bytes), then entries that did not
+//   fit into the span sample        series         time           the value (a double)
+//
+// Log values are packed without padding: integers and doubles 8 bytes, bools 1, strings a 4-byte
+// length and the characters. A span's entries are an EntryHeader each and then the value in the
+// same packing.
+//
+// A `context` record says on whose behalf the records behind it in the same ring were made, until
+// the next one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace spillway {
+
+/// A 128-bit trace id, as in W3C trace context: all zero is "none". On X-Ray's wire the first 32
+/// bits are epoch seconds.
+struct TraceId {
+  std::uint64_t high = 0;
+  std::uint64_t low = 0;
+  friend constexpr bool operator==(const TraceId&, const TraceId&) noexcept = default;
+  constexpr explicit operator bool() const noexcept { return (high | low) != 0; }
+};
+
+}  // namespace spillway
+
+namespace spillway::detail {
+
+enum class RecordKind : std::uint8_t { skip, context, log, log_in_span, span, span_part, sample };
+
+/// Sizes fit 24 bits: a record is never larger than a ring's half, and a ring never larger than 16
+/// MiB.
+inline constexpr std::uint32_t record_bytes_limit = 1U << 24;
+
+struct RecordHeader {
+  std::uint32_t size_and_kind;
+  std::uint32_t id;
+  std::uint64_t ticks;
+
+  static constexpr std::uint32_t pack(std::uint32_t bytes, RecordKind kind) noexcept {
+    return bytes | static_cast<std::uint32_t>(kind) << 24;
+  }
+  constexpr std::uint32_t bytes() const noexcept {
+    return size_and_kind & (record_bytes_limit - 1);
+  }
+  constexpr RecordKind kind() const noexcept {
+    return static_cast<RecordKind>(size_and_kind >> 24);
+  }
+};
+static_assert(sizeof(RecordHeader) == 16 && std::is_trivially_copyable_v<RecordHeader>);
+
+/// What a span carries beside its entries. Times are ticks; the header's ticks are the end.
+struct SpanBody {
+  std::uint64_t start_ticks;
+  std::uint64_t span_id;
+  std::uint64_t parent_id;  ///< 0: none
+  std::uint64_t
+      segment_id;  ///< the service's own root of this trace; equal to span_id for that root
+  TraceId trace_id;
+  std::uint16_t flags;  ///< SpanFlag
+  std::uint16_t http_status;
+  std::uint32_t entry_bytes;
+};
+static_assert(sizeof(SpanBody) == 56 && std::is_trivially_copyable_v<SpanBody>);
+
+enum SpanFlag : std::uint16_t {
+  span_error = 1,       ///< the caller's mistake, 4xx
+  span_throttle = 2,    ///< 429; goes with span_error
+  span_fault = 4,       ///< our failure, 5xx
+  span_remote = 8,      ///< a call to another service: namespace "remote"
+  span_aws = 16,        ///< a call to AWS: namespace "aws"
+  span_has_parts = 32,  ///< span_part records went ahead of this one
+  span_cut = 64         ///< an entry was too long, or found the ring full, and is missing
+};
+
+struct SpanPartBody {
+  std::uint64_t span_id;
+  std::uint32_t entry_bytes;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(SpanPartBody) == 16);
+
+/// What kind of value follows, in a log field or a span's entry.
+enum class ValueType : std::uint8_t { none, integer, unsigned_integer, real, boolean, string };
+
+/// Which part of a span's document an entry belongs to.
+enum class EntryClass : std::uint8_t { annotation, metadata, http_request, http_response };
+
+struct EntryHeader {
+  std::uint32_t name_and_type;  ///< name id (24 bits), class (4), type (4)
+
+  static constexpr std::uint32_t pack(std::uint32_t name, EntryClass entry_class,
+                                      ValueType type) noexcept {
+    return name << 8 | static_cast<std::uint32_t>(entry_class) << 4 |
+           static_cast<std::uint32_t>(type);
+  }
+  constexpr std::uint32_t name() const noexcept { return name_and_type >> 8; }
+  constexpr EntryClass entry_class() const noexcept {
+    return static_cast<EntryClass>(name_and_type >> 4 & 15U);
+  }
+  constexpr ValueType type() const noexcept { return static_cast<ValueType>(name_and_type & 15U); }
+};
+static_assert(sizeof(EntryHeader) == 4);
+
+struct ContextBody {
+  TraceId trace_id;
+  std::uint16_t tenant_bytes;
+  std::uint16_t user_bytes;
+  std::uint16_t request_id_bytes;
+  std::uint16_t reserved;
+};
+static_assert(sizeof(ContextBody) == 24 && std::is_trivially_copyable_v<ContextBody>);
+
+constexpr std::uint32_t round_up_to_8(std::uint32_t bytes) noexcept { return (bytes + 7U) & ~7U; }
+
+/// Copies `bytes` characters without a call for the short strings that records mostly hold.
+inline void copy_short(std::byte* to, const char* from, std::size_t bytes) noexcept {
+  if (bytes >= 8 && bytes <= 16) {
+    std::uint64_t first = 0;
+    std::uint64_t last = 0;
+    std::memcpy(&first, from, 8);
+    std::memcpy(&last, from + bytes - 8, 8);
+    std::memcpy(to, &first, 8);
+    std::memcpy(to + bytes - 8, &last, 8);
+  } else if (bytes >= 4 && bytes < 8) {
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
+    std::memcpy(&first, from, 4);
+    std::memcpy(&last, from + bytes - 4, 4);
+    std::memcpy(to, &first, 4);
+    std::memcpy(to + bytes - 4, &last, 4);
+  } else if (bytes < 4) {
+    for (std::size_t i = 0; i < bytes; ++i) to[i] = static_cast<std::byte>(from[i]);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+}
+
+}  // namespace spillway::detail

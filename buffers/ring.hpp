@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Single-producer single-consumer ring of bytes, holding records of varying size (record.hpp).
+//
+//   head_   written by the producer only: bytes ever published
+//   tail_   written by the flusher only:  bytes ever released
+//   Always: tail_ <= head_ <= tail_ + capacity. The byte of a position: position & mask_.
+//   A record never wraps: where it would, a `skip` record fills the rest and the record starts at
+//   offset 0.
+//
+// Pair A  producer stores head_ (release)  ->  flusher loads head_ (acquire): the records' bytes
+// are visible. Pair B  flusher stores tail_ (release)   ->  producer loads tail_ (acquire): the
+// bytes may be overwritten. A thread reads its own index relaxed: nobody else writes it.
+//
+// limit_ is the producer's private bound: up to there bytes are free, contiguous, and not kept
+// back. One comparison with it is the whole check of a reservation; the slow path recomputes it,
+// and reads tail_ only when the ring looks full. A stale bound only makes the ring look fuller than
+// it is.
+//
+// The last eighth is kept for urgent records (WARN and above, failed spans), so that a flood of
+// chatter cannot hide the error behind it. Full: reserve() returns nullptr and the caller counts a
+// drop. Producers never wait.
+//
+// A reservation that is not committed leaves no trace: the next one starts at the same place.
+#pragma once
+
+#include <atomic>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <spillway/buffers/cache_line.hpp>
+#include <spillway/buffers/record.hpp>
+
+namespace spillway::detail {
+
+/// `Atomic` is a parameter so that a test can drive chosen interleavings and count memory orders.
+template <template <class> class Atomic = std::atomic>
+class BasicRing {
+ public:
+  static constexpr std::uint32_t capacity_min = 4096;
+  static constexpr std::uint32_t capacity_max = 1U << 24;
+
+  BasicRing() = default;
+  BasicRing(const BasicRing&) = delete;
+  BasicRing& operator=(const BasicRing&) = delete;
+
+  /// Gives the ring its memory, owned by the caller and outliving the ring. `capacity` is a power
+  /// of two from capacity_min to capacity_max. Before any other call, from one thread.
+  void attach(std::byte* storage, std::uint32_t capacity) noexcept {
+    assert((capacity & (capacity - 1)) == 0 && capacity >= capacity_min &&
+           capacity <= capacity_max);
+    storage_ = storage;
+    mask_ = capacity - 1;
+    limit_ = capacity - urgent_bytes();
+  }
+
+  std::uint32_t capacity() const noexcept { return mask_ + 1; }
+  /// The largest record that is certain to fit into an empty ring, wherever its head stands.
+  std::uint32_t record_bytes_max() const noexcept { return capacity() / 4; }
+
+  // ---- the producer ----
+
+  /// Room for a record of `bytes` (a multiple of 8, at least 16 and at most record_bytes_max()), or
+  /// nullptr when full.
+  std::byte* reserve(std::uint32_t bytes, bool urgent = false) noexcept {
+    const std::uint64_t head = head_.load(std::memory_order_relaxed);
+    if (head + bytes <= limit_) [[likely]] {
+      return storage_ + (head & mask_);
+    }
+    return reserve_slow(bytes, urgent);
+  }
+
+  /// Publishes the `bytes` last reserved.
+  void commit(std::uint32_t bytes) noexcept {
+    head_.store(head_.load(std::memory_order_relaxed) + bytes,
+                std::memory_order_release);  // Pair A.
+  }
+
+  // ---- the flusher ----
+
+  /// Calls `visit(const std::byte* record, const RecordHeader&)` for the records published so far,
+  /// oldest first, until none is left or `bytes_max` are done, and releases them in steps of an
+  /// eighth of the ring. Returns the bytes done.
+  template <class Visit>
+  std::uint64_t drain(Visit&& visit, std::uint64_t bytes_max = ~std::uint64_t{0}) {
+    const std::uint64_t start = tail_.load(std::memory_order_relaxed);
+    const std::uint64_t head = head_.load(std::memory_order_acquire);  // Pair A.
+    std::uint64_t tail = start;
+    std::uint64_t released = start;
+    while (tail != head && tail - start < bytes_max) {
+      const std::byte* record = storage_ + (tail & mask_);
+      RecordHeader header{};
+      std::memcpy(&header.size_and_kind, record, sizeof header.size_and_kind);
+      assert(header.bytes() >= 8 && header.bytes() % 8 == 0 && header.bytes() <= head - tail);
+      if (header.kind() != RecordKind::skip) {
+        std::memcpy(&header, record, sizeof header);
+        visit(record, header);
+      }
+      tail += header.bytes();
+      if (tail - released >= capacity() / 8) {
+        tail_.store(tail, std::memory_order_release);  // Pair B.
+        released = tail;
+      }
+    }
+    if (tail != released) tail_.store(tail, std::memory_order_release);  // Pair B.
+    return tail - start;
+  }
+
+  /// Whether something is published and not released. From any thread; a hint for the others.
+  bool empty() const noexcept {
+    return tail_.load(std::memory_order_acquire) == head_.load(std::memory_order_acquire);
+  }
+
+  /// The invariants above that can be checked from outside. For tests, with no call under way.
+  bool is_consistent() const noexcept {
+    const std::uint64_t head = head_.load(std::memory_order_acquire);
+    const std::uint64_t tail = tail_.load(std::memory_order_acquire);
+    return tail <= head && head - tail <= capacity() && head % 8 == 0 && tail % 8 == 0 &&
+           limit_ <= tail_seen_ + capacity() && tail_seen_ <= tail;
+  }
+
+ private:
+  std::uint32_t urgent_bytes() const noexcept { return capacity() / 8; }
+
+  // Out of line and cold: taken once per lap, and while the ring is full.
+  [[gnu::noinline, gnu::cold]] std::byte* reserve_slow(std::uint32_t bytes, bool urgent) noexcept {
+    assert(bytes <= record_bytes_max());
+    std::uint64_t head = head_.load(std::memory_order_relaxed);
+    const auto offset = static_cast<std::uint32_t>(head & mask_);
+    const std::uint32_t to_end = capacity() - offset;
+    const std::uint32_t skipped = bytes > to_end ? to_end : 0;
+    const std::uint64_t needed = std::uint64_t{bytes} + skipped + (urgent ? 0U : urgent_bytes());
+    if (head + needed > tail_seen_ + capacity()) {
+      tail_seen_ = tail_.load(std::memory_order_acquire);  // Pair B.
+      if (head + needed > tail_seen_ + capacity()) return nullptr;
+    }
+    if (skipped != 0) {
+      const std::uint32_t word = RecordHeader::pack(skipped, RecordKind::skip);
+      std::memcpy(storage_ + offset, &word, sizeof word);
+      head += skipped;
+      head_.store(head, std::memory_order_release);  // Pair A.
+    }
+    const std::uint64_t lap_end = (head | mask_) + 1;
+    const std::uint64_t free_end = tail_seen_ + capacity() - urgent_bytes();
+    limit_ = lap_end < free_end ? lap_end : free_end;
+    return storage_ + (head & mask_);
+  }
+
+  // The producer's line; the flusher reads head_ once per drain.
+  alignas(cache_line_bytes) Atomic<std::uint64_t> head_{0};
+  std::uint64_t limit_ = 0;
+  std::byte* storage_ = nullptr;
+  std::uint64_t tail_seen_ = 0;
+  std::uint32_t mask_ = 0;
+  // The flusher's line; the producer reads it only when the ring looks full.
+  alignas(cache_line_bytes) Atomic<std::uint64_t> tail_{0};
+};
+
+using Ring = BasicRing<>;
+static_assert(sizeof(Ring) == 2 * cache_line_bytes);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+}  // namespace spillway::detail
