@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+
+#include <simdjson.h>
+
+#include <spillway/transport/aws_error.hpp>
+#include <spillway/transport/text.hpp>
+
+namespace spillway::transport {
+namespace {
+
+constexpr std::size_t message_chars_max = 500;
+
+// "com.amazonaws.logs#Foo:http://..." is Foo.
+std::string bare_code(std::string_view code) {
+  code = code.substr(0, code.find(':'));
+  const std::size_t hash = code.rfind('#');
+  return std::string(trim(hash == std::string_view::npos ? code : code.substr(hash + 1)));
+}
+
+std::string_view between(std::string_view text, std::string_view open, std::string_view close) {
+  const std::size_t begin = text.find(open);
+  if (begin == std::string_view::npos) return {};
+  text.remove_prefix(begin + open.size());
+  return text.substr(0, std::min(text.find(close), text.size()));
+}
+
+template <std::size_t count>
+bool contains(const std::array<std::string_view, count>& list, std::string_view code) {
+  return std::find(list.begin(), list.end(), code) != list.end();
+}
+
+constexpr std::array<std::string_view, 14> throttling_codes{
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottledException",
+    "RequestThrottled",
+    "TooManyRequestsException",
+    "ProvisionedThroughputExceededException",
+    "TransactionInProgressException",
+    "RequestLimitExceeded",
+    "BandwidthLimitExceeded",
+    "LimitExceededException",
+    "SlowDown",
+    "PriorRequestNotComplete",
+    "EC2ThrottledException"};
+
+constexpr std::array<std::string_view, 20> credential_codes{"ExpiredToken",
+                                                            "ExpiredTokenException",
+                                                            "TokenRefreshRequired",
+                                                            "InvalidClientTokenId",
+                                                            "UnrecognizedClientException",
+                                                            "UnrecognizedClient",
+                                                            "InvalidAccessKeyId",
+                                                            "InvalidSignatureException",
+                                                            "SignatureDoesNotMatch",
+                                                            "IncompleteSignature",
+                                                            "IncompleteSignatureException",
+                                                            "MissingAuthenticationToken",
+                                                            "MissingAuthenticationTokenException",
+                                                            "AccessDenied",
+                                                            "AccessDeniedException",
+                                                            "AuthFailure",
+                                                            "NotAuthorized",
+                                                            "RequestExpired",
+                                                            "RequestTimeTooSkewed",
+                                                            "RequestInTheFuture"};
+
+constexpr std::array<std::string_view, 2> transient_codes{"RequestTimeout",
+                                                          "RequestTimeoutException"};
+
+}  // namespace
+
+AwsError parse_aws_error(const HttpResponse& response) {
+  AwsError error{bare_code(find_header(response.headers, "x-amzn-errortype")), {}};
+  simdjson::dom::parser parser;
+  simdjson::dom::element body;
+  if (parser.parse(response.body).get(body) == simdjson::SUCCESS) {
+    std::string_view text;
+    for (const char* const key : {"__type", "code"}) {
+      if (error.code.empty() && body[key].get(text) == simdjson::SUCCESS)
+        error.code = bare_code(text);
+    }
+    for (const char* const key : {"message", "Message"}) {
+      if (error.message.empty() && body[key].get(text) == simdjson::SUCCESS) error.message = text;
+    }
+  } else if (trim(response.body).starts_with('<')) {
+    if (error.code.empty()) error.code = bare_code(between(response.body, "<Code>", "</Code>"));
+    error.message = between(response.body, "<Message>", "</Message>");
+  }
+  error.message.resize(std::min(error.message.size(), message_chars_max));
+  return error;
+}
+
+Failure classify(const HttpResponse& response, const AwsError& error) noexcept {
+  if (response.outcome == HttpOutcome::refused_locally) return Failure::request;
+  if (response.outcome != HttpOutcome::answered) return Failure::transient;
+  if (response.status >= 200 && response.status < 300) return Failure::none;
+  if (contains(throttling_codes, error.code) || response.status == 429) return Failure::throttled;
+  if (contains(transient_codes, error.code) || response.status >= 500) return Failure::transient;
+  if (contains(credential_codes, error.code) || response.status == 401 || response.status == 403) {
+    return Failure::credentials;
+  }
+  return response.status == 413 ? Failure::too_large : Failure::request;
+}
+
+std::optional<std::chrono::milliseconds> retry_after(const HttpResponse& response) noexcept {
+  constexpr std::int64_t longest_ms = 3'600'000;
+  const auto usable =
+      [](std::optional<std::int64_t> ms) -> std::optional<std::chrono::milliseconds> {
+    if (!ms || *ms < 0 || *ms > longest_ms) return std::nullopt;
+    return std::chrono::milliseconds(*ms);
+  };
+  const std::string_view ms = trim(find_header(response.headers, "x-amz-retry-after"));
+  if (const auto wait = usable(parse_number<std::int64_t>(ms))) return wait;
+  const auto seconds =
+      parse_number<std::int64_t>(trim(find_header(response.headers, "retry-after")));
+  if (!seconds || *seconds > longest_ms / 1000) return std::nullopt;
+  return usable(*seconds * 1000);
+}
+
+}  // namespace spillway::transport

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstdlib>
+#include <stdexcept>
+#include <unordered_map>
+#include <utility>
+
+#include <curl/curl.h>
+
+#include <spillway/transport/curl_transport.hpp>
+#include <spillway/transport/text.hpp>
+
+namespace spillway::transport {
+namespace {
+
+struct EasyDeleter {
+  void operator()(CURL* easy) const noexcept { curl_easy_cleanup(easy); }
+};
+struct ListDeleter {
+  void operator()(curl_slist* list) const noexcept { curl_slist_free_all(list); }
+};
+using Easy = std::unique_ptr<CURL, EasyDeleter>;
+using HeaderList = std::unique_ptr<curl_slist, ListDeleter>;
+
+constexpr std::size_t idle_handles_max = 8;
+
+void initialise_once() {
+  static const CURLcode result = curl_global_init(CURL_GLOBAL_DEFAULT);
+  if (result != CURLE_OK)
+    throw std::runtime_error("libcurl does not start: " + std::string(curl_easy_strerror(result)));
+}
+
+bool has_line_break(std::string_view text) {
+  return text.find_first_of(std::string_view("\r\n\0", 3)) != std::string_view::npos;
+}
+
+// A header with a line break would be two: libcurl sends what it is given.
+bool is_clean(const HttpRequest& request) {
+  return !has_line_break(request.origin) && !has_line_break(request.path) &&
+         !has_line_break(request.query) && !has_line_break(request.method) &&
+         std::none_of(request.headers.begin(), request.headers.end(), [](const HttpHeader& header) {
+           return header.name.empty() || has_line_break(header.name) ||
+                  has_line_break(header.value);
+         });
+}
+
+HttpOutcome outcome_of(CURLcode code, CURL* easy) {
+  switch (code) {
+    case CURLE_OK:
+      return HttpOutcome::answered;
+    case CURLE_URL_MALFORMAT:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+      return HttpOutcome::refused_locally;
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+      return HttpOutcome::not_connected;
+    case CURLE_WRITE_ERROR:
+      return HttpOutcome::too_large;
+    default: {
+      // Once the connection stood, the request may have been read.
+      curl_off_t connected_us = 0;
+      curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
+      return connected_us > 0 ? HttpOutcome::lost : HttpOutcome::not_connected;
+    }
+  }
+}
+
+}  // namespace
+
+struct CurlTransport::Exchange {
+  std::uint64_t id = 0;
+  HttpRequest request;
+  HttpResponse response;
+  HeaderList headers;
+  Easy easy;
+  std::size_t header_bytes = 0;
+  char error[CURL_ERROR_SIZE] = {};
+
+  static std::size_t take_body(char* data, std::size_t size, std::size_t count, void* self) {
+    auto& exchange = *static_cast<Exchange*>(self);
+    const std::size_t bytes = size * count;
+    if (exchange.response.body.size() + bytes > response_bytes_max) return 0;
+    exchange.response.body.append(data, bytes);
+    return bytes;
+  }
+
+  static std::size_t take_header(char* data, std::size_t size, std::size_t count, void* self) {
+    auto& exchange = *static_cast<Exchange*>(self);
+    const std::size_t bytes = size * count;
+    exchange.header_bytes += bytes;
+    if (exchange.header_bytes > response_header_bytes_max) return 0;
+    const std::string_view line(data, bytes);
+    if (line.starts_with("HTTP/")) {
+      exchange.response.headers.clear();  // A 100 Continue, or a proxy's answer, went before.
+    } else if (const std::size_t colon = line.find(':'); colon != std::string_view::npos) {
+      exchange.response.headers.push_back(
+          {std::string(trim(line.substr(0, colon))), std::string(trim(line.substr(colon + 1)))});
+    }
+    return bytes;
+  }
+
+  void prepare(std::chrono::milliseconds timeout) {
+    CURL* const handle = easy.get();
+    std::string url = request.origin + request.path;
+    if (!request.query.empty()) url.append("?").append(request.query);
+    curl_slist* list = nullptr;
+    for (const HttpHeader& header : request.headers) {
+      // An empty value would make libcurl leave the header out; a semicolon says that it is meant.
+      const std::string line = header.name + (header.value.empty() ? ";" : ": " + header.value);
+      list = curl_slist_append(list, line.c_str());
+    }
+    list = curl_slist_append(list, "Expect:");
+    headers.reset(list);
+    curl_easy_setopt(handle, CURLOPT_URL, url.c_str());
+    curl_easy_setopt(handle, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+    curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers.get());
+    if (request.method == "GET") {
+      curl_easy_setopt(handle, CURLOPT_HTTPGET, 1L);
+    } else {
+      curl_easy_setopt(handle, CURLOPT_POST, 1L);
+      curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE_LARGE,
+                       static_cast<curl_off_t>(request.body.size()));
+      curl_easy_setopt(handle, CURLOPT_POSTFIELDS, request.body.data());
+    }
+    curl_easy_setopt(handle, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(handle, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(handle, CURLOPT_QUICK_EXIT, 1L);
+    curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(timeout.count()));
+    curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(handle, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
+    if (const char* const bundle = std::getenv("AWS_CA_BUNDLE");
+        bundle != nullptr && *bundle != '\0') {
+      curl_easy_setopt(handle, CURLOPT_CAINFO, bundle);
+    }
+    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &Exchange::take_body);
+    curl_easy_setopt(handle, CURLOPT_WRITEDATA, this);
+    curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, &Exchange::take_header);
+    curl_easy_setopt(handle, CURLOPT_HEADERDATA, this);
+    curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, error);
+    curl_easy_setopt(handle, CURLOPT_PRIVATE, this);
+  }
+};
+
+struct CurlTransport::State {
+  CURLM* multi = nullptr;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Exchange>> running;
+  std::vector<HttpCompletion> finished;  // before they began
+  std::vector<Easy> idle;
+
+  Easy take_handle() {
+    if (idle.empty()) return Easy(curl_easy_init());
+    Easy easy = std::move(idle.back());
+    idle.pop_back();
+    curl_easy_reset(easy.get());
+    return easy;
+  }
+};
+
+CurlTransport::CurlTransport() : state_(std::make_unique<State>()) {
+  initialise_once();
+  state_->multi = curl_multi_init();
+  if (state_->multi == nullptr) throw std::runtime_error("libcurl does not start: no multi handle");
+}
+
+CurlTransport::~CurlTransport() {
+  cancel_all();
+  state_->idle.clear();
+  curl_multi_cleanup(state_->multi);
+}
+
+void CurlTransport::start(std::uint64_t id, HttpRequest request,
+                          std::chrono::milliseconds timeout) {
+  auto exchange = std::make_unique<Exchange>();
+  exchange->id = id;
+  exchange->request = std::move(request);
+  const auto refuse = [&](std::string reason) {
+    exchange->response.outcome = HttpOutcome::refused_locally;
+    exchange->response.error = std::move(reason);
+    state_->finished.push_back({id, std::move(exchange->response)});
+  };
+  if (!is_clean(exchange->request))
+    return refuse("a line break or NUL in the request's URL or headers");
+  exchange->easy = state_->take_handle();
+  if (exchange->easy == nullptr) return refuse("libcurl has no memory for a request");
+  exchange->prepare(timeout);
+  if (const CURLMcode code = curl_multi_add_handle(state_->multi, exchange->easy.get());
+      code != CURLM_OK) {
+    return refuse(curl_multi_strerror(code));
+  }
+  state_->running.emplace(id, std::move(exchange));
+}
+
+std::vector<HttpCompletion> CurlTransport::poll(std::chrono::milliseconds wait) {
+  int running = 0;
+  curl_multi_perform(state_->multi, &running);
+  if (state_->finished.empty()) {
+    curl_multi_poll(state_->multi, nullptr, 0, static_cast<int>(wait.count()), nullptr);
+    curl_multi_perform(state_->multi, &running);
+  }
+  int queued = 0;
+  while (const CURLMsg* const message = curl_multi_info_read(state_->multi, &queued)) {
+    if (message->msg != CURLMSG_DONE) continue;
+    void* self = nullptr;
+    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &self);
+    auto& exchange = *static_cast<Exchange*>(self);
+    HttpResponse& response = exchange.response;
+    response.outcome = outcome_of(message->data.result, exchange.easy.get());
+    long status = 0;
+    curl_easy_getinfo(exchange.easy.get(), CURLINFO_RESPONSE_CODE, &status);
+    response.status = static_cast<int>(status);
+    if (response.outcome != HttpOutcome::answered) {
+      response.error =
+          exchange.error[0] != '\0' ? exchange.error : curl_easy_strerror(message->data.result);
+    }
+    curl_multi_remove_handle(state_->multi, exchange.easy.get());
+    state_->finished.push_back({exchange.id, std::move(response)});
+    if (state_->idle.size() < idle_handles_max) state_->idle.push_back(std::move(exchange.easy));
+    state_->running.erase(exchange.id);
+  }
+  return std::exchange(state_->finished, {});
+}
+
+void CurlTransport::wake() noexcept { curl_multi_wakeup(state_->multi); }
+
+void CurlTransport::cancel_all() noexcept {
+  for (const auto& [id, exchange] : state_->running) {
+    curl_multi_remove_handle(state_->multi, exchange->easy.get());
+  }
+  state_->running.clear();
+  state_->finished.clear();
+}
+
+}  // namespace spillway::transport

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+#include <cstdlib>
+
+#include <spillway/transport/endpoint.hpp>
+#include <spillway/transport/profile.hpp>
+#include <spillway/transport/text.hpp>
+
+namespace spillway::transport {
+namespace {
+
+struct Partition {
+  std::string_view region_prefix;
+  std::string_view suffix;
+  std::string_view dual_stack_suffix;
+};
+
+// The last row, with an empty prefix, is the partition of every other region.
+constexpr std::array<Partition, 8> partitions{{
+    {"cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"},
+    {"eusc-", "amazonaws.eu", "api.amazonwebservices.eu"},
+    {"us-iso-", "c2s.ic.gov", "api.aws.ic.gov"},
+    {"us-isob-", "sc2s.sgov.gov", "api.aws.scloud"},
+    {"eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"},
+    {"us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"},
+    {"us-gov-", "amazonaws.com", "api.aws"},
+    {"", "amazonaws.com", "api.aws"},
+}};
+
+std::string environment(const std::string& name) {
+  const char* const value = std::getenv(name.c_str());
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+bool is_true(const std::string& name) { return equal_without_case(environment(name), "true"); }
+
+}  // namespace
+
+std::string configured_region() {
+  for (const char* const name : {"AWS_REGION", "AWS_DEFAULT_REGION"}) {
+    if (std::string region = environment(name); !region.empty()) return region;
+  }
+  const auto profile = load_profile(profile_name());
+  return profile ? profile->get("region") : std::string();
+}
+
+std::optional<std::string> configured_endpoint(const AwsService& service) {
+  if (is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")) return std::nullopt;
+  for (const std::string& name :
+       {"AWS_ENDPOINT_URL_" + std::string(service.variable), std::string("AWS_ENDPOINT_URL")}) {
+    if (std::string url = environment(name); !url.empty()) return url;
+  }
+  const auto profile = load_profile(profile_name());
+  if (!profile) return std::nullopt;
+  if (const std::string services = profile->get("services"); !services.empty()) {
+    if (const auto section = load_services(services)) {
+      const std::string url = section->get(std::string(service.profile_key) + ".endpoint_url");
+      if (!url.empty()) return url;
+    }
+  }
+  const std::string url = profile->get("endpoint_url");
+  return url.empty() ? std::nullopt : std::optional(url);
+}
+
+std::string service_endpoint(const AwsService& service, std::string_view region) {
+  const bool dual_stack = is_true("AWS_USE_DUALSTACK_ENDPOINT");
+  bool fips = is_true("AWS_USE_FIPS_ENDPOINT");
+  // In GovCloud the plain host is the FIPS one, but for X-Ray (and Logs over dual-stack).
+  if (region.starts_with("us-gov-") && service.prefix != xray.prefix &&
+      (!dual_stack || service.prefix == cloudwatch.prefix)) {
+    fips = false;
+  }
+  for (const Partition& partition : partitions) {
+    if (!region.starts_with(partition.region_prefix)) continue;
+    std::string url = "https://" + std::string(service.prefix);
+    if (fips) url += "-fips";
+    url.append(".").append(region).append(".");
+    return url.append(dual_stack ? partition.dual_stack_suffix : partition.suffix);
+  }
+  return {};
+}
+
+bool is_region(std::string_view region) noexcept {
+  return region.size() >= 2 && region.size() <= 63 && region.front() != '-' &&
+         region.back() != '-' &&
+         region.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") ==
+             std::string_view::npos;
+}
+
+}  // namespace spillway::transport

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace spillway::transport {
+
+enum class DatagramResult : std::uint8_t { sent, busy, too_large, failed };
+
+/// A connected UDP socket, opened at the first datagram and never blocking. One thread.
+class UdpSink {
+ public:
+  /// `address`: "host:port", or the daemon's form "tcp:host:port udp:host:port". The host is a name
+  /// or an address.
+  explicit UdpSink(std::string address);
+  UdpSink(const UdpSink&) = delete;
+  UdpSink& operator=(const UdpSink&) = delete;
+  ~UdpSink();
+
+  /// Sends `head` and `body` as one datagram. `busy`: no room in the kernel now. `failed`: see
+  /// error(); the next call opens the socket anew.
+  DatagramResult send(std::string_view head, std::string_view body);
+  const std::string& error() const noexcept { return error_; }
+
+ private:
+  bool open();
+  std::string address_;
+  int descriptor_ = -1;
+  std::string error_;
+};
+
+/// The host and port of an address for UdpSink; empty when it has no such form.
+struct HostPort {
+  std::string host;
+  std::string port;
+};
+HostPort udp_host_port(std::string_view address);
+
+}  // namespace spillway::transport

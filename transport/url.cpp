@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <spillway/transport/text.hpp>
+#include <spillway/transport/url.hpp>
+
+namespace spillway::transport {
+namespace {
+
+std::uint16_t default_port(std::string_view scheme) { return scheme == "https" ? 443 : 80; }
+
+bool is_host(std::string_view host) {
+  if (host.empty()) return false;
+  if (host.front() == '[') {
+    return host.size() > 2 && host.back() == ']' &&
+           host.find_first_not_of("0123456789abcdef:.", 1) == host.size() - 1;
+  }
+  return host.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-._") ==
+         std::string_view::npos;
+}
+
+bool is_clean(std::string_view text) {
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) <= ' ' || c == 0x7f || c == '#') return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string Url::origin() const { return scheme + "://" + host_header(); }
+
+std::string Url::host_header() const {
+  return port == default_port(scheme) ? host : host + ":" + std::to_string(port);
+}
+
+std::optional<Url> parse_url(std::string_view text) {
+  const auto scheme_end = text.find("://");
+  if (scheme_end == std::string_view::npos || !is_clean(text)) return std::nullopt;
+  Url url;
+  url.scheme = lower(text.substr(0, scheme_end));
+  if (url.scheme != "http" && url.scheme != "https") return std::nullopt;
+  text.remove_prefix(scheme_end + 3);
+
+  const auto authority_end = text.find_first_of("/?");
+  const std::string authority = lower(text.substr(0, authority_end));
+  const auto port_colon =
+      authority.find(':', authority.find(']') == std::string::npos ? 0 : authority.find(']'));
+  url.host = authority.substr(0, port_colon);
+  url.port = default_port(url.scheme);
+  if (port_colon != std::string::npos) {
+    const auto port =
+        parse_number<std::uint16_t>(std::string_view(authority).substr(port_colon + 1));
+    if (!port || *port == 0) return std::nullopt;
+    url.port = *port;
+  }
+  if (!is_host(url.host)) return std::nullopt;
+
+  if (authority_end != std::string_view::npos) {
+    text.remove_prefix(authority_end);
+    const auto query = text.find('?');
+    url.path = text.substr(0, query);
+    if (query != std::string_view::npos) url.query = text.substr(query + 1);
+  }
+  if (url.path.empty()) url.path = "/";
+  return url;
+}
+
+std::string percent_encode(std::string_view text, bool keep_slash) {
+  constexpr std::string_view hex = "0123456789ABCDEF";
+  constexpr std::string_view unreserved =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+  std::string result;
+  result.reserve(text.size());
+  for (const char c : text) {
+    if (unreserved.find(c) != std::string_view::npos || (keep_slash && c == '/')) {
+      result += c;
+    } else {
+      const auto byte = static_cast<unsigned char>(c);
+      result += {'%', hex[byte >> 4], hex[byte & 15]};
+    }
+  }
+  return result;
+}
+
+}  // namespace spillway::transport

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace spillway::transport {
+
+/// The parts of an http or https URL that a request needs. No user, no fragment: a URL with either
+/// is refused.
+struct Url {
+  std::string scheme;  ///< "http" or "https"
+  std::string host;    ///< lower case; an IPv6 address stands in its brackets
+  std::uint16_t port;  ///< the scheme's own when the text named none
+  std::string path;    ///< begins with '/'
+  std::string query;
+
+  /// "https://host", with the port when it is not the scheme's own.
+  std::string origin() const;
+  /// What the Host header says: the host, with the port when it is not the scheme's own.
+  std::string host_header() const;
+};
+
+std::optional<Url> parse_url(std::string_view text);
+
+/// Percent-encodes every byte but A-Z a-z 0-9 - . _ ~ (RFC 3986 unreserved) and, when asked, '/'.
+std::string percent_encode(std::string_view text, bool keep_slash = false);
+
+}  // namespace spillway::transport
