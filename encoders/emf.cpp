@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include <spillway/encoders/emf.hpp>
+#include <spillway/encoders/json.hpp>
+#include <spillway/encoders/limits.hpp>
+
+namespace spillway::detail {
+namespace {
+
+// A point on its way into documents: which of its values are still to be written.
+struct Pending {
+  const MetricPoint* point;
+  std::size_t value_index = 0;
+  double count_used = 0;
+  bool done = false;
+};
+
+void append_directive(std::span<const Pending* const> metrics, const EmfOptions& options,
+                      ByteBuffer& out) {
+  const MetricPoint& first = *metrics.front()->point;
+  out.append("{\"_aws\":{\"Timestamp\":");
+  append_number(out, first.time_ms);
+  out.append(",\"CloudWatchMetrics\":[{\"Namespace\":");
+  append_json_string(out, options.metric_namespace);
+  out.append(",\"Dimensions\":[[");
+  std::string_view separator;
+  for (const Dimension& dimension : first.series->key.dimensions) {
+    out.append(separator);
+    append_json_string(out, dimension.name);
+    separator = ",";
+  }
+  out.append("]],\"Metrics\":[");
+  separator = "";
+  for (const Pending* const metric : metrics) {
+    const SeriesKey& key = metric->point->series->key;
+    out.append(separator);
+    out.append("{\"Name\":");
+    append_json_string(out, key.name);
+    out.append(",\"Unit\":\"");
+    out.append(to_string(key.unit));
+    out.append(key.resolution == Resolution::second ? "\",\"StorageResolution\":1}" : "\"}");
+    separator = ",";
+  }
+  out.append("]}]}");
+  for (const Dimension& dimension : first.series->key.dimensions) {
+    out.append(',');
+    append_json_string(out, dimension.name);
+    out.append(':');
+    append_json_string(out, dimension.value);
+  }
+}
+
+void append_statistics(const MetricPoint& point, ByteBuffer& out) {
+  out.append("\"Max\":");
+  append_number(out, point.maximum);
+  out.append(",\"Min\":");
+  append_number(out, point.minimum);
+  out.append(",\"Count\":");
+  append_number(out, point.count);
+  out.append(",\"Sum\":");
+  append_number(out, point.sum);
+  out.append('}');
+}
+
+// Numbers as an array, a single one as itself.
+void append_values(std::span<const double> values, ByteBuffer& out) {
+  if (values.size() == 1) return append_number(out, values.front());
+  char separator = '[';
+  for (const double value : values) {
+    out.append(separator);
+    append_number(out, value);
+    separator = ',';
+  }
+  out.append(']');
+}
+
+void append_gauge(const MetricPoint& point, ByteBuffer& out) {
+  std::array<double, 3> values{point.minimum, point.maximum, point.last};
+  std::size_t distinct = 1;
+  for (std::size_t i = 1; i < values.size(); ++i) {
+    if (std::find(values.begin(), values.begin() + distinct, values[i]) ==
+        values.begin() + distinct) {
+      values[distinct++] = values[i];
+    }
+  }
+  append_values({values.data(), distinct}, out);
+}
+
+// Up to 100 of a histogram's values, each as often as it was recorded. Returns how many.
+std::uint64_t append_next_values(Pending& pending, ByteBuffer& out) {
+  std::array<double, limits::emf_values_per_metric_max> values{};
+  std::size_t used = 0;
+  const auto all = pending.point->values;
+  while (used < values.size() && pending.value_index < all.size()) {
+    values[used++] = all[pending.value_index].value;
+    if (++pending.count_used >= all[pending.value_index].count) {
+      pending.count_used = 0;
+      ++pending.value_index;
+    }
+  }
+  append_values({values.data(), used}, out);
+  pending.done = pending.value_index == all.size();
+  return used;
+}
+
+// As an object: up to 100 distinct values with their counts, the whole statistics beside the first
+// of them.
+std::uint64_t append_object(Pending& pending, ByteBuffer& out) {
+  const auto all = pending.point->values;
+  const auto piece = all.subspan(pending.value_index, std::min(limits::emf_values_per_metric_max,
+                                                               all.size() - pending.value_index));
+  MetricPoint part = *pending.point;
+  double count = 0;
+  double sum = 0;
+  out.append("{\"Values\":");
+  char separator = '[';
+  for (const ValueCount& one : piece) {
+    out.append(separator);
+    append_number(out, one.value);
+    separator = ',';
+    count += one.count;
+    sum += one.value * one.count;
+  }
+  out.append("],\"Counts\":");
+  separator = '[';
+  for (const ValueCount& one : piece) {
+    out.append(separator);
+    append_number(out, one.count);
+    separator = ',';
+  }
+  out.append("],");
+  const bool whole = piece.size() == all.size();
+  if (!whole) {
+    part.sum = sum;
+    part.minimum = piece.front().value;
+    part.maximum = piece.back().value;
+  }
+  part.count = static_cast<std::uint64_t>(count);
+  append_statistics(part, out);
+  pending.value_index += piece.size();
+  pending.done = pending.value_index == all.size();
+  return part.count;
+}
+
+std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuffer& out) {
+  const MetricPoint& point = *pending.point;
+  out.append(',');
+  append_json_string(out, point.series->key.name);
+  out.append(':');
+  if (!point.values.empty()) {
+    if (options.histogram_object && point.count > 1) return append_object(pending, out);
+    return append_next_values(pending, out);
+  }
+  pending.done = true;
+  if (point.series->key.kind == MetricKind::counter) {
+    append_number(out, point.sum);
+  } else if (options.histogram_object && point.count > 1) {
+    out.append('{');
+    append_statistics(point, out);
+  } else {
+    append_gauge(point, out);
+  }
+  return point.count;
+}
+
+}  // namespace
+
+void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, Payload& payload) {
+  std::vector<Pending> pending;
+  pending.reserve(points.size());
+  for (const MetricPoint& point : points) pending.push_back({&point});
+  ByteBuffer& out = payload.bytes;
+  std::vector<Pending*> chosen;
+  while (!pending.empty()) {
+    chosen.clear();
+    for (Pending& metric : pending) {
+      if (chosen.size() == limits::emf_metrics_per_document_max) break;
+      const std::string& name = metric.point->series->key.name;
+      const bool taken = std::any_of(chosen.begin(), chosen.end(), [&](const Pending* other) {
+        return other->point->series->key.name == name;
+      });
+      if (!taken) chosen.push_back(&metric);
+    }
+    const std::size_t offset = out.size();
+    append_directive(chosen, options, out);
+    std::uint64_t records = 0;
+    for (Pending* const metric : chosen) records += append_metric(*metric, options, out);
+    out.append('}');
+    payload.end_item(offset, records, points.front().time_ms);
+    std::erase_if(pending, [](const Pending& metric) { return metric.done; });
+  }
+}
+
+std::size_t emf_document_bytes_max(std::span<const MetricPoint> points) noexcept {
+  const std::size_t metrics = std::min(points.size(), limits::emf_metrics_per_document_max);
+  std::size_t bytes = 1024;
+  for (const Dimension& dimension : points.front().series->key.dimensions) {
+    bytes += 16 + 4 * dimension.name.size() + 2 * dimension.value.size();
+  }
+  return bytes + metrics * (200 + 4 * limits::metric_name_chars_max +
+                            2 * 25 * limits::emf_values_per_metric_max);
+}
+
+}  // namespace spillway::detail

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// CloudWatch Embedded Metric Format: one JSON document a line, from which CloudWatch Logs extracts
+// metrics (CloudWatch user guide, "Specification: Embedded metric format", read 2026-08).
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include <spillway/buffers/batch.hpp>
+#include <spillway/buffers/payload.hpp>
+
+namespace spillway::detail {
+
+struct EmfOptions {
+  std::string_view metric_namespace;
+  /// Histograms as {"Values","Counts","Max","Min","Count","Sum"} in place of arrays of at most 100
+  /// numbers.
+  bool histogram_object = false;
+};
+
+/// Appends the documents for points of one dimension set and one time, one item each: at most 100
+/// metrics a document, 100 values a metric, and no metric name twice in a document. A gauge that
+/// moved is written as its minimum, maximum and last value.
+void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, Payload& payload);
+
+/// Bytes of the largest document that encode_emf can make of these points.
+std::size_t emf_document_bytes_max(std::span<const MetricPoint> points) noexcept;
+
+}  // namespace spillway::detail

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <ctime>
+
+#include <spillway/encoders/json.hpp>
+
+namespace spillway::detail {
+namespace {
+
+constexpr std::string_view hex_digits = "0123456789abcdef";
+
+// Characters that a JSON string takes as they are: printable ASCII but '"' and '\'.
+constexpr auto is_plain = [] {
+  std::array<bool, 256> table{};
+  for (std::size_t c = 0x20; c < 0x7f; ++c) table[c] = c != '"' && c != '\\';
+  return table;
+}();
+
+// Length of the UTF-8 character at `text` (1 to `left` bytes) and its code point; 0 when the bytes
+// are not one.
+struct Decoded {
+  std::size_t bytes;
+  std::uint32_t code;
+};
+Decoded decode_utf8(const unsigned char* text, std::size_t left) noexcept {
+  const auto continues = [&](std::size_t i) { return i < left && (text[i] & 0xC0U) == 0x80U; };
+  const std::uint32_t first = text[0];
+  if (first < 0x80) return {1, first};
+  if (first >= 0xC2 && first < 0xE0 && continues(1)) {
+    return {2, (first & 0x1FU) << 6 | (text[1] & 0x3FU)};
+  }
+  if (first >= 0xE0 && first < 0xF0 && continues(1) && continues(2)) {
+    const std::uint32_t code = (first & 0x0FU) << 12 | (text[1] & 0x3FU) << 6 | (text[2] & 0x3FU);
+    if (code >= 0x800 && (code < 0xD800 || code > 0xDFFF)) return {3, code};
+  }
+  if (first >= 0xF0 && first < 0xF5 && continues(1) && continues(2) && continues(3)) {
+    const std::uint32_t code = (first & 0x07U) << 18 | (text[1] & 0x3FU) << 12 |
+                               (text[2] & 0x3FU) << 6 | (text[3] & 0x3FU);
+    if (code >= 0x10000 && code <= 0x10FFFF) return {4, code};
+  }
+  return {0, 0};
+}
+
+// Controls, and what changes the direction or the lines of the text around it.
+bool must_be_escaped(std::uint32_t code) noexcept {
+  return code < 0x20 || (code >= 0x7f && code < 0xA0) || code == 0x2028 || code == 0x2029 ||
+         (code >= 0x202A && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
+char* append_u_escape(char* to, std::uint32_t code) noexcept {
+  *to++ = '\\';
+  *to++ = 'u';
+  for (int shift = 12; shift >= 0; shift -= 4) *to++ = hex_digits[code >> shift & 15U];
+  return to;
+}
+
+template <class Number>
+void append_chars(ByteBuffer& out, Number value) {
+  char* const to = out.reserve(32);
+  out.advance_to(std::to_chars(to, to + 32, value).ptr);
+}
+
+}  // namespace
+
+void append_json_escaped(ByteBuffer& out, std::string_view text) {
+  const auto* at = reinterpret_cast<const unsigned char*>(text.data());
+  const auto* const end = at + text.size();
+  while (at != end) {
+    const auto* const plain = at;
+    while (at != end && is_plain[*at]) ++at;
+    out.append({reinterpret_cast<const char*>(plain), static_cast<std::size_t>(at - plain)});
+    if (at == end) break;
+    char* to = out.reserve(8);
+    const Decoded character = decode_utf8(at, static_cast<std::size_t>(end - at));
+    if (character.bytes == 0) {
+      to = append_u_escape(to, 0xFFFD);
+      ++at;
+    } else if (character.code == '"' || character.code == '\\') {
+      *to++ = '\\';
+      *to++ = static_cast<char>(*at++);
+    } else if (character.code == '\n' || character.code == '\r' || character.code == '\t') {
+      *to++ = '\\';
+      *to++ = *at == '\n' ? 'n' : *at == '\r' ? 'r' : 't';
+      ++at;
+    } else if (must_be_escaped(character.code)) {
+      to = append_u_escape(to, character.code);
+      at += character.bytes;
+    } else {
+      std::memcpy(to, at, character.bytes);
+      to += character.bytes;
+      at += character.bytes;
+    }
+    out.advance_to(to);
+  }
+}
+
+void append_json_string(ByteBuffer& out, std::string_view text) {
+  out.append('"');
+  append_json_escaped(out, text);
+  out.append('"');
+}
+
+void append_number(ByteBuffer& out, double value) {
+  if (std::isnan(value)) return out.append("\"NaN\"");
+  if (std::isinf(value)) return out.append(value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+  append_chars(out, value);
+}
+void append_number(ByteBuffer& out, std::uint64_t value) { append_chars(out, value); }
+void append_number(ByteBuffer& out, std::int64_t value) { append_chars(out, value); }
+
+void append_hex16(ByteBuffer& out, std::uint64_t value) {
+  char* to = out.reserve(16);
+  for (int shift = 60; shift >= 0; shift -= 4) *to++ = hex_digits[value >> shift & 15U];
+  out.advance_to(to);
+}
+
+void append_xray_trace_id(ByteBuffer& out, const TraceId& id) {
+  char* to = out.reserve(35);
+  *to++ = '1';
+  *to++ = '-';
+  for (int shift = 60; shift >= 0; shift -= 4) {
+    if (shift == 28) *to++ = '-';
+    *to++ = hex_digits[id.high >> shift & 15U];
+  }
+  for (int shift = 60; shift >= 0; shift -= 4) *to++ = hex_digits[id.low >> shift & 15U];
+  out.advance_to(to);
+}
+
+void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
+  constexpr std::int64_t second = 1'000'000'000;
+  std::int64_t seconds = time_ns / second;
+  std::int64_t fraction = time_ns % second;
+  if (fraction < 0) {
+    fraction += second;
+    --seconds;
+  }
+  // The date and time of the last second written: most records share it with the one before.
+  thread_local constinit std::int64_t known_second = -1;
+  thread_local constinit char known_text[20] = {};
+  if (seconds != known_second) {
+    const std::time_t time = seconds;
+    std::tm utc{};
+    gmtime_r(&time, &utc);
+    if (std::strftime(known_text, sizeof known_text, "%Y-%m-%dT%H:%M:%S", &utc) != 19) {
+      std::memcpy(known_text, "0000-00-00T00:00:00", 20);  // A year of more than four digits.
+    }
+    known_second = seconds;
+  }
+  char* to = out.reserve(30);
+  std::memcpy(to, known_text, 19);
+  to[19] = '.';
+  for (int digit = 28; digit > 19; --digit) {
+    to[digit] = static_cast<char>('0' + fraction % 10);
+    fraction /= 10;
+  }
+  to[29] = 'Z';
+  out.advance_to(to + 30);
+}
+
+void append_epoch_seconds(ByteBuffer& out, std::int64_t time_ns) {
+  const std::int64_t micros = (time_ns + 500) / 1000;
+  append_chars(out, micros / 1'000'000);
+  char* const to = out.reserve(7);
+  to[0] = '.';
+  std::int64_t fraction = micros % 1'000'000;
+  for (int digit = 6; digit > 0; --digit) {
+    to[digit] = static_cast<char>('0' + fraction % 10);
+    fraction /= 10;
+  }
+  out.advance_to(to + 7);
+}
+
+std::string_view cut_utf8(std::string_view text, std::size_t bytes_max) noexcept {
+  if (text.size() <= bytes_max) return text;
+  std::size_t bytes = bytes_max;
+  for (int back = 0;
+       back < 3 && bytes > 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0U) == 0x80U;
+       ++back) {
+    --bytes;
+  }
+  return text.substr(0, bytes);
+}
+
+}  // namespace spillway::detail

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The pieces of JSON text that every encoder writes. All output is valid UTF-8 JSON whatever goes
+// in.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <spillway/buffers/byte_buffer.hpp>
+#include <spillway/buffers/record.hpp>
+
+namespace spillway::detail {
+
+/// A JSON string with its quotes. Control characters, quotes and backslashes are escaped, as are
+/// characters that change how a terminal or an editor shows the rest (C1 controls, bidi overrides,
+/// line separators). Bytes that are not UTF-8 (cut, overlong, surrogates) become U+FFFD each.
+void append_json_string(ByteBuffer& out, std::string_view text);
+/// The same without quotes.
+void append_json_escaped(ByteBuffer& out, std::string_view text);
+
+/// The shortest text that reads back as the same double. NaN and infinities, which JSON has no
+/// numbers for, as the strings "NaN", "Infinity" and "-Infinity".
+void append_number(ByteBuffer& out, double value);
+void append_number(ByteBuffer& out, std::uint64_t value);
+void append_number(ByteBuffer& out, std::int64_t value);
+
+/// 16 lower-case hexadecimal digits.
+void append_hex16(ByteBuffer& out, std::uint64_t value);
+/// An X-Ray trace id: 1-<8 hex>-<24 hex>.
+void append_xray_trace_id(ByteBuffer& out, const TraceId& id);
+/// 2026-11-21T01:02:03.123456789Z.
+void append_iso8601(ByteBuffer& out, std::int64_t time_ns);
+/// Seconds with six decimals, as X-Ray's times: 1795220308.120145.
+void append_epoch_seconds(ByteBuffer& out, std::int64_t time_ns);
+
+/// The bytes of `text` up to `bytes_max`, cut before a character that would be split.
+std::string_view cut_utf8(std::string_view text, std::size_t bytes_max) noexcept;
+
+}  // namespace spillway::detail

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <unordered_map>
+#include <vector>
+
+#include <spillway/encoders/json.hpp>
+#include <spillway/encoders/limits.hpp>
+#include <spillway/encoders/xray.hpp>
+
+namespace spillway::detail {
+namespace {
+
+struct Entry {
+  EntryClass entry_class;
+  ValueType type;
+  std::string key;
+  std::uint64_t bits = 0;
+  std::string_view text;
+};
+
+std::string legal_annotation_key(std::string_view key) {
+  std::string legal(key.substr(0, limits::segment_string_chars_max));
+  for (char& c : legal) {
+    const bool good =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    if (!good) c = '_';
+  }
+  return legal;
+}
+
+// The entries of a span; of several with one key the last one stands.
+std::vector<Entry> read_entries(std::span<const std::byte> bytes) {
+  std::vector<Entry> entries;
+  for (ValueReader reader(bytes); !reader.empty();) {
+    const EntryHeader header = reader.entry();
+    Entry entry{header.entry_class(), header.type(), std::string(name_of(header.name())), 0, {}};
+    if (entry.entry_class == EntryClass::annotation) entry.key = legal_annotation_key(entry.key);
+    if (entry.type == ValueType::string) {
+      entry.text = reader.string();
+    } else {
+      entry.bits = reader.number();
+    }
+    std::erase_if(entries, [&](const Entry& other) {
+      return other.entry_class == entry.entry_class && other.key == entry.key;
+    });
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+void append_value(const Entry& entry, std::size_t text_bytes_max, ByteBuffer& out) {
+  switch (entry.type) {
+    case ValueType::integer:
+      append_number(out, static_cast<std::int64_t>(entry.bits));
+      break;
+    case ValueType::unsigned_integer:
+      append_number(out, entry.bits);
+      break;
+    case ValueType::real:
+      append_number(out, std::bit_cast<double>(entry.bits));
+      break;
+    case ValueType::boolean:
+      out.append(entry.bits != 0 ? "true" : "false");
+      break;
+    case ValueType::none:
+    case ValueType::string:
+      append_json_string(out, cut_utf8(entry.text, text_bytes_max));
+      break;
+  }
+}
+
+// Members of one class between braces, separated; returns whether there were any.
+bool append_members(const std::vector<Entry>& entries, EntryClass wanted,
+                    std::size_t text_bytes_max, ByteBuffer& out) {
+  bool any = false;
+  for (const Entry& entry : entries) {
+    if (entry.entry_class != wanted) continue;
+    if (any) out.append(',');
+    append_json_string(out, entry.key);
+    out.append(':');
+    append_value(entry, text_bytes_max, out);
+    any = true;
+  }
+  return any;
+}
+
+bool has(const std::vector<Entry>& entries, EntryClass wanted) {
+  return std::any_of(entries.begin(), entries.end(),
+                     [&](const Entry& entry) { return entry.entry_class == wanted; });
+}
+
+void append_http(const SpanView& span, const std::vector<Entry>& entries, ByteBuffer& out) {
+  const bool request = has(entries, EntryClass::http_request);
+  const bool response = span.body.http_status != 0 || has(entries, EntryClass::http_response);
+  if (!request && !response) return;
+  out.append(",\"http\":{");
+  if (request) {
+    out.append("\"request\":{");
+    append_members(entries, EntryClass::http_request, limits::segment_string_chars_max, out);
+    out.append(response ? "}," : "}");
+  }
+  if (response) {
+    out.append("\"response\":{");
+    const bool any =
+        append_members(entries, EntryClass::http_response, limits::segment_string_chars_max, out);
+    if (span.body.http_status != 0) {
+      out.append(any ? ",\"status\":" : "\"status\":");
+      append_number(out, std::uint64_t{span.body.http_status});
+    }
+    out.append('}');
+  }
+  out.append('}');
+}
+
+// How much of a span is written: first all of it; when that is more than a document holds, less.
+enum class Detail : std::uint8_t { full, without_metadata, bare };
+
+void append_segment_members(const ContextTexts& context, const XrayOptions& options,
+                            ByteBuffer& out) {
+  if (!options.service_version.empty()) {
+    out.append(",\"service\":{\"version\":");
+    append_json_string(out, options.service_version);
+    out.append('}');
+  }
+  if (!context.user.empty()) {
+    out.append(",\"user\":");
+    append_json_string(out, cut_utf8(context.user, limits::segment_string_chars_max));
+  }
+  out.append(",\"aws\":{\"xray\":{\"sdk\":\"spillway for C++\",\"sdk_version\":\"0.1.0\"}}");
+}
+
+// Everything of a span's object but its subsegments and the closing brace.
+void append_span(const SpanView& span, bool is_segment, const ContextTexts& context,
+                 const XrayOptions& options, Detail level, ByteBuffer& out) {
+  const std::vector<Entry> entries =
+      level == Detail::bare ? std::vector<Entry>{} : read_entries(span.entries);
+  out.append("{\"name\":");
+  append_json_string(
+      out, legal_segment_name(is_segment && span.name.empty() ? options.service : span.name));
+  out.append(",\"id\":\"");
+  append_hex16(out, span.body.span_id);
+  out.append("\",\"start_time\":");
+  append_epoch_seconds(out, span.start_ns);
+  out.append(",\"end_time\":");
+  append_epoch_seconds(out, std::max(span.end_ns, span.start_ns));
+  if ((span.body.flags & span_error) != 0) out.append(",\"error\":true");
+  if ((span.body.flags & span_throttle) != 0) out.append(",\"throttle\":true");
+  if ((span.body.flags & span_fault) != 0) out.append(",\"fault\":true");
+  if (!is_segment && (span.body.flags & span_aws) != 0) {
+    out.append(",\"namespace\":\"aws\"");
+  } else if (!is_segment && (span.body.flags & span_remote) != 0) {
+    out.append(",\"namespace\":\"remote\"");
+  }
+  append_http(span, entries, out);
+  if (is_segment) append_segment_members(context, options, out);
+
+  // What the segment says of the request it served, unless the user annotated it already.
+  const auto wants = [&](std::string_view key, std::string_view value) {
+    return is_segment && !value.empty() &&
+           std::none_of(entries.begin(), entries.end(), [&](const Entry& e) {
+             return e.entry_class == EntryClass::annotation && e.key == key;
+           });
+  };
+  const bool tenant = wants("tenant", context.tenant);
+  const bool request_id = wants("request_id", context.request_id);
+  if (tenant || request_id || has(entries, EntryClass::annotation)) {
+    out.append(",\"annotations\":{");
+    bool any =
+        append_members(entries, EntryClass::annotation, limits::annotation_string_chars_max, out);
+    const auto append_own = [&](std::string_view key, std::string_view value) {
+      out.append(any ? "," : "");
+      append_json_string(out, key);
+      out.append(':');
+      append_json_string(out, value);
+      any = true;
+    };
+    if (tenant) append_own("tenant", context.tenant);
+    if (request_id) append_own("request_id", context.request_id);
+    out.append('}');
+  }
+  const bool cut = level != Detail::full || (span.body.flags & span_cut) != 0;
+  const bool metadata = level == Detail::full && has(entries, EntryClass::metadata);
+  if (metadata || cut) {
+    out.append(",\"metadata\":{");
+    if (metadata) {
+      out.append("\"default\":{");
+      append_members(entries, EntryClass::metadata, ~std::size_t{0}, out);
+      out.append('}');
+    }
+    if (cut) out.append(metadata ? ",\"spillway\":{\"cut\":true}" : "\"spillway\":{\"cut\":true}");
+    out.append('}');
+  }
+}
+
+// What makes a document of a span: a segment's, or an independent subsegment's, members.
+void append_document_members(const SpanView& span, bool is_segment, ByteBuffer& out) {
+  out.append(",\"trace_id\":\"");
+  append_xray_trace_id(out, span.body.trace_id);
+  out.append('"');
+  if (span.body.parent_id != 0) {
+    out.append(",\"parent_id\":\"");
+    append_hex16(out, span.body.parent_id);
+    out.append('"');
+  }
+  if (!is_segment) out.append(",\"type\":\"subsegment\"");
+}
+constexpr std::size_t document_members_bytes_max = 128;
+constexpr std::size_t nesting_bytes = sizeof(",\"subsegments\":[]}") + 1;
+
+// The spans of one segment as a tree, each with its own text and the size of all that is below it.
+class TraceTree {
+ public:
+  TraceTree(std::span<const SpanView> spans, const ContextTexts& context,
+            const XrayOptions& options)
+      : spans_(spans), options_(options) {
+    nodes_.resize(spans.size());
+    std::unordered_map<std::uint64_t, std::size_t> by_id;
+    for (std::size_t i = 0; i < spans.size(); ++i) {
+      by_id.emplace(spans[i].body.span_id, i);
+      write_text(i, context);
+    }
+    for (std::size_t i = 0; i < spans.size(); ++i) {
+      const auto parent = by_id.find(spans[i].body.parent_id);
+      if (is_segment(i) || parent == by_id.end() || parent->second == i) continue;
+      if (nodes_[i].too_large || nodes_[parent->second].too_large) continue;
+      nodes_[i].parent = parent->second;
+      nodes_[parent->second].children.push_back(i);
+    }
+  }
+
+  TraceEncoded write_documents(Payload& payload) {
+    TraceEncoded result;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i].too_large) ++result.spans_too_large;
+    }
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i].parent == none) fit(i);
+    }
+    // A cycle of parents (ids made by somebody else) is in no tree; each of its spans goes alone.
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (!nodes_[i].measured) {
+        nodes_[i].children.clear();
+        nodes_[i].parent = none;
+        roots_.push_back(i);
+      }
+    }
+    for (const std::size_t root : roots_) {
+      if (nodes_[root].too_large) continue;
+      const std::size_t offset = payload.bytes.size();
+      payload.bytes.append(text_of(root));
+      append_document_members(spans_[root], is_segment(root), payload.bytes);
+      const std::uint64_t spans = write_below(root, payload.bytes);
+      payload.end_item(offset, spans, spans_[root].end_ns / 1'000'000, spans_[root].body.span_id);
+    }
+    return result;
+  }
+
+ private:
+  static constexpr std::size_t none = ~std::size_t{0};
+  struct Node {
+    std::size_t text_offset = 0;
+    std::size_t text_bytes = 0;
+    std::size_t parent = none;
+    std::size_t bytes = 0;  // with everything below
+    bool too_large = false;
+    bool measured = false;
+    std::vector<std::size_t> children;
+  };
+
+  bool is_segment(std::size_t i) const {
+    return spans_[i].body.span_id == spans_[i].body.segment_id;
+  }
+  std::string_view text_of(std::size_t i) const {
+    return texts_.view(nodes_[i].text_offset, nodes_[i].text_bytes);
+  }
+  std::size_t room() const {
+    return options_.document_bytes_max - document_members_bytes_max - nesting_bytes;
+  }
+
+  void write_text(std::size_t i, const ContextTexts& context) {
+    Node& node = nodes_[i];
+    node.text_offset = texts_.size();
+    for (const Detail level : {Detail::full, Detail::without_metadata, Detail::bare}) {
+      texts_.truncate(node.text_offset);
+      append_span(spans_[i], is_segment(i), context, options_, level, texts_);
+      node.text_bytes = texts_.size() - node.text_offset;
+      if (node.text_bytes <= room()) return;
+    }
+    node.too_large = true;
+  }
+
+  // Measures the tree below `top`, children first, and takes the largest children out of whatever
+  // has grown too large for a document; they become documents of their own. Without recursion: a
+  // trace may be a chain of any length.
+  void fit(std::size_t top) {
+    std::vector<std::size_t> order{top};
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const auto& children = nodes_[order[i]].children;
+      order.insert(order.end(), children.begin(), children.end());
+    }
+    for (auto at = order.rbegin(); at != order.rend(); ++at) {
+      Node& node = nodes_[*at];
+      node.measured = true;
+      std::sort(node.children.begin(), node.children.end(),
+                [&](std::size_t a, std::size_t b) { return nodes_[a].bytes < nodes_[b].bytes; });
+      node.bytes = node.text_bytes + nesting_bytes;
+      for (const std::size_t child : node.children) node.bytes += nodes_[child].bytes + 1;
+      while (!node.children.empty() && node.bytes > room()) {
+        const std::size_t largest = node.children.back();
+        node.children.pop_back();
+        node.bytes -= nodes_[largest].bytes + 1;
+        nodes_[largest].parent = none;
+        roots_.push_back(largest);
+      }
+      std::sort(node.children.begin(), node.children.end(), [&](std::size_t a, std::size_t b) {
+        return spans_[a].start_ns < spans_[b].start_ns;
+      });
+    }
+    roots_.push_back(top);
+  }
+
+  // Writes the subsegments of `top` and the closing brace; returns how many spans that is with
+  // `top`.
+  std::uint64_t write_below(std::size_t top, ByteBuffer& out) {
+    std::uint64_t spans = 1;
+    struct Open {
+      std::size_t node;
+      std::size_t next_child;
+    };
+    std::vector<Open> open{{top, 0}};
+    while (!open.empty()) {
+      auto& [node, next_child] = open.back();
+      const auto& children = nodes_[node].children;
+      if (next_child == children.size()) {
+        out.append(children.empty() ? "}" : "]}");
+        open.pop_back();
+        continue;
+      }
+      out.append(next_child == 0 ? ",\"subsegments\":[" : ",");
+      const std::size_t child = children[next_child++];
+      out.append(text_of(child));
+      ++spans;
+      open.push_back({child, 0});
+    }
+    return spans;
+  }
+
+  std::span<const SpanView> spans_;
+  const XrayOptions& options_;
+  ByteBuffer texts_;
+  std::vector<Node> nodes_;
+  std::vector<std::size_t> roots_;
+};
+
+}  // namespace
+
+std::string legal_segment_name(std::string_view name) {
+  constexpr std::string_view punctuation = " _.:/%&#=+\\-@";
+  std::string legal;
+  std::size_t chars = 0;
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool good = byte >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                      (c >= '0' && c <= '9') || punctuation.find(c) != std::string_view::npos;
+    if (!good) continue;
+    if ((byte & 0xC0U) != 0x80U && ++chars > limits::segment_name_chars_max) break;
+    legal += c;
+  }
+  return legal.empty() ? "unnamed" : legal;
+}
+
+TraceEncoded encode_trace(std::span<const SpanView> spans, const ContextTexts& context,
+                          const XrayOptions& options, Payload& payload) {
+  return TraceTree(spans, context, options).write_documents(payload);
+}
+
+void append_put_trace_segments(const Payload& payload, ByteBuffer& out) {
+  out.append("{\"TraceSegmentDocuments\":");
+  char separator = '[';
+  for (const PayloadItem& item : payload.items) {
+    out.append(separator);
+    append_json_string(out, payload.item(item));
+    separator = ',';
+  }
+  out.append("]}");
+}
+
+}  // namespace spillway::detail
