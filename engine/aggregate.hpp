@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Puts the cells of all threads together, series by series, until an interval ends. Flusher only.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <spillway/buffers/batch.hpp>
+#include <spillway/buffers/cells.hpp>
+#include <spillway/buffers/series.hpp>
+#include <spillway/engine/distribution.hpp>
+#include <spillway/engine/ledger.hpp>
+
+namespace spillway::detail {
+
+class Aggregator {
+ public:
+  /// Both outlive it.
+  Aggregator(const SeriesTable& series, Ledger& ledger) : series_(series), ledger_(ledger) {}
+
+  /// Adds what a thread's bank holds and zeroes its cells.
+  void take(Bank& bank);
+  /// Adds one measurement that came through a ring, or was refused there.
+  void add_sample(std::uint32_t series, double value);
+
+  /// Ends the interval of the series of one resolution: what they amount to, as points at
+  /// `time_ms`, valid until the next call. Points of the same dimensions stand together.
+  std::span<const MetricPoint> close(Resolution resolution, std::int64_t time_ms);
+  /// Whether any series of that resolution has a measurement.
+  bool has(Resolution resolution) const noexcept { return !touched_of(resolution).empty(); }
+
+ private:
+  using BucketBlock = std::array<std::uint64_t, buckets_per_octave>;
+  struct OctaveRef {
+    std::uint32_t octave;  // bucket number >> bucket_bits
+    std::uint32_t block;   // in blocks_
+  };
+  struct State {
+    std::uint64_t count = 0;
+    double sum = 0;
+    double minimum = 0;
+    double maximum = 0;
+    double last = 0;
+    std::uint64_t last_ticks = 0;
+    std::vector<OctaveRef> octaves;
+  };
+
+  State& touch(const Series& series);
+  void merge(State& state, std::uint64_t count, double sum, double minimum, double maximum);
+  void merge_histogram(State& state, Bank& bank, HistogramCell& cell);
+  std::uint64_t merge_octave(State& state, std::uint32_t octave, const OctaveBlock& counts);
+  BucketBlock& block_of(State& state, std::uint32_t octave);
+  std::vector<std::uint32_t>& touched_of(Resolution resolution) noexcept {
+    return touched_[resolution == Resolution::second ? 1 : 0];
+  }
+  const std::vector<std::uint32_t>& touched_of(Resolution resolution) const noexcept {
+    return touched_[resolution == Resolution::second ? 1 : 0];
+  }
+
+  const SeriesTable& series_;
+  Ledger& ledger_;
+  std::vector<State> states_;  // by series number
+  std::array<std::vector<std::uint32_t>, 2> touched_;
+  std::vector<BucketBlock> blocks_;
+  std::vector<std::uint32_t> free_blocks_;
+  // Of the last close().
+  Distribution distribution_;
+  std::vector<MetricPoint> points_;
+  std::vector<ValueCount> values_;
+  std::vector<std::pair<std::size_t, std::size_t>> value_ranges_;
+};
+
+}  // namespace spillway::detail

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <memory>
+
+#include <spillway/engine/clock.hpp>
+#include <spillway/engine/exporter.hpp>
+#include <spillway/engine/ledger.hpp>
+#include <spillway/engine/outbox.hpp>
+
+namespace spillway::detail {
+
+/// Collects encoded items of one signal into payloads that keep their exporter's limits, and sends
+/// each when it is full or old. Flusher only.
+class Batcher {
+ public:
+  /// All outlive it.
+  Batcher(const Exporter& exporter, Outbox& outbox, Ledger& ledger);
+
+  /// The payload to append items to. Every append is followed by appended().
+  Payload& open();
+  /// Looks at the items that were appended since open(): what is too much for the payload goes into
+  /// the next one.
+  void appended(SteadyTime now);
+
+  /// Sends what there is when its oldest item has waited long enough.
+  void seal_if_due(SteadyTime now);
+  /// Sends what there is.
+  void seal();
+
+ private:
+  void split_off(std::size_t item);
+
+  const Exporter& exporter_;
+  Outbox& outbox_;
+  Ledger& ledger_;
+  std::unique_ptr<Payload> payload_;
+  SteadyTime oldest_{};
+  // Sums over the items that are known to fit.
+  std::size_t fitting_items_ = 0;
+  std::size_t fitting_bytes_ = 0;
+  std::int64_t earliest_ms_ = 0;
+  std::int64_t latest_ms_ = 0;
+};
+
+}  // namespace spillway::detail

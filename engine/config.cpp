@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <optional>
+
+#include <simdjson.h>
+#include <unistd.h>
+
+#include <spillway/encoders/limits.hpp>
+#include <spillway/engine/config.hpp>
+#include <spillway/transport/endpoint.hpp>
+#include <spillway/transport/text.hpp>
+#include <spillway/transport/url.hpp>
+
+namespace spillway {
+namespace {
+
+using std::chrono::milliseconds;
+using transport::parse_number;
+
+// ---- Values as text ----
+
+template <class Enum, std::size_t count>
+using EnumNames = std::array<std::pair<std::string_view, Enum>, count>;
+
+constexpr EnumNames<MetricsTo, 5> names_of(MetricsTo /*tag*/) {
+  return {{{"none", MetricsTo::none},
+           {"emf:stdout", MetricsTo::emf_stdout},
+           {"emf:file", MetricsTo::emf_file},
+           {"emf:logs", MetricsTo::emf_logs},
+           {"put-metric-data", MetricsTo::put_metric_data}}};
+}
+constexpr EnumNames<LogsTo, 5> names_of(LogsTo /*tag*/) {
+  return {{{"none", LogsTo::none},
+           {"console", LogsTo::console},
+           {"stdout", LogsTo::json_stdout},
+           {"file", LogsTo::file},
+           {"put-log-events", LogsTo::put_log_events}}};
+}
+constexpr EnumNames<TracesTo, 3> names_of(TracesTo /*tag*/) {
+  return {{{"none", TracesTo::none},
+           {"xray:daemon", TracesTo::xray_daemon},
+           {"put-trace-segments", TracesTo::put_trace_segments}}};
+}
+constexpr EnumNames<Severity, 7> names_of(Severity /*tag*/) {
+  return {{{"trace", Severity::trace},
+           {"debug", Severity::debug},
+           {"info", Severity::info},
+           {"warn", Severity::warn},
+           {"error", Severity::error},
+           {"fatal", Severity::fatal},
+           {"off", Severity::off}}};
+}
+
+std::optional<std::string> parse(std::string_view text, std::string* /*tag*/) {
+  return std::string(text);
+}
+std::optional<bool> parse(std::string_view text, bool* /*tag*/) {
+  if (text == "true" || text == "1") return true;
+  if (text == "false" || text == "0") return false;
+  return std::nullopt;
+}
+std::optional<std::int64_t> parse(std::string_view text, std::int64_t* /*tag*/) {
+  return parse_number<std::int64_t>(text);
+}
+std::optional<double> parse(std::string_view text, double* /*tag*/) {
+  return parse_number<double>(text);
+}
+std::optional<milliseconds> parse(std::string_view text, milliseconds* /*tag*/) {
+  const std::size_t unit = std::min(text.find_first_not_of("-0123456789"), text.size());
+  const auto number = parse_number<std::int64_t>(text.substr(0, unit));
+  if (!number) return std::nullopt;
+  const std::string_view name = text.substr(unit);
+  if (name == "ms" || name.empty()) return milliseconds(*number);
+  if (name == "s") return milliseconds(*number * 1000);
+  if (name == "m") return milliseconds(*number * 60'000);
+  return std::nullopt;
+}
+std::optional<Dimensions> parse(std::string_view text, Dimensions* /*tag*/) {
+  Dimensions dimensions;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(','), text.size());
+    const std::string_view pair = text.substr(0, end);
+    const std::size_t equals = pair.find('=');
+    if (equals == std::string_view::npos) return std::nullopt;
+    dimensions.push_back(
+        {std::string(pair.substr(0, equals)), std::string(pair.substr(equals + 1))});
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return dimensions;
+}
+template <class Enum>
+requires std::is_enum_v<Enum> std::optional<Enum> parse(std::string_view text, Enum* /*tag*/) {
+  for (const auto& [name, value] : names_of(Enum{})) {
+    if (name == text) return value;
+  }
+  return std::nullopt;
+}
+
+std::string print(const std::string& value) { return value; }
+std::string print(bool value) { return value ? "true" : "false"; }
+std::string print(std::int64_t value) { return std::to_string(value); }
+std::string print(double value) {
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+std::string print(milliseconds value) { return std::to_string(value.count()) + "ms"; }
+std::string print(const Dimensions& value) {
+  std::string text;
+  for (const Dimension& dimension : value) {
+    if (!text.empty()) text += ',';
+    text.append(dimension.name).append("=").append(dimension.value);
+  }
+  return text;
+}
+template <class Enum>
+requires std::is_enum_v<Enum> std::string print(Enum value) {
+  for (const auto& [name, other] : names_of(Enum{})) {
+    if (other == value) return std::string(name);
+  }
+  return "?";
+}
+
+std::string allowed(std::string* /*tag*/) { return "text"; }
+std::string allowed(bool* /*tag*/) { return "true or false"; }
+std::string allowed(std::int64_t* /*tag*/) { return "a whole number"; }
+std::string allowed(double* /*tag*/) { return "a number"; }
+std::string allowed(milliseconds* /*tag*/) { return "a time like 500ms, 10s or 1m"; }
+std::string allowed(Dimensions* /*tag*/) { return "pairs like Stage=prod,Cell=3"; }
+template <class Enum>
+requires std::is_enum_v<Enum> std::string allowed(Enum* /*tag*/) {
+  std::string text = "one of";
+  for (const auto& [name, value] : names_of(Enum{})) text.append(" ").append(name);
+  return text;
+}
+
+// ---- The settings, listed once ----
+
+/// Calls `visit(key, setting)` for every setting of a configuration.
+template <class ConfigType, class Visit>
+void for_each_setting(ConfigType& config, Visit&& visit) {
+  visit("service", config.service);
+  visit("service_version", config.service_version);
+  visit("metric_namespace", config.metric_namespace);
+  visit("dimensions", config.dimensions);
+  visit("metrics", config.metrics);
+  visit("logs", config.logs);
+  visit("traces", config.traces);
+  visit("metrics_file", config.metrics_file);
+  visit("logs_file", config.logs_file);
+  visit("log_group", config.log_group);
+  visit("log_stream", config.log_stream);
+  visit("emf_log_group", config.emf_log_group);
+  visit("emf_log_stream", config.emf_log_stream);
+  visit("emf_histogram_object", config.emf_histogram_object);
+  visit("region", config.region);
+  visit("cloudwatch_endpoint", config.cloudwatch_endpoint);
+  visit("logs_endpoint", config.logs_endpoint);
+  visit("xray_endpoint", config.xray_endpoint);
+  visit("xray_daemon_address", config.xray_daemon_address);
+  visit("log_level", config.log_level);
+  visit("trace_reservoir", config.trace_reservoir);
+  visit("trace_sample_rate", config.trace_sample_rate);
+  visit("log_coarse_time", config.log_coarse_time);
+  visit("metric_interval", config.metric_interval);
+  visit("log_interval", config.log_interval);
+  visit("trace_interval", config.trace_interval);
+  visit("poll_interval", config.poll_interval);
+  visit("request_timeout", config.request_timeout);
+  visit("attempts_max", config.attempts_max);
+  visit("shutdown_timeout", config.shutdown_timeout);
+  visit("ring_bytes", config.ring_bytes);
+  visit("series_max", config.series_max);
+  visit("series_per_metric_max", config.series_per_metric_max);
+  visit("queue_bytes_max", config.queue_bytes_max);
+}
+
+constexpr std::string_view variable_prefix = "SPILLWAY_";
+
+std::string variable_of(std::string_view key) {
+  std::string name(variable_prefix);
+  for (const char c : key) name += transport::to_upper(c);
+  return name;
+}
+
+// Variables with the prefix that are no settings.
+bool is_other_variable(std::string_view name) {
+  return name == "SPILLWAY_CONFIG_FILE" || name == "SPILLWAY_PORTABLE_FENCES" ||
+         name.starts_with("SPILLWAY_TEST_") || name.starts_with("SPILLWAY_BENCH_");
+}
+
+std::string_view to_string(Origin origin) {
+  constexpr std::array<std::string_view, 4> names{"default", "file", "environment", "code"};
+  return names[static_cast<std::size_t>(origin)];
+}
+
+std::string environment(const std::string& name) {
+  const char* const value = std::getenv(name.c_str());
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+// Sets one setting from text when it came from a weaker origin. False: there is no such key.
+bool set_from_text(Config& config, std::string_view wanted, std::string_view text, Origin origin,
+                   std::vector<ConfigError>& errors) {
+  bool found = false;
+  for_each_setting(config, [&](std::string_view key, auto& setting) {
+    if (key != wanted) return;
+    found = true;
+    if (setting.origin() >= origin) return;
+    using Value = std::remove_cvref_t<decltype(setting.get())>;
+    if (auto value = parse(text, static_cast<Value*>(nullptr))) {
+      setting = {std::move(*value), origin};
+    } else {
+      errors.push_back({std::string(key), std::string(text), origin,
+                        "must be " + allowed(static_cast<Value*>(nullptr))});
+    }
+  });
+  return found;
+}
+
+void read_environment(Config& config, std::vector<ConfigError>& errors) {
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    const std::size_t equals = std::min(text.find('='), text.size());
+    const std::string_view name = text.substr(0, equals);
+    if (!name.starts_with(variable_prefix) || is_other_variable(name)) continue;
+    const std::string key = transport::lower(name.substr(variable_prefix.size()));
+    const std::string_view value = text.substr(std::min(equals + 1, text.size()));
+    if (variable_of(key) != name ||
+        !set_from_text(config, key, value, Origin::environment, errors)) {
+      errors.push_back({std::string(name), std::string(value), Origin::environment,
+                        "is not a setting; unset it or mend its name"});
+    }
+  }
+}
+
+std::string text_of(simdjson::dom::element value) {
+  if (std::string_view text; value.get(text) == simdjson::SUCCESS) return std::string(text);
+  if (simdjson::dom::object object; value.get(object) == simdjson::SUCCESS) {
+    Dimensions pairs;
+    for (const auto& [key, member] : object) pairs.push_back({std::string(key), text_of(member)});
+    return print(pairs);
+  }
+  return simdjson::minify(value);
+}
+
+void read_file(Config& config, const std::string& path, std::vector<ConfigError>& errors) {
+  const auto fail = [&](std::string message) {
+    errors.push_back({"SPILLWAY_CONFIG_FILE", path, Origin::environment, std::move(message)});
+  };
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return fail(std::string("cannot be read: ") + std::strerror(errno));
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  simdjson::dom::parser parser;
+  simdjson::dom::object object;
+  if (const auto error = parser.parse(simdjson::padded_string(text)).get(object)) {
+    return fail(std::string("must hold one JSON object: ") + simdjson::error_message(error));
+  }
+  for (const auto& [key, value] : object) {
+    if (!set_from_text(config, key, text_of(value), Origin::file, errors)) {
+      errors.push_back({std::string(key), text_of(value), Origin::file, "is not a setting"});
+    }
+  }
+}
+
+void fill_in(Setting<std::string>& setting, std::initializer_list<const char*> variables,
+             std::string otherwise) {
+  if (setting.origin() != Origin::fallback) return;
+  for (const char* const variable : variables) {
+    if (std::string value = environment(variable); !value.empty()) {
+      setting = {std::move(value), Origin::environment};
+      return;
+    }
+  }
+  setting = {std::move(otherwise), Origin::fallback};
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
+}
+
+void fill_endpoint(Setting<std::string>& setting, const transport::AwsService& service,
+                   const std::string& region) {
+  if (setting.origin() != Origin::fallback) return;
+  if (auto url = transport::configured_endpoint(service)) {
+    setting = {std::move(*url), Origin::environment};
+  } else if (!region.empty()) {
+    setting = {transport::service_endpoint(service, region), Origin::fallback};
+  }
+}
+
+bool uses_logs(const Config& config) {
+  return config.logs == LogsTo::put_log_events || config.metrics == MetricsTo::emf_logs;
+}
+bool uses_aws(const Config& config) {
+  return uses_logs(config) || config.metrics == MetricsTo::put_metric_data ||
+         config.traces == TracesTo::put_trace_segments;
+}
+
+// Characters of log group names (CreateLogGroup).
+bool is_log_group(std::string_view name) {
+  return !name.empty() && name.size() <= 512 && !name.starts_with("aws/") &&
+         name.find_first_not_of(
+             "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_/#") ==
+             std::string_view::npos;
+}
+bool is_log_stream(std::string_view name) {
+  return !name.empty() && name.size() <= 512 && name.find_first_of(":*") == std::string_view::npos;
+}
+
+}  // namespace
+
+InvalidConfig::InvalidConfig(std::vector<ConfigError> errors)
+    : std::invalid_argument([&] {
+        std::string text = "spillway: the configuration has " + std::to_string(errors.size()) +
+                           (errors.size() == 1 ? " error" : " errors");
+        for (const ConfigError& error : errors) {
+          text.append("\n  ").append(error.key).append(" = '").append(error.value);
+          text.append("' (").append(to_string(error.origin)).append("): ").append(error.message);
+        }
+        return text;
+      }()),
+      errors_(std::move(errors)) {}
+
+Config resolve(const Config& given, std::vector<ConfigError>& errors) {
+  Config config = given;
+  read_environment(config, errors);
+  if (const std::string path = environment("SPILLWAY_CONFIG_FILE"); !path.empty()) {
+    read_file(config, path, errors);
+  }
+  fill_in(config.service, {"AWS_XRAY_TRACING_NAME", "OTEL_SERVICE_NAME", "AWS_EMF_SERVICE_NAME"},
+          "unknown_service");
+  fill_in(config.metric_namespace, {"AWS_EMF_NAMESPACE"}, config.service);
+  if (config.dimensions.origin() == Origin::fallback) {
+    config.dimensions = {Dimensions{{"Service", config.service}}, Origin::fallback};
+  }
+  // In Lambda there is a daemon, and its address says so; elsewhere traces are off until somebody
+  // wants them.
+  if (config.traces.origin() == Origin::fallback &&
+      !environment("AWS_LAMBDA_FUNCTION_NAME").empty() &&
+      !environment("AWS_XRAY_DAEMON_ADDRESS").empty()) {
+    config.traces = {TracesTo::xray_daemon, Origin::environment};
+  }
+  if (std::string region = transport::configured_region();
+      config.region.origin() == Origin::fallback && !region.empty()) {
+    config.region = {std::move(region), Origin::environment};
+  }
+  fill_endpoint(config.cloudwatch_endpoint, transport::cloudwatch, config.region);
+  fill_endpoint(config.logs_endpoint, transport::cloudwatch_logs, config.region);
+  fill_endpoint(config.xray_endpoint, transport::xray, config.region);
+  fill_in(config.xray_daemon_address, {"AWS_XRAY_DAEMON_ADDRESS"}, "127.0.0.1:2000");
+  const std::string stream = host_name() + "/" + std::to_string(getpid());
+  fill_in(config.log_group, {}, "/spillway/" + config.service.get());
+  fill_in(config.log_stream, {}, stream);
+  fill_in(config.emf_log_group, {"AWS_EMF_LOG_GROUP_NAME"},
+          "/spillway/" + config.service.get() + "/metrics");
+  fill_in(config.emf_log_stream, {"AWS_EMF_LOG_STREAM_NAME"}, stream);
+  return config;
+}
+
+std::vector<ConfigError> validate(const Config& config) {
+  std::vector<ConfigError> errors;
+  const auto check = [&](bool good, std::string_view key, const auto& setting,
+                         std::string message) {
+    if (good) return;
+    errors.push_back(
+        {std::string(key), print(setting.get()), setting.origin(), std::move(message)});
+  };
+  const auto in_range = [&](std::string_view key, const auto& setting, auto low, auto high) {
+    using Value = std::remove_cvref_t<decltype(setting.get())>;
+    // Written so that NaN fails.
+    check(setting.get() >= Value(low) && setting.get() <= Value(high), key, setting,
+          "must be from " + print(Value(low)) + " to " + print(Value(high)));
+  };
+  using std::chrono::hours;
+
+  check(!config.service.get().empty() &&
+            config.service.get().size() <= limits::segment_name_chars_max,
+        "service", config.service, "must have 1 to 200 characters");
+  if (config.metrics != MetricsTo::none) {
+    check(!limits::namespace_error(config.metric_namespace.get()), "metric_namespace",
+          config.metric_namespace,
+          limits::namespace_error(config.metric_namespace.get()).value_or(""));
+    if (const auto error = limits::dimensions_error(config.dimensions.get())) {
+      check(false, "dimensions", config.dimensions, *error);
+    }
+  }
+  check(config.metrics != MetricsTo::emf_file || !config.metrics_file.get().empty(), "metrics_file",
+        config.metrics_file, "must name a file, because metrics = emf:file");
+  check(config.logs != LogsTo::file || !config.logs_file.get().empty(), "logs_file",
+        config.logs_file, "must name a file, because logs = file");
+  if (config.logs == LogsTo::put_log_events) {
+    check(is_log_group(config.log_group.get()), "log_group", config.log_group,
+          "must have 1 to 512 of A-Z a-z 0-9 . - _ / # and not begin with aws/");
+    check(is_log_stream(config.log_stream.get()), "log_stream", config.log_stream,
+          "must have 1 to 512 characters, none of them : or *");
+  }
+  if (config.metrics == MetricsTo::emf_logs) {
+    check(is_log_group(config.emf_log_group.get()), "emf_log_group", config.emf_log_group,
+          "must have 1 to 512 of A-Z a-z 0-9 . - _ / # and not begin with aws/");
+    check(is_log_stream(config.emf_log_stream.get()), "emf_log_stream", config.emf_log_stream,
+          "must have 1 to 512 characters, none of them : or *");
+  }
+  if (uses_aws(config)) {
+    check(
+        transport::is_region(config.region.get()), "region", config.region,
+        "must name an AWS region such as eu-west-1; set it here, in AWS_REGION or in the profile");
+  }
+  const auto check_endpoint = [&](bool used, std::string_view key,
+                                  const Setting<std::string>& setting) {
+    if (!used || (setting.get().empty() && config.region.get().empty())) return;
+    const auto url = transport::parse_url(setting.get());
+    check(url.has_value(), key, setting,
+          "must be a URL such as https://host or http://127.0.0.1:4566");
+    const auto is_aws = [](std::string_view host) {
+      return host.find(".amazonaws.") != std::string_view::npos || host.ends_with(".api.aws");
+    };
+    check(!url || url->scheme == "https" || !is_aws(url->host), key, setting,
+          "must be https: telemetry and its signatures do not go to AWS in clear text");
+  };
+  check_endpoint(config.metrics == MetricsTo::put_metric_data, "cloudwatch_endpoint",
+                 config.cloudwatch_endpoint);
+  check_endpoint(uses_logs(config), "logs_endpoint", config.logs_endpoint);
+  check_endpoint(config.traces == TracesTo::put_trace_segments, "xray_endpoint",
+                 config.xray_endpoint);
+  in_range("trace_reservoir", config.trace_reservoir, 0, 1'000'000);
+  in_range("trace_sample_rate", config.trace_sample_rate, 0, 1);
+  in_range("metric_interval", config.metric_interval, milliseconds(1000), hours(1));
+  in_range("log_interval", config.log_interval, milliseconds(1), milliseconds(60'000));
+  in_range("trace_interval", config.trace_interval, milliseconds(1), milliseconds(60'000));
+  in_range("poll_interval", config.poll_interval, milliseconds(1), milliseconds(1000));
+  in_range("request_timeout", config.request_timeout, milliseconds(10), milliseconds(300'000));
+  in_range("attempts_max", config.attempts_max, 1, 100);
+  in_range("shutdown_timeout", config.shutdown_timeout, milliseconds(0), milliseconds(300'000));
+  const std::int64_t ring = config.ring_bytes.get();
+  check(ring >= (4 << 10) && ring <= (16 << 20) && (ring & (ring - 1)) == 0, "ring_bytes",
+        config.ring_bytes, "must be a power of two from 4096 to 16777216");
+  in_range("series_max", config.series_max, 16, 1 << 20);
+  in_range("series_per_metric_max", config.series_per_metric_max, 1, 1 << 20);
+  in_range("queue_bytes_max", config.queue_bytes_max, 4 << 20, std::int64_t{64} << 30);
+  return errors;
+}
+
+std::string describe(const Config& config) {
+  std::string text;
+  for_each_setting(config, [&](std::string_view key, const auto& setting) {
+    text.append(key).append(" = ").append(print(setting.get()));
+    text.append("  (").append(to_string(setting.origin())).append(")\n");
+  });
+  return text;
+}
+
+}  // namespace spillway

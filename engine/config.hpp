@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How an engine is set up. What the code sets wins over the environment (SPILLWAY_*), that over a
+// JSON file (SPILLWAY_CONFIG_FILE), that over the defaults written here. Engine refuses to start
+// with a configuration that has errors, and names all of them.
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <spillway/buffers/series.hpp>
+#include <spillway/buffers/severity.hpp>
+
+namespace spillway {
+
+/// Where a setting's value comes from, weakest first.
+enum class Origin : std::uint8_t { fallback, file, environment, code };
+
+/// A value and where it comes from. Assigning one in code marks it as coming from code.
+template <class T>
+class Setting {
+ public:
+  template <class U>
+  requires(!std::same_as<std::remove_cvref_t<U>, Setting> && std::convertible_to<U, T>) Setting(
+      U&& value)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
+      : value_(static_cast<T>(std::forward<U>(value))), origin_(Origin::code) {}
+  Setting(T value, Origin origin) : value_(std::move(value)), origin_(origin) {}
+
+  operator const T&() const noexcept { return value_; }  // NOLINT(google-explicit-constructor)
+  const T& get() const noexcept { return value_; }
+  Origin origin() const noexcept { return origin_; }
+
+ private:
+  T value_;
+  Origin origin_;
+};
+
+template <class T>
+Setting<T> by_default(T value) {
+  return {std::move(value), Origin::fallback};
+}
+
+enum class MetricsTo : std::uint8_t { none, emf_stdout, emf_file, emf_logs, put_metric_data };
+enum class LogsTo : std::uint8_t { none, console, json_stdout, file, put_log_events };
+enum class TracesTo : std::uint8_t { none, xray_daemon, put_trace_segments };
+
+struct Config {
+  // ---- who we are ----
+  /// Name of the service: segments are named so, logs carry it, metrics have it as the dimension
+  /// "Service". Unset: AWS_XRAY_TRACING_NAME, OTEL_SERVICE_NAME, AWS_EMF_SERVICE_NAME,
+  /// "unknown_service".
+  Setting<std::string> service = by_default(std::string());
+  Setting<std::string> service_version = by_default(std::string());
+  /// CloudWatch namespace. Unset: AWS_EMF_NAMESPACE, else the service's name.
+  Setting<std::string> metric_namespace = by_default(std::string());
+  /// Dimensions that every metric has beside its own; as text "Stage=prod,Cell=3". Unset:
+  /// Service=<service>.
+  Setting<Dimensions> dimensions = by_default(Dimensions());
+
+  // ---- where telemetry goes ----
+  /// none, emf:stdout, emf:file, emf:logs, put-metric-data
+  Setting<MetricsTo> metrics = by_default(MetricsTo::emf_stdout);
+  /// none, console, stdout, file, put-log-events
+  Setting<LogsTo> logs = by_default(LogsTo::json_stdout);
+  /// none, xray:daemon, put-trace-segments
+  Setting<TracesTo> traces = by_default(TracesTo::none);
+  Setting<std::string> metrics_file = by_default(std::string());  ///< for emf:file
+  Setting<std::string> logs_file = by_default(std::string());     ///< for logs to a file
+  /// Group and stream for put-log-events, made when missing. Unset: "/spillway/<service>",
+  /// "<host>/<process id>".
+  Setting<std::string> log_group = by_default(std::string());
+  Setting<std::string> log_stream = by_default(std::string());
+  /// The same for emf:logs. Unset: AWS_EMF_LOG_GROUP_NAME, AWS_EMF_LOG_STREAM_NAME,
+  /// "/spillway/<service>/metrics".
+  Setting<std::string> emf_log_group = by_default(std::string());
+  Setting<std::string> emf_log_stream = by_default(std::string());
+  /// Histograms in EMF as {"Values","Counts",...}: 1/100 of the size. AWS's own agents write it;
+  /// the published specification knows numbers and arrays of numbers only.
+  Setting<bool> emf_histogram_object = by_default(false);
+
+  // ---- AWS ----
+  Setting<std::string> region =
+      by_default(std::string());  ///< unset: AWS_REGION, AWS_DEFAULT_REGION, the profile's
+  /// Unset: AWS_ENDPOINT_URL_<SERVICE>, AWS_ENDPOINT_URL, the profile's, else the region's own.
+  Setting<std::string> cloudwatch_endpoint = by_default(std::string());
+  Setting<std::string> logs_endpoint = by_default(std::string());
+  Setting<std::string> xray_endpoint = by_default(std::string());
+  /// host:port of the X-Ray daemon. Unset: AWS_XRAY_DAEMON_ADDRESS, else 127.0.0.1:2000.
+  Setting<std::string> xray_daemon_address = by_default(std::string());
+
+  // ---- what is recorded ----
+  Setting<Severity> log_level = by_default(Severity::info);
+  /// Of the traces that begin here: so many a second always, and of the others this share (the
+  /// X-Ray SDKs' own default).
+  Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});
+  Setting<double> trace_sample_rate = by_default(0.05);
+  /// Log records take the time of the flusher's last round (1 ms under load) instead of the
+  /// processor's counter.
+  Setting<bool> log_coarse_time = by_default(false);
+
+  // ---- when ----
+  Setting<std::chrono::milliseconds> metric_interval =
+      by_default(std::chrono::milliseconds(10'000));
+  /// The longest time that a log event or a finished trace waits for others to share its request.
+  Setting<std::chrono::milliseconds> log_interval = by_default(std::chrono::milliseconds(1'000));
+  Setting<std::chrono::milliseconds> trace_interval = by_default(std::chrono::milliseconds(500));
+  /// How often the flusher looks while there is work; without work it slows down to 16 times this.
+  Setting<std::chrono::milliseconds> poll_interval = by_default(std::chrono::milliseconds(1));
+  Setting<std::chrono::milliseconds> request_timeout = by_default(std::chrono::milliseconds(5'000));
+  Setting<std::int64_t> attempts_max =
+      by_default(std::int64_t{8});  ///< of one request, the first included
+  /// How long the destructor of Engine waits for the last delivery.
+  Setting<std::chrono::milliseconds> shutdown_timeout =
+      by_default(std::chrono::milliseconds(5'000));
+
+  // ---- how much ----
+  Setting<std::int64_t> ring_bytes =
+      by_default(std::int64_t{1} << 20);  ///< per thread; a power of two
+  Setting<std::int64_t> series_max = by_default(std::int64_t{1} << 16);
+  Setting<std::int64_t> series_per_metric_max = by_default(std::int64_t{10'000});
+  /// Bytes of payloads and oversized records that wait for delivery; what comes on top is dropped
+  /// and counted.
+  Setting<std::int64_t> queue_bytes_max = by_default(std::int64_t{64} << 20);
+
+  /// Hears, in plain words, of what went wrong with delivery: at most one message a minute for each
+  /// kind. Called on the flusher or sender thread; must not block. Unset: a line on stderr.
+  std::function<void(std::string_view)> on_diagnostic = {};
+};
+
+struct ConfigError {
+  std::string key;
+  std::string value;
+  Origin origin;
+  std::string message;  ///< what is wrong and what is allowed
+};
+
+/// Thrown by Engine's constructor; what() lists every error on a line of its own.
+class InvalidConfig : public std::invalid_argument {
+ public:
+  explicit InvalidConfig(std::vector<ConfigError> errors);
+  const std::vector<ConfigError>& errors() const noexcept { return errors_; }
+
+ private:
+  std::vector<ConfigError> errors_;
+};
+
+/// Fills what the code left open from the environment, then the file, then what AWS and
+/// OpenTelemetry variables imply. Unreadable values and unknown keys are added to `errors`.
+Config resolve(const Config& config, std::vector<ConfigError>& errors);
+
+/// Every error of a configuration, after resolve(). Empty: an engine will start with it.
+std::vector<ConfigError> validate(const Config& config);
+
+/// One line a setting: `key = value  (origin)`, after resolve().
+std::string describe(const Config& config);
+
+}  // namespace spillway

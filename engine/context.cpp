@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <atomic>
+#include <mutex>
+#include <shared_mutex>
+#include <unordered_map>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/buffers/stable_table.hpp>
+#include <spillway/engine/context.hpp>
+
+namespace spillway::detail {
+
+constinit thread_local Active thread_active;
+
+std::uint64_t next_context_serial() noexcept {
+  // A thread takes serials in blocks, so that threads do not meet at the counter.
+  constexpr std::uint64_t block = 1024;
+  static std::atomic<std::uint64_t> next_block{1};
+  thread_local constinit std::uint64_t next = 0;
+  if (next % block == 0) next = next_block.fetch_add(1, std::memory_order_relaxed) * block;
+  return next++;
+}
+
+namespace {
+
+struct Identities {
+  std::shared_mutex mutex;
+  std::unordered_map<std::string_view, std::uint32_t> numbers;  // Keys view into `names`.
+  StableTable<std::string> names;
+  Identities() { names.push("__other__"); }
+};
+
+Identities& identities() {
+  static auto* const instance = new Identities;  // Never destroyed, as recording never ends.
+  return *instance;
+}
+
+}  // namespace
+
+std::uint32_t intern_identity(std::string_view name) noexcept try {
+  if (name.empty()) return 0;
+  // The last few names of this thread, so that a request's tenant costs a comparison and no lock.
+  struct Recent {
+    char text[56];
+    std::uint32_t bytes;
+    std::uint32_t number;
+  };
+  thread_local constinit Recent recent[64]{};
+  Recent* slot = nullptr;
+  if (name.size() <= sizeof(Recent::text)) {
+    slot = &recent[std::hash<std::string_view>{}(name) % 64];
+    if (slot->bytes == name.size() && std::memcmp(slot->text, name.data(), name.size()) == 0) {
+      return slot->number;
+    }
+  }
+  Identities& all = identities();
+  std::uint32_t number = 0;
+  {
+    const std::shared_lock lock(all.mutex);
+    if (const auto found = all.numbers.find(name); found != all.numbers.end())
+      number = found->second;
+  }
+  if (number == 0) {
+    const std::unique_lock lock(all.mutex);
+    if (const auto found = all.numbers.find(name); found != all.numbers.end()) {
+      number = found->second;
+    } else if (all.names.size() < all.names.capacity()) {
+      number = all.names.push(std::string(name));
+      all.numbers.emplace(all.names[number], number);
+    } else {
+      number = all.names.capacity();  // Past a million: they share one series, see identity_of().
+    }
+  }
+  if (slot != nullptr) {
+    std::memcpy(slot->text, name.data(), name.size());
+    slot->bytes = static_cast<std::uint32_t>(name.size());
+    slot->number = number;
+  }
+  return number;
+} catch (...) {
+  return 0;
+}
+
+std::string_view identity_of(std::uint32_t number) noexcept {
+  const Identities& all = identities();
+  return all.names[number < all.names.size() ? number : 0];
+}
+
+bool write_context(Lane& lane, std::uint64_t serial, const Identity* identity,
+                   const TraceId& trace_id, bool urgent) noexcept {
+  const auto text = [&](const ShortText Identity::*field) {
+    return identity == nullptr ? std::string_view{} : (identity->*field).view();
+  };
+  // A small ring takes records of at most a quarter of itself; what a context may hold on top of
+  // its numbers is less.
+  const std::size_t text_max = (lane.ring.record_bytes_max() - 64) / 3;
+  const std::string_view tenant = text(&Identity::tenant).substr(0, text_max);
+  const std::string_view user = text(&Identity::user).substr(0, text_max);
+  const std::string_view request_id = text(&Identity::request_id).substr(0, text_max);
+  const std::uint32_t bytes =
+      round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader) + sizeof(ContextBody) +
+                                               tenant.size() + user.size() + request_id.size()));
+  std::byte* at = lane.ring.reserve(bytes, urgent);
+  if (at == nullptr) return false;
+  const RecordHeader header{RecordHeader::pack(bytes, RecordKind::context), 0, serial};
+  const ContextBody body{trace_id, static_cast<std::uint16_t>(tenant.size()),
+                         static_cast<std::uint16_t>(user.size()),
+                         static_cast<std::uint16_t>(request_id.size()), 0};
+  std::memcpy(at, &header, sizeof header);
+  at += sizeof header;
+  std::memcpy(at, &body, sizeof body);
+  at += sizeof body;
+  for (const std::string_view part : {tenant, user, request_id}) {
+    copy_short(at, part.data(), part.size());
+    at += part.size();
+  }
+  lane.ring.commit(bytes);
+  lane.written_context = serial;
+  return true;
+}
+
+}  // namespace spillway::detail
+
+namespace spillway {
+
+Context::Context(const ContextFields& fields)
+    : identity_{detail::ShortText(fields.tenant), detail::ShortText(fields.user),
+                detail::ShortText(fields.request_id)} {
+  state_.serial = detail::next_context_serial();
+  state_.tenant_number = detail::intern_identity(identity_.tenant.view());
+  state_.user_number = detail::intern_identity(identity_.user.view());
+  if (fields.trace && fields.trace->trace_id) {
+    state_.trace_id = fields.trace->trace_id;
+    state_.span_id = fields.trace->parent_id;
+    state_.sampled = fields.trace->sampled;
+  }
+}
+
+Context Context::current() {
+  Context copy;
+  copy.state_ = detail::current_active();
+  if (detail::current_active().identity != nullptr)
+    copy.identity_ = *detail::current_active().identity;
+  copy.state_.identity = nullptr;  // A Scope points it at the copy's own.
+  return copy;
+}
+
+}  // namespace spillway

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// On whose behalf a thread works: tenant, user, request id, and the place in a trace. Set once per
+// request by a Scope; every log and span under it carries it, and metrics can take the tenant or
+// user as a dimension.
+//
+//   spillway::Context context{{.tenant = "acme", .user = "u-17", .request_id = id}};
+//   spillway::Scope scope(context);          // until the end of the block, on this thread
+//   pool.post([context = spillway::Context::current()] { spillway::Scope scope(context); ... }); //
+//   on another
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <spillway/buffers/record.hpp>
+
+namespace spillway {
+
+/// What an upstream said of sampling.
+enum class Sampled : std::uint8_t { unknown, yes, no };
+
+/// Where in a trace a request comes from, as a trace header says it.
+struct TraceParent {
+  TraceId trace_id;
+  std::uint64_t parent_id = 0;  ///< the caller's span; 0: none
+  Sampled sampled = Sampled::unknown;
+};
+
+/// What a new context is made of. Texts are copied; each is cut at 1024 characters.
+struct ContextFields {
+  std::string_view tenant{};
+  std::string_view user{};
+  std::string_view request_id{};
+  std::optional<TraceParent> trace{};
+};
+
+namespace detail {
+
+/// A short text without a heap: tenants, users and request ids are. Longer ones, up to 1024
+/// characters, are on the heap.
+class ShortText {
+ public:
+  ShortText() = default;
+  explicit ShortText(std::string_view text) {
+    text = text.substr(0, 1024);
+    bytes_ = static_cast<std::uint16_t>(text.size());
+    if (bytes_ <= sizeof(inline_)) {
+      if (bytes_ != 0) std::memcpy(inline_, text.data(), bytes_);
+    } else {
+      long_ = text;
+    }
+  }
+  std::string_view view() const noexcept {
+    return bytes_ <= sizeof(inline_) ? std::string_view(inline_, bytes_) : std::string_view(long_);
+  }
+
+ private:
+  char inline_[62];
+  std::uint16_t bytes_ = 0;
+  std::string long_;
+};
+
+struct Identity {
+  ShortText tenant;
+  ShortText user;
+  ShortText request_id;
+};
+
+/// A thread's current context. Trivial, so that reading it costs one instruction.
+struct Active {
+  std::uint64_t serial = 0;            ///< changes when identity or trace do; 0: no context
+  const Identity* identity = nullptr;  ///< owned by the Context that a Scope was given
+  TraceId trace_id;
+  std::uint64_t span_id = 0;  ///< of the innermost open span; before the first one, of the caller's
+  std::uint64_t segment_id = 0;  ///< this service's root span in the trace; 0: none open yet
+  std::uint32_t tenant_number = 0;
+  std::uint32_t user_number = 0;
+  Sampled sampled = Sampled::unknown;
+
+  std::uint32_t number_of(bool tenant) const noexcept {
+    return tenant ? tenant_number : user_number;
+  }
+};
+
+#if defined(__GNUC__)
+[[gnu::tls_model("initial-exec")]]
+#endif
+extern constinit thread_local Active thread_active;
+
+/// The calling thread's.
+inline Active& current_active() noexcept {
+#if defined(SPILLWAY_SANITIZED)
+  // The linker turns the addition that makes this address into one that sets no flags, and g++ 12
+  // has UndefinedBehaviorSanitizer's test for null read them.
+  Active* here = &thread_active;
+  asm("" : "+r"(here));
+  return *here;
+#else
+  return thread_active;
+#endif
+}
+
+/// A number that no other context of this process has.
+std::uint64_t next_context_serial() noexcept;
+/// The number of a tenant or user name, to find its series by; 0 for an empty name. The text of a
+/// number from it.
+std::uint32_t intern_identity(std::string_view name) noexcept;
+std::string_view identity_of(std::uint32_t number) noexcept;
+
+class Lane;
+/// Writes who the records behind it belong to into the lane's ring. False when the ring is full.
+/// `lane` is entered.
+bool write_context(Lane& lane, std::uint64_t serial, const Identity* identity,
+                   const TraceId& trace_id, bool urgent) noexcept;
+
+}  // namespace detail
+
+/// A request's identity and place in its trace, as a value: copy it to carry it to another thread,
+/// coroutine or callback.
+class Context {
+ public:
+  explicit Context(const ContextFields& fields);
+
+  /// The calling thread's, with its innermost span as the parent of what is begun under the copy.
+  static Context current();
+
+  std::string_view tenant() const noexcept { return identity_.tenant.view(); }
+  std::string_view user() const noexcept { return identity_.user.view(); }
+  std::string_view request_id() const noexcept { return identity_.request_id.view(); }
+  const TraceId& trace_id() const noexcept { return state_.trace_id; }
+
+ private:
+  friend class Scope;
+  friend class Engine;
+  Context() = default;
+  detail::Identity identity_;
+  detail::Active state_;
+};
+
+/// Makes a context the calling thread's until the end of the block. Scopes nest. The context must
+/// outlive the scope.
+class [[nodiscard]] Scope {
+ public:
+  explicit Scope(const Context& context) noexcept : before_(detail::current_active()) {
+    detail::current_active() = context.state_;
+    detail::current_active().identity = &context.identity_;
+  }
+  explicit Scope(Context&&) = delete;
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+  ~Scope() { detail::current_active() = before_; }
+
+ private:
+  const detail::Active before_;
+};
+
+}  // namespace spillway

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <condition_variable>
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <spillway/buffers/names.hpp>
+#include <spillway/encoders/limits.hpp>
+#include <spillway/engine/engine.hpp>
+#include <spillway/engine/flusher.hpp>
+#include <spillway/engine/sender.hpp>
+#include <spillway/engine/services.hpp>
+#include <spillway/transport/curl_transport.hpp>
+
+namespace spillway {
+
+using detail::Signal;
+using std::chrono::milliseconds;
+
+namespace {
+
+Config checked(const Config& given) {
+  std::vector<ConfigError> errors;
+  Config config = resolve(given, errors);
+  for (ConfigError& error : validate(config)) errors.push_back(std::move(error));
+  if (!errors.empty()) throw InvalidConfig(std::move(errors));
+  return config;
+}
+
+detail::LaneLayout layout_of(const Config& config) {
+  detail::LaneLayout layout;
+  layout.ring_bytes = static_cast<std::uint32_t>(config.ring_bytes.get());
+  layout.bank.series_max = static_cast<std::uint32_t>(config.series_max.get());
+  // Room for every series to be of the largest kind would be reserved for nothing: most are
+  // counters.
+  layout.bank.cell_bytes = layout.bank.series_max * 96;
+  return layout;
+}
+
+std::function<double()> system_random() {
+  return [engine = std::mt19937_64(std::random_device{}())]() mutable {
+    return std::uniform_real_distribution<double>(0, 1)(engine);
+  };
+}
+
+// For an engine without HTTP destinations: waits and wakes, sends nothing.
+class NoTransport final : public transport::HttpTransport {
+ public:
+  void start(std::uint64_t id, transport::HttpRequest /*request*/,
+             milliseconds /*timeout*/) override {
+    refused_.push_back({id, {transport::HttpOutcome::refused_locally, 0, {}, {}, "no HTTP here"}});
+  }
+  std::vector<transport::HttpCompletion> poll(milliseconds wait) override {
+    std::unique_lock lock(mutex_);
+    wakened_.wait_for(lock, wait, [this] { return woken_; });
+    woken_ = false;
+    return std::exchange(refused_, {});
+  }
+  void wake() noexcept override {
+    {
+      const std::scoped_lock lock(mutex_);
+      woken_ = true;
+    }
+    wakened_.notify_one();
+  }
+  void cancel_all() noexcept override { refused_.clear(); }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wakened_;
+  bool woken_ = false;
+  std::vector<transport::HttpCompletion> refused_;
+};
+
+/// Lets each kind of message through once a minute. Any thread.
+class Diagnostics {
+ public:
+  Diagnostics(std::function<void(std::string_view)> sink, std::shared_ptr<Clock> clock)
+      : sink_(std::move(sink)), clock_(std::move(clock)) {
+    if (!sink_) {
+      sink_ = [](std::string_view text) {
+        std::fprintf(stderr, "spillway: %.*s\n", static_cast<int>(text.size()), text.data());
+      };
+    }
+  }
+
+  void report(std::string_view message) {
+    constexpr std::chrono::minutes interval{1};
+    constexpr std::size_t kind_chars = 48;  // Exporter, endpoint and error stand in front.
+    constexpr std::size_t kinds_max = 256;
+    {
+      const std::scoped_lock lock(mutex_);
+      const SteadyTime now = clock_->steady();
+      if (last_.size() >= kinds_max) last_.clear();
+      const auto [at, first] = last_.try_emplace(std::string(message.substr(0, kind_chars)), now);
+      if (!first && now - at->second < interval) return;
+      at->second = now;
+    }
+    sink_(message);
+  }
+
+ private:
+  std::function<void(std::string_view)> sink_;
+  const std::shared_ptr<Clock> clock_;
+  std::mutex mutex_;
+  std::map<std::string, SteadyTime, std::less<>> last_;
+};
+
+// Our threads leave every signal to the host's.
+std::thread start_thread(const char* name, std::function<void()> body) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread thread(std::move(body));
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_setname_np(thread.native_handle(), name);
+  return thread;
+}
+
+}  // namespace
+
+/// Everything behind an Engine. Its threads are the flusher's and the sender's; all else is called
+/// by any thread.
+class Engine::Core final : public detail::EngineServices {
+ public:
+  Core(const Config& given, Runtime runtime)
+      : config_(checked(given)),
+        clock_(runtime.clock != nullptr ? runtime.clock : detail::system_clock()),
+        diagnostics_(config_.on_diagnostic, clock_),
+        lanes_(detail::LaneSet::create(layout_of(config_), clock_, this)),
+        series_(lanes_->layout().bank,
+                static_cast<std::uint32_t>(config_.series_per_metric_max.get())),
+        outbox_(static_cast<std::size_t>(config_.queue_bytes_max.get())),
+        sender_(sender_parts(runtime)),
+        flusher_({config_, clock_, lanes_, series_, ledger_, outbox_,
+                  sender_.exporter(Signal::metrics), sender_.exporter(Signal::logs),
+                  sender_.exporter(Signal::spans)}),
+        has_threads_(runtime.threads),
+        process_(getpid()) {
+    tracing_.clock = clock_;
+    tracing_.sample_rate = config_.trace_sample_rate;
+    tracing_.reservoir = static_cast<std::uint32_t>(config_.trace_reservoir.get());
+    if (!has_threads_) return;
+    sender_thread_ = start_thread("spillway-send", [this] { run_sender(); });
+    flusher_thread_ = start_thread("spillway-flush", [this] { run_flusher(); });
+  }
+
+  ~Core() override {
+    if (getpid() == process_) {
+      shutdown(config_.shutdown_timeout);
+    } else {
+      // A forked child has the object but not its threads.
+      if (flusher_thread_.joinable()) flusher_thread_.detach();
+      if (sender_thread_.joinable()) sender_thread_.detach();
+    }
+  }
+
+  const Config& config() const noexcept { return config_; }
+  std::uint64_t engine_id() const noexcept { return lanes_->engine_id(); }
+  detail::TracingState* tracing() noexcept {
+    return config_.traces == TracesTo::none ? nullptr : &tracing_;
+  }
+
+  // ---- Series ----
+
+  detail::MetricRef metric(detail::MetricKind kind, std::string_view name, Unit unit,
+                           const Dimensions& dimensions, Resolution resolution) {
+    detail::SeriesKey key;
+    key.kind = kind;
+    key.unit = unit;
+    key.resolution = resolution;
+    key.name = name;
+    key.dimensions = config_.dimensions.get();
+    key.dimensions.insert(key.dimensions.end(), dimensions.begin(), dimensions.end());
+    return intern(std::move(key));
+  }
+
+  detail::MetricRef with(const detail::MetricRef& base, const Dimensions& more) {
+    if (base.engine_id != engine_id()) return {};
+    detail::SeriesKey key = series_[base.series].key;
+    if (series_[base.series].refused) return base;
+    key.dimensions.insert(key.dimensions.end(), more.begin(), more.end());
+    return intern(std::move(key));
+  }
+
+  detail::MetricRef with_dimension(const detail::MetricRef& base, std::string_view name,
+                                   std::string_view value) noexcept override try {
+    return with(base, {{std::string(name), std::string(value)}});
+  } catch (...) {
+    return ref(series_.refused(series_[base.series].key.kind));
+  }
+
+  std::uint32_t next_view() noexcept { return next_view_.fetch_add(1, std::memory_order_relaxed); }
+
+  bool take_large_log(detail::LargeLog&& log) noexcept override {
+    return flusher_.take_large_log(std::move(log));
+  }
+
+  // ---- Delivery ----
+
+  Stats stats() const {
+    Stats stats;
+    settle_signal(Signal::metrics, stats.metrics);
+    settle_signal(Signal::logs, stats.logs);
+    settle_signal(Signal::spans, stats.spans);
+    const auto add = [](SignalStats& to, DropCause cause, std::uint64_t records) {
+      to.recorded += records;
+      to.dropped[static_cast<std::size_t>(cause)] += records;
+    };
+    std::uint64_t ring_logs = 0;
+    std::uint64_t ring_spans = 0;
+    std::uint64_t ring_samples = 0;
+    lanes_->for_each([&](const detail::Lane& lane) {
+      const detail::LaneCounters& count = lane.counters;
+      const std::uint64_t log_drops = count.logs_ring_full.get() + count.logs_queue_full.get();
+      ring_logs += count.logs_recorded.get() - log_drops;
+      ring_spans += count.spans_recorded.get() - count.spans_ring_full.get();
+      ring_samples += count.samples_recorded.get() - count.samples_folded.get();
+      add(stats.metrics, DropCause::invalid, count.measurements_invalid.get());
+      add(stats.metrics, DropCause::closed, count.metrics_closed.get());
+      add(stats.logs, DropCause::ring_full, count.logs_ring_full.get());
+      add(stats.logs, DropCause::queue_full, count.logs_queue_full.get());
+      add(stats.logs, DropCause::closed, count.logs_closed.get());
+      add(stats.spans, DropCause::ring_full, count.spans_ring_full.get());
+      add(stats.spans, DropCause::closed, count.spans_closed.get());
+      stats.samples_folded += count.samples_folded.get();
+    });
+    // What producers committed and the flusher has not drained.
+    const auto hold = [&](SignalStats& to, std::uint64_t committed, std::uint64_t drained) {
+      const std::uint64_t held = committed > drained ? committed - drained : 0;
+      to.held_in_rings = held;
+      to.recorded += held;
+    };
+    hold(stats.logs, ring_logs, drained(Signal::logs));
+    hold(stats.spans, ring_spans, drained(Signal::spans));
+    hold(stats.metrics, ring_samples, ledger_.samples_drained.load(std::memory_order_relaxed));
+    add(stats.metrics, DropCause::closed, lanes_->closed_calls(Signal::metrics));
+    add(stats.logs, DropCause::closed, lanes_->closed_calls(Signal::logs));
+    add(stats.spans, DropCause::closed, lanes_->closed_calls(Signal::spans));
+    const auto load = [](const std::atomic<std::uint64_t>& value) {
+      return value.load(std::memory_order_relaxed);
+    };
+    stats.delivery = {load(ledger_.requests),  load(ledger_.retries),
+                      load(ledger_.throttles), load(ledger_.failures),
+                      load(ledger_.bytes),     load(ledger_.uncertain_records)};
+    stats.measurements_unbucketed = load(ledger_.measurements_unbucketed);
+    stats.lanes = lanes_->size();
+    stats.series = series_.size() - static_cast<std::uint32_t>(detail::metric_kind_count);
+    return stats;
+  }
+
+  bool step() {
+    const bool drained = flusher_.run_once();
+    sender_.run_once(milliseconds(0));
+    return drained;
+  }
+
+  bool flush(milliseconds timeout) {
+    if (!has_threads_) {
+      flusher_.flush_all();
+      return settle_by_hand();
+    }
+    const SteadyTime deadline = clock_->steady() + timeout;
+    std::unique_lock lock(mutex_);
+    if (stopping_) return sender_.settled(outbox_.last_sequence());
+    const std::uint64_t ticket = ++flushes_wanted_;
+    flusher_wakes_.notify_one();
+    if (!progress_.wait_until(lock, deadline, [&] { return flushes_done_ >= ticket; }))
+      return false;
+    const std::uint64_t sequence = outbox_.last_sequence();
+    return progress_.wait_until(lock, deadline, [&] { return sender_.settled(sequence); });
+  }
+
+  Stats shutdown(milliseconds timeout) {
+    const std::scoped_lock once(shutdown_mutex_);
+    if (final_) return *final_;
+    const SteadyTime deadline = clock_->steady() + timeout;
+    lanes_->close([&] { return clock_->steady() >= deadline; });
+    if (has_threads_) {
+      {
+        const std::scoped_lock lock(mutex_);
+        stopping_ = true;
+      }
+      flusher_wakes_.notify_one();
+      flusher_thread_.join();
+      std::unique_lock lock(mutex_);
+      progress_.wait_until(lock, deadline,
+                           [&] { return sender_.settled(outbox_.last_sequence()); });
+      sender_stops_ = true;
+      lock.unlock();
+      sender_.wake();
+      sender_thread_.join();
+    } else {
+      flusher_.flush_all();
+      settle_by_hand();
+    }
+    sender_.abandon(DropCause::shutdown_deadline);
+    final_ = stats();
+    return *final_;
+  }
+
+ private:
+  detail::Sender::Parts sender_parts(Runtime& runtime) {
+    auto shared = std::make_shared<detail::ExporterShared>();
+    shared->region = config_.region;
+    std::array<std::unique_ptr<detail::Exporter>, detail::signal_count> exporters{
+        make_metrics_exporter(config_, shared), make_logs_exporter(config_, shared),
+        make_traces_exporter(config_, shared)};
+    if (runtime.http == nullptr) {
+      const bool any = std::any_of(exporters.begin(), exporters.end(), [](const auto& exporter) {
+        return exporter != nullptr && exporter->uses_http();
+      });
+      if (any) {
+        runtime.http = std::make_unique<transport::CurlTransport>();
+      } else {
+        runtime.http = std::make_unique<NoTransport>();
+      }
+    }
+    return {clock_,
+            std::move(runtime.http),
+            std::move(exporters),
+            outbox_,
+            ledger_,
+            config_.request_timeout,
+            static_cast<int>(config_.attempts_max.get()),
+            runtime.random ? std::move(runtime.random) : system_random(),
+            [this](std::string_view message) { diagnostics_.report(message); }};
+  }
+
+  detail::MetricRef intern(detail::SeriesKey key) {
+    std::optional<std::string> error = limits::metric_name_error(key.name);
+    if (!error) error = limits::dimensions_error(key.dimensions);
+    // In an EMF document metrics and dimensions are members of one object.
+    const auto same_name = [&](const Dimension& dimension) { return dimension.name == key.name; };
+    if (!error && (key.name == "_aws" ||
+                   std::any_of(key.dimensions.begin(), key.dimensions.end(), same_name))) {
+      error = "a metric may not be named like one of its dimensions, nor _aws";
+    }
+    if (error) {
+      diagnostics_.report("metric '" + key.name +
+                          "' is refused, its measurements are dropped as invalid: " + *error);
+      return ref(series_.refused(key.kind));
+    }
+    std::sort(key.dimensions.begin(), key.dimensions.end());
+    const std::string name = key.name;
+    const detail::Series& series = series_.intern(std::move(key));
+    if (series.refused) {
+      diagnostics_.report(
+          "metric '" + name +
+          "' is refused: series_max is reached; its measurements are dropped as invalid");
+    }
+    return ref(series);
+  }
+
+  detail::MetricRef ref(const detail::Series& series) const noexcept {
+    return {engine_id(), series.cell_offset, series.id};
+  }
+
+  std::uint64_t drained(Signal signal) const noexcept {
+    return ledger_.signals[static_cast<std::size_t>(signal)].drained.load(
+        std::memory_order_relaxed);
+  }
+
+  void settle_signal(Signal signal, SignalStats& stats) const {
+    const detail::SignalLedger& ledger = ledger_.signals[static_cast<std::size_t>(signal)];
+    const auto load = [](const std::atomic<std::uint64_t>& value) {
+      return value.load(std::memory_order_relaxed);
+    };
+    // Read against the stream, so that what moves meanwhile is seen twice rather than missed.
+    stats.delivered = load(ledger.delivered);
+    std::uint64_t left_queue = stats.delivered;
+    std::uint64_t left_batch = 0;
+    for (std::size_t i = 0; i < drop_cause_count; ++i) {
+      const std::uint64_t queue = load(ledger.dropped_in_queue[i]);
+      const std::uint64_t batch = load(ledger.dropped_in_batch[i]);
+      stats.dropped[i] += queue + batch;
+      left_queue += queue;
+      left_batch += batch;
+    }
+    const std::uint64_t sealed = load(ledger.sealed);
+    const std::uint64_t drained = load(ledger.drained);
+    left_batch += sealed;
+    stats.held_in_queue = sealed > left_queue ? sealed - left_queue : 0;
+    stats.held_in_batch = drained > left_batch ? drained - left_batch : 0;
+    stats.recorded += drained;
+  }
+
+  // Without threads: lets the sender work while it gets anywhere.
+  bool settle_by_hand() {
+    for (std::uint64_t rounds = 0; rounds < 1'000'000; ++rounds) {
+      if (sender_.settled(outbox_.last_sequence())) return true;
+      const std::uint64_t before = ledger_.requests.load(std::memory_order_relaxed);
+      sender_.run_once(milliseconds(0));
+      sender_.run_once(milliseconds(0));
+      if (ledger_.requests.load(std::memory_order_relaxed) == before) {
+        return sender_.settled(outbox_.last_sequence());
+      }
+    }
+    return false;
+  }
+
+  void run_flusher() {
+    constexpr int slowest = 16;  // times the poll interval, without work
+    int pace = 1;
+    std::uint64_t sent = 0;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      const bool last = stopping_;
+      const std::uint64_t wanted = flushes_wanted_;
+      lock.unlock();
+      bool busy = false;
+      if (last || wanted != flushes_done_) {
+        flusher_.flush_all();
+      } else {
+        busy = flusher_.run_once();
+      }
+      if (outbox_.last_sequence() != sent) {
+        sent = outbox_.last_sequence();
+        sender_.wake();
+      }
+      lock.lock();
+      flushes_done_ = wanted;
+      progress_.notify_all();
+      if (last) return;
+      pace = busy ? 1 : std::min(pace * 2, slowest);
+      flusher_wakes_.wait_for(lock, config_.poll_interval.get() * pace,
+                              [&] { return stopping_ || flushes_wanted_ != flushes_done_; });
+    }
+  }
+
+  void run_sender() {
+    constexpr milliseconds longest{500};
+    std::unique_lock lock(mutex_);
+    while (!sender_stops_) {
+      lock.unlock();
+      sender_.run_once(longest);
+      lock.lock();
+      progress_.notify_all();
+    }
+  }
+
+  const Config config_;
+  const std::shared_ptr<Clock> clock_;
+  Diagnostics diagnostics_;
+  const std::shared_ptr<detail::LaneSet> lanes_;
+  detail::SeriesTable series_;
+  detail::Ledger ledger_;
+  detail::Outbox outbox_;
+  detail::Sender sender_;
+  detail::Flusher flusher_;
+  detail::TracingState tracing_;
+  std::atomic<std::uint32_t> next_view_{1};
+  const bool has_threads_;
+  const pid_t process_;
+
+  std::mutex mutex_;
+  std::condition_variable flusher_wakes_;
+  std::condition_variable progress_;  // of flushes and of deliveries
+  bool stopping_ = false;
+  bool sender_stops_ = false;
+  std::uint64_t flushes_wanted_ = 0;
+  std::uint64_t flushes_done_ = 0;
+  std::thread flusher_thread_;
+  std::thread sender_thread_;
+  std::mutex shutdown_mutex_;
+  std::optional<Stats> final_;
+};
+
+Engine::Engine(const Config& config) : Engine(config, Runtime{}) {}
+
+Engine::Engine(const Config& config, Runtime runtime)
+    : core_(std::make_unique<Core>(config, std::move(runtime))) {
+  engine_id_ = core_->engine_id();
+  coarse_log_time_ = core_->config().log_coarse_time;
+  tracing_ = core_->tracing();
+  set_log_level(core_->config().log_level);
+}
+
+Engine::~Engine() = default;
+
+void Engine::set_log_level(Severity level) noexcept {
+  const bool nowhere = core_->config().logs == LogsTo::none;
+  log_level_.store(nowhere ? Severity::off : level, std::memory_order_relaxed);
+}
+
+detail::MetricRef Engine::make_metric(detail::MetricKind kind, std::string_view name, Unit unit,
+                                      const Dimensions& dimensions, Resolution resolution) {
+  return core_->metric(kind, name, unit, dimensions, resolution);
+}
+
+Counter Engine::counter(std::string_view name, Unit unit, const Dimensions& dimensions,
+                        Resolution resolution) {
+  return Counter(make_metric(detail::MetricKind::counter, name, unit, dimensions, resolution));
+}
+Gauge Engine::gauge(std::string_view name, Unit unit, const Dimensions& dimensions,
+                    Resolution resolution) {
+  return Gauge(make_metric(detail::MetricKind::gauge, name, unit, dimensions, resolution));
+}
+Histogram Engine::histogram(std::string_view name, Unit unit, const Dimensions& dimensions,
+                            Resolution resolution) {
+  return Histogram(make_metric(detail::MetricKind::histogram, name, unit, dimensions, resolution));
+}
+
+detail::MetricRef Engine::with_dimensions(const detail::MetricRef& base, const Dimensions& more) {
+  return core_->with(base, more);
+}
+
+detail::ContextView Engine::make_view(const detail::MetricRef& base, ContextField field,
+                                      StaticName dimension) {
+  return {base, core_->next_view(), detail::intern_name(dimension.view()), field};
+}
+
+SpanName Engine::span_name(std::string_view name) const {
+  return SpanName(detail::intern_name(name));
+}
+
+Stats Engine::stats() const { return core_->stats(); }
+bool Engine::flush(milliseconds timeout) { return core_->flush(timeout); }
+Stats Engine::shutdown(milliseconds timeout) { return core_->shutdown(timeout); }
+std::string Engine::describe_config() const { return describe(core_->config()); }
+bool Engine::step() { return core_->step(); }
+
+}  // namespace spillway

@@ -1,0 +1,559 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include <simdjson.h>
+
+#include <spillway/encoders/json.hpp>
+#include <spillway/encoders/limits.hpp>
+#include <spillway/encoders/put_log_events.hpp>
+#include <spillway/encoders/put_metric_data.hpp>
+#include <spillway/encoders/xray.hpp>
+#include <spillway/engine/exporter.hpp>
+#include <spillway/transport/endpoint.hpp>
+#include <spillway/transport/gzip.hpp>
+#include <spillway/transport/text.hpp>
+#include <spillway/transport/url.hpp>
+
+namespace spillway::detail {
+
+using std::chrono::milliseconds;
+using transport::AwsError;
+using transport::Failure;
+using transport::HttpOutcome;
+using transport::HttpRequest;
+using transport::HttpResponse;
+
+std::variant<HttpRequest, Outcome> Exporter::request(Payload& /*payload*/, WallTime /*now*/) {
+  return Outcome{};
+}
+Outcome Exporter::judge(const Payload& /*payload*/, const HttpResponse& /*response*/) { return {}; }
+Outcome Exporter::write(const Payload& /*payload*/, milliseconds /*wait*/) { return {}; }
+
+namespace {
+
+// ---- AWS over HTTPS ----
+
+class AwsExporter : public Exporter {
+ public:
+  AwsExporter(std::string name, Signal signal, BatchLimits limits,
+              const transport::AwsService& service, std::string_view endpoint,
+              std::shared_ptr<ExporterShared> shared)
+      : Exporter(std::move(name), signal, limits),
+        shared_(std::move(shared)),
+        signer_(shared_->region, std::string(service.prefix)) {
+    const auto url = transport::parse_url(endpoint);
+    origin_ = url ? url->origin() : std::string(endpoint);
+    // The path of an endpoint override is a prefix of the service's own.
+    if (url && url->path != "/") path_prefix_ = url->path;
+    while (path_prefix_.ends_with('/')) path_prefix_.pop_back();
+  }
+
+  bool uses_http() const noexcept final { return true; }
+
+  std::variant<HttpRequest, Outcome> request(Payload& payload, WallTime now) final {
+    transport::CredentialsResult credentials = shared_->credentials.get(now);
+    if (const auto* const error = std::get_if<transport::CredentialsError>(&credentials)) {
+      Outcome outcome;
+      outcome.next = Outcome::Next::retry;
+      outcome.failure = Failure::credentials;
+      outcome.cause = DropCause::unauthorised;
+      outcome.message = name() + ": " + error->message;
+      return outcome;
+    }
+    HttpRequest made;
+    made.origin = origin_;
+    build(payload, made);
+    made.path = path_prefix_ + made.path;
+    signer_.sign(made, std::get<transport::Credentials>(credentials), now);
+    return made;
+  }
+
+  Outcome judge(const Payload& payload, const HttpResponse& response) final {
+    const AwsError error = response.outcome == HttpOutcome::answered && response.status / 100 != 2
+                               ? transport::parse_aws_error(response)
+                               : AwsError{};
+    if (response.outcome == HttpOutcome::answered) {
+      if (auto special = judge_special(payload, response, error)) return std::move(*special);
+    }
+    const Failure failure = transport::classify(response, error);
+    if (failure == Failure::none) return judge_success(payload, response);
+    Outcome outcome;
+    outcome.failure = failure;
+    outcome.asked = transport::retry_after(response);
+    outcome.message = describe(response, error);
+    outcome.uncertain = response.outcome == HttpOutcome::lost ||
+                        response.outcome == HttpOutcome::too_large ||
+                        (failure == Failure::transient && response.status >= 500);
+    switch (failure) {
+      case Failure::none:
+      case Failure::transient:
+      case Failure::throttled:
+        outcome.next = Outcome::Next::retry;
+        outcome.cause = DropCause::retries_exhausted;
+        break;
+      case Failure::credentials:
+        shared_->credentials.forget();
+        outcome.next = Outcome::Next::retry;
+        outcome.cause = DropCause::unauthorised;
+        break;
+      case Failure::too_large:
+        outcome.next = Outcome::Next::split;
+        outcome.cause = DropCause::too_large;
+        break;
+      case Failure::request:
+        outcome.next = Outcome::Next::split;
+        outcome.cause = DropCause::rejected;
+        break;
+    }
+    return outcome;
+  }
+
+ protected:
+  /// Fills path, headers and body.
+  virtual void build(Payload& payload, HttpRequest& request) = 0;
+  /// What a 2xx answer means.
+  virtual Outcome judge_success(const Payload& payload, const HttpResponse& response) {
+    (void)response;
+    Outcome outcome;
+    outcome.delivered = payload.records();
+    return outcome;
+  }
+  /// An answer that this service gives a meaning of its own, before the common reading of it.
+  virtual std::optional<Outcome> judge_special(const Payload& /*payload*/,
+                                               const HttpResponse& /*response*/,
+                                               const AwsError& /*error*/) {
+    return std::nullopt;
+  }
+
+  void set_body(HttpRequest& request, std::string_view body, bool may_compress) const {
+    if (may_compress && body.size() >= limits::gzip_bytes_min && compression_allowed_) {
+      if (auto compressed = transport::gzip(body)) {
+        request.body = std::move(*compressed);
+        request.headers.push_back({"Content-Encoding", "gzip"});
+        return;
+      }
+    }
+    request.body = body;
+  }
+
+  ByteBuffer body_;
+
+ private:
+  std::string describe(const HttpResponse& response, const AwsError& error) const {
+    if (response.outcome != HttpOutcome::answered) {
+      return name() + ": no answer from " + origin_ + ": " + response.error;
+    }
+    std::string text = name() + ": " + origin_ + " answered " + std::to_string(response.status);
+    if (!error.code.empty()) text.append(" ").append(error.code);
+    if (!error.message.empty()) text.append(": ").append(error.message);
+    return text;
+  }
+
+  static bool compression_wanted() {
+    const char* const off = std::getenv("AWS_DISABLE_REQUEST_COMPRESSION");
+    return off == nullptr || !transport::equal_without_case(off, "true");
+  }
+
+  std::shared_ptr<ExporterShared> shared_;
+  transport::Sigv4Signer signer_;
+  std::string origin_;
+  std::string path_prefix_;
+  const bool compression_allowed_ = compression_wanted();
+};
+
+class PutMetricDataExporter final : public AwsExporter {
+ public:
+  PutMetricDataExporter(const Config& config, std::shared_ptr<ExporterShared> shared)
+      : AwsExporter("put-metric-data", Signal::metrics,
+                    {limits::datums_per_request_max,
+                     limits::put_metric_data_bytes_max - 2 * limits::namespace_chars_max - 64, 1, 0,
+                     milliseconds(0)},
+                    transport::cloudwatch, config.cloudwatch_endpoint.get(), std::move(shared)),
+        namespace_(config.metric_namespace.get()) {}
+
+  int in_flight_max() const noexcept override { return 4; }
+
+ protected:
+  void build(Payload& payload, HttpRequest& request) override {
+    request.headers = {{"Content-Type", "application/x-amz-json-1.0"},
+                       {"X-Amz-Target", "GraniteServiceVersion20100801.PutMetricData"},
+                       {"x-amzn-query-mode", "true"}};
+    body_.clear();
+    append_put_metric_data(payload, namespace_, body_);
+    set_body(request, body_.view(), true);
+  }
+
+ private:
+  const std::string namespace_;
+};
+
+// PutLogEvents to one stream, which is made when the service says that it is missing: first tried
+// without, because it mostly exists, and then a missing permission to create does not matter.
+class PutLogEventsExporter final : public AwsExporter {
+ public:
+  PutLogEventsExporter(std::string name, Signal signal, milliseconds delay, std::string group,
+                       std::string stream, const Config& config,
+                       std::shared_ptr<ExporterShared> shared)
+      : AwsExporter(std::move(name), signal,
+                    {limits::log_events_per_batch_max, limits::log_batch_bytes_max,
+                     limits::log_event_overhead_bytes, limits::log_batch_span_ms_max, delay},
+                    transport::cloudwatch_logs, config.logs_endpoint.get(), std::move(shared)),
+        group_(std::move(group)),
+        stream_(std::move(stream)) {}
+
+ protected:
+  void build(Payload& payload, HttpRequest& request) override {
+    std::string_view operation = "PutLogEvents";
+    body_.clear();
+    switch (step_) {
+      case Step::put:
+        sort_log_events(payload);
+        append_put_log_events(payload, group_, stream_, body_);
+        break;
+      case Step::create_stream:
+        operation = "CreateLogStream";
+        body_.append("{\"logGroupName\":\"" + group_ + "\",\"logStreamName\":");
+        append_json_string(body_, stream_);
+        body_.append('}');
+        break;
+      case Step::create_group:
+        operation = "CreateLogGroup";
+        body_.append("{\"logGroupName\":\"" + group_ + "\"}");
+        break;
+    }
+    request.headers = {{"Content-Type", "application/x-amz-json-1.1"},
+                       {"X-Amz-Target", "Logs_20140328." + std::string(operation)}};
+    set_body(request, body_.view(), false);
+  }
+
+  std::optional<Outcome> judge_special(const Payload& payload, const HttpResponse& response,
+                                       const AwsError& error) override {
+    const bool good = response.status / 100 == 2;
+    Outcome again;
+    again.next = Outcome::Next::again;
+    if (step_ == Step::put) {
+      if (error.code == "ResourceNotFoundException" && !created_) {
+        step_ = Step::create_stream;
+        return again;
+      }
+      if (error.code == "ResourceNotFoundException") {
+        created_ =
+            false;  // Just made and not seen yet, or deleted since: after a while, from the start.
+        again.next = Outcome::Next::retry;
+        again.failure = Failure::transient;
+        again.cause = DropCause::retries_exhausted;
+        return again;
+      }
+      if (error.code == "DataAlreadyAcceptedException") {
+        Outcome done;
+        done.delivered = payload.records();
+        return done;
+      }
+      return std::nullopt;
+    }
+    const bool exists = good || error.code == "ResourceAlreadyExistsException";
+    const Step step = std::exchange(step_, Step::put);
+    if (step == Step::create_group && exists) {
+      step_ = Step::create_stream;
+      return again;
+    }
+    if (step == Step::create_stream && exists) {
+      created_ = true;
+      return again;
+    }
+    if (step == Step::create_stream && error.code == "ResourceNotFoundException") {
+      step_ = Step::create_group;
+      return again;
+    }
+    if (error.code == "OperationAbortedException") {  // Somebody else is making it.
+      again.next = Outcome::Next::retry;
+      again.failure = Failure::transient;
+      again.cause = DropCause::retries_exhausted;
+      return again;
+    }
+    if (error.code == "LimitExceededException") {  // Of log groups: waiting does not help.
+      Outcome refused;
+      refused.dropped = payload.records();
+      refused.message = name() + ": cannot create log group " + group_ + ": " + error.message;
+      return refused;
+    }
+    return std::nullopt;
+  }
+
+  Outcome judge_success(const Payload& payload, const HttpResponse& response) override {
+    Outcome outcome;
+    outcome.delivered = payload.records();
+    simdjson::dom::parser parser;
+    simdjson::dom::element body;
+    simdjson::dom::object info;
+    if (parser.parse(response.body).get(body) != simdjson::SUCCESS ||
+        body["rejectedLogEventsInfo"].get(info) != simdjson::SUCCESS) {
+      return outcome;
+    }
+    // Accepted is what lies between the exclusive ends of the rejected beginning and the start of
+    // the rejected end.
+    const auto count = static_cast<std::int64_t>(payload.items.size());
+    const auto index = [&](std::string_view key, std::int64_t otherwise) {
+      std::int64_t value = 0;
+      return info[key].get(value) == simdjson::SUCCESS ? std::clamp(value, std::int64_t{0}, count)
+                                                       : otherwise;
+    };
+    const std::int64_t first =
+        std::max(index("tooOldLogEventEndIndex", 0), index("expiredLogEventEndIndex", 0));
+    const std::int64_t last = std::max(index("tooNewLogEventStartIndex", count), first);
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (i < first || i >= last)
+        outcome.dropped += payload.items[static_cast<std::size_t>(i)].records;
+    }
+    outcome.delivered -= outcome.dropped;
+    outcome.cause = DropCause::expired;
+    if (outcome.dropped != 0) {
+      outcome.message = name() + ": " + std::to_string(outcome.dropped) +
+                        " log events are too old, too new or past the group's retention";
+    }
+    return outcome;
+  }
+
+ private:
+  enum class Step : std::uint8_t { put, create_stream, create_group };
+  const std::string group_;
+  const std::string stream_;
+  Step step_ = Step::put;
+  bool created_ = false;
+};
+
+class PutTraceSegmentsExporter final : public AwsExporter {
+ public:
+  PutTraceSegmentsExporter(const Config& config, std::shared_ptr<ExporterShared> shared)
+      : AwsExporter("put-trace-segments", Signal::spans,
+                    {limits::segments_per_request_max, limits::put_trace_segments_bytes_max, 3, 0,
+                     config.trace_interval.get()},
+                    transport::xray, config.xray_endpoint.get(), std::move(shared)) {}
+
+  int in_flight_max() const noexcept override { return 4; }
+
+ protected:
+  void build(Payload& payload, HttpRequest& request) override {
+    request.path = "/TraceSegments";
+    request.headers = {{"Content-Type", "application/json"}};
+    body_.clear();
+    append_put_trace_segments(payload, body_);
+    set_body(request, body_.view(), false);
+  }
+
+  Outcome judge_success(const Payload& payload, const HttpResponse& response) override {
+    Outcome outcome;
+    outcome.delivered = payload.records();
+    simdjson::dom::parser parser;
+    simdjson::dom::element body;
+    simdjson::dom::array refused;
+    if (parser.parse(response.body).get(body) != simdjson::SUCCESS ||
+        body["UnprocessedTraceSegments"].get(refused) != simdjson::SUCCESS) {
+      return outcome;
+    }
+    std::vector<bool> counted(payload.items.size());
+    for (const simdjson::dom::element entry : refused) {
+      // An id that is null or none of ours stands for one document that we cannot name: the first
+      // not counted yet.
+      std::string_view id;
+      const bool named = entry["Id"].get(id) == simdjson::SUCCESS;
+      std::size_t which = payload.items.size();
+      for (std::size_t i = 0; i < payload.items.size(); ++i) {
+        if (counted[i]) continue;
+        if (which == payload.items.size()) which = i;
+        if (named && hex_of(payload.items[i].id) == id) {
+          which = i;
+          break;
+        }
+      }
+      if (which == payload.items.size()) break;
+      counted[which] = true;
+      outcome.dropped += payload.items[which].records;
+      if (outcome.message.empty()) {
+        outcome.message = name() + ": X-Ray refused segment " + std::string(id) + ": " +
+                          text_of(entry["ErrorCode"]) + " " + text_of(entry["Message"]);
+      }
+    }
+    outcome.delivered -= outcome.dropped;
+    return outcome;
+  }
+
+ private:
+  static std::string text_of(simdjson::simdjson_result<simdjson::dom::element> value) {
+    std::string_view text;
+    return value.get(text) == simdjson::SUCCESS ? std::string(text) : std::string();
+  }
+  static std::string hex_of(std::uint64_t id) {
+    std::string text(16, '0');
+    for (std::size_t i = 16; i-- > 0; id >>= 4) text[i] = "0123456789abcdef"[id & 15U];
+    return text;
+  }
+};
+
+// ---- Local destinations ----
+
+constexpr std::size_t local_bytes_max = 256U << 10;
+
+// Lines on a descriptor. What a full pipe did not take goes on where it stopped.
+class StreamExporter final : public Exporter {
+ public:
+  StreamExporter(std::string name, Signal signal, std::shared_ptr<LineStream> stream)
+      : Exporter(std::move(name), signal, {65'536, local_bytes_max, 1, 0, milliseconds(0)}),
+        stream_(std::move(stream)) {}
+
+  Outcome write(const Payload& payload, milliseconds wait) override {
+    Outcome outcome;
+    if (stream_->holder != nullptr && stream_->holder != this) {
+      outcome.next = Outcome::Next::again;
+      return outcome;
+    }
+    if (payload.sequence != sequence_) {
+      sequence_ = payload.sequence;
+      text_.clear();
+      for (const PayloadItem& item : payload.items) {
+        text_.append(payload.item(item));
+        text_.append('\n');
+      }
+      rest_ = text_.view();
+    }
+    stream_->holder = this;
+    switch (stream_->sink.write(rest_, wait)) {
+      case transport::WriteResult::written:
+        stream_->holder = nullptr;
+        outcome.delivered = payload.records();
+        return outcome;
+      case transport::WriteResult::busy:
+        outcome.next = Outcome::Next::again;
+        return outcome;
+      case transport::WriteResult::failed:
+        break;
+    }
+    stream_->holder = nullptr;
+    outcome.next = Outcome::Next::retry;
+    outcome.failure = Failure::transient;
+    outcome.cause = DropCause::retries_exhausted;
+    outcome.message = name() + ": " + stream_->sink.error();
+    return outcome;
+  }
+
+ private:
+  const std::shared_ptr<LineStream> stream_;
+  std::uint64_t sequence_ = 0;  // of the payload that text_ is made of
+  ByteBuffer text_;
+  std::string_view rest_;
+};
+
+// One document a datagram, to the X-Ray daemon.
+class DaemonExporter final : public Exporter {
+ public:
+  explicit DaemonExporter(const Config& config)
+      : Exporter("xray:daemon", Signal::spans,
+                 {512, local_bytes_max, 0, 0, config.trace_interval.get()}),
+        sink_(config.xray_daemon_address.get()) {}
+
+  Outcome write(const Payload& payload, milliseconds /*wait*/) override {
+    if (payload.sequence != sequence_) {
+      sequence_ = payload.sequence;
+      next_ = 0;
+      done_ = {};
+    }
+    for (; next_ < payload.items.size(); ++next_) {
+      const PayloadItem& item = payload.items[next_];
+      switch (sink_.send(limits::xray_daemon_header, payload.item(item))) {
+        case transport::DatagramResult::sent:
+          done_.delivered += item.records;
+          break;
+        case transport::DatagramResult::too_large:
+          done_.dropped += item.records;
+          done_.cause = DropCause::too_large;
+          break;
+        case transport::DatagramResult::busy: {
+          Outcome again;
+          again.next = Outcome::Next::again;
+          return again;
+        }
+        case transport::DatagramResult::failed: {
+          Outcome retry;
+          retry.next = Outcome::Next::retry;
+          retry.failure = Failure::transient;
+          retry.cause = DropCause::retries_exhausted;
+          // What went out before is delivered whatever becomes of the rest.
+          retry.delivered = std::exchange(done_.delivered, 0);
+          retry.dropped = std::exchange(done_.dropped, 0);
+          retry.message = name() + ": " + sink_.error();
+          return retry;
+        }
+      }
+    }
+    return done_;
+  }
+
+ private:
+  transport::UdpSink sink_;
+  std::uint64_t sequence_ = 0;
+  std::size_t next_ = 0;
+  Outcome done_;
+};
+
+}  // namespace
+
+namespace {
+std::shared_ptr<LineStream> file_stream(const std::string& path) {
+  return std::make_shared<LineStream>(LineStream{transport::StreamSink::file(path), nullptr});
+}
+}  // namespace
+
+std::unique_ptr<Exporter> make_metrics_exporter(const Config& config,
+                                                const std::shared_ptr<ExporterShared>& shared) {
+  switch (config.metrics.get()) {
+    case MetricsTo::none:
+      return nullptr;
+    case MetricsTo::emf_stdout:
+      return std::make_unique<StreamExporter>("emf:stdout", Signal::metrics,
+                                              shared->standard_output);
+    case MetricsTo::emf_file:
+      return std::make_unique<StreamExporter>("emf:file", Signal::metrics,
+                                              file_stream(config.metrics_file));
+    case MetricsTo::emf_logs:
+      return std::make_unique<PutLogEventsExporter>("emf:logs", Signal::metrics, milliseconds(0),
+                                                    config.emf_log_group, config.emf_log_stream,
+                                                    config, shared);
+    case MetricsTo::put_metric_data:
+      return std::make_unique<PutMetricDataExporter>(config, shared);
+  }
+  return nullptr;
+}
+
+std::unique_ptr<Exporter> make_logs_exporter(const Config& config,
+                                             const std::shared_ptr<ExporterShared>& shared) {
+  switch (config.logs.get()) {
+    case LogsTo::none:
+      return nullptr;
+    case LogsTo::console:
+      return std::make_unique<StreamExporter>("console", Signal::logs, shared->standard_output);
+    case LogsTo::json_stdout:
+      return std::make_unique<StreamExporter>("stdout", Signal::logs, shared->standard_output);
+    case LogsTo::file:
+      return std::make_unique<StreamExporter>("file", Signal::logs, file_stream(config.logs_file));
+    case LogsTo::put_log_events:
+      return std::make_unique<PutLogEventsExporter>("put-log-events", Signal::logs,
+                                                    config.log_interval, config.log_group,
+                                                    config.log_stream, config, shared);
+  }
+  return nullptr;
+}
+
+std::unique_ptr<Exporter> make_traces_exporter(const Config& config,
+                                               const std::shared_ptr<ExporterShared>& shared) {
+  switch (config.traces.get()) {
+    case TracesTo::none:
+      return nullptr;
+    case TracesTo::xray_daemon:
+      return std::make_unique<DaemonExporter>(config);
+    case TracesTo::put_trace_segments:
+      return std::make_unique<PutTraceSegmentsExporter>(config, shared);
+  }
+  return nullptr;
+}
+
+}  // namespace spillway::detail

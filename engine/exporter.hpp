@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An exporter knows one destination: how much goes into one payload, how a payload becomes a
+// request, and what an answer means for each of its records. It does not send, wait or count: the
+// sender does.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include <spillway/buffers/payload.hpp>
+#include <spillway/engine/clock.hpp>
+#include <spillway/engine/config.hpp>
+#include <spillway/engine/stats.hpp>
+#include <spillway/transport/aws_error.hpp>
+#include <spillway/transport/credentials.hpp>
+#include <spillway/transport/http.hpp>
+#include <spillway/transport/sigv4.hpp>
+#include <spillway/transport/stream_sink.hpp>
+#include <spillway/transport/udp_sink.hpp>
+
+namespace spillway::detail {
+
+/// When a payload is full.
+struct BatchLimits {
+  std::size_t items_max;
+  std::size_t bytes_max;                ///< of items and their overhead together
+  std::size_t overhead_bytes;           ///< counted on top of each item
+  std::int64_t span_ms_max;             ///< between the earliest and the latest item; 0: any
+  std::chrono::milliseconds delay_max;  ///< the oldest item waits no longer
+};
+
+/// What became of an attempt.
+struct Outcome {
+  enum class Next : std::uint8_t {
+    finished,  ///< every record is accounted below
+    again,     ///< at once: a preparation succeeded, or the request has to be built anew
+    retry,     ///< after a back-off, as `failure` says
+    split  ///< in two halves: the request is at fault, or too large, and the records are not all to
+           ///< blame
+  };
+  Next next = Next::finished;
+  transport::Failure failure = transport::Failure::none;
+  std::uint64_t delivered = 0;
+  std::uint64_t dropped = 0;
+  DropCause cause = DropCause::rejected;  ///< of `dropped`, and of all when the sender gives up
+  std::optional<std::chrono::milliseconds> asked;  ///< the server's own back-off
+  bool uncertain = false;  ///< the other side may have taken it without saying so
+  std::string message;     ///< for people; empty: nothing to say
+};
+
+class Exporter {
+ public:
+  explicit Exporter(std::string name, Signal signal, BatchLimits limits)
+      : name_(std::move(name)), signal_(signal), limits_(limits) {}
+  virtual ~Exporter() = default;
+
+  const std::string& name() const noexcept { return name_; }
+  Signal signal() const noexcept { return signal_; }
+  const BatchLimits& limits() const noexcept { return limits_; }
+
+  /// Requests under way at the same time. 1 keeps the order of payloads.
+  virtual int in_flight_max() const noexcept { return 1; }
+
+  /// A destination reached by HTTP answers here, a local one with `write`.
+  virtual bool uses_http() const noexcept { return false; }
+  /// The next request for a payload, signed. A message in its place: it cannot be made now (no
+  /// credentials).
+  virtual std::variant<transport::HttpRequest, Outcome> request(Payload& payload, WallTime now);
+  virtual Outcome judge(const Payload& payload, const transport::HttpResponse& response);
+  /// Hands the payload to the kernel within `wait`. May be called again for the same payload after
+  /// `retry`.
+  virtual Outcome write(const Payload& payload, std::chrono::milliseconds wait);
+
+ private:
+  const std::string name_;
+  const Signal signal_;
+  const BatchLimits limits_;
+};
+
+/// A stream that several exporters write lines to. One that stopped in the middle of a payload
+/// holds it until it is through, so that no line is broken by another.
+struct LineStream {
+  transport::StreamSink sink;
+  const Exporter* holder = nullptr;
+};
+
+/// What the exporters of one engine share. One thread: the sender's.
+struct ExporterShared {
+  std::string region;
+  transport::CredentialsChain credentials = transport::default_credentials_chain();
+  std::shared_ptr<LineStream> standard_output =
+      std::make_shared<LineStream>(LineStream{transport::StreamSink::standard_output(), nullptr});
+};
+
+/// Exporters for a resolved and valid configuration; a null pointer where a signal goes nowhere.
+std::unique_ptr<Exporter> make_metrics_exporter(const Config& config,
+                                                const std::shared_ptr<ExporterShared>& shared);
+std::unique_ptr<Exporter> make_logs_exporter(const Config& config,
+                                             const std::shared_ptr<ExporterShared>& shared);
+std::unique_ptr<Exporter> make_traces_exporter(const Config& config,
+                                               const std::shared_ptr<ExporterShared>& shared);
+
+}  // namespace spillway::detail

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include <concurrentqueue/concurrentqueue.h>
+
+#include <spillway/buffers/names.hpp>
+#include <spillway/encoders/limits.hpp>
+#include <spillway/encoders/put_metric_data.hpp>
+#include <spillway/engine/flusher.hpp>
+
+namespace spillway::detail {
+namespace {
+
+constexpr std::chrono::seconds collect_interval{1};
+
+std::int64_t wall_ms(WallTime time) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
+}
+
+XrayOptions xray_options(const Config& config) {
+  return {config.service, config.service_version, limits::segment_document_bytes_max};
+}
+
+}  // namespace
+
+// Whose records a ring holds at the place where the flusher stands in it.
+struct Flusher::LaneContext {
+  std::string tenant;
+  std::string user;
+  std::string request_id;
+  ContextTexts texts;
+
+  void read(std::span<const std::byte> bytes) {
+    ContextBody body{};
+    std::memcpy(&body, bytes.data(), sizeof body);
+    const auto* at = reinterpret_cast<const char*>(bytes.data() + sizeof body);
+    const auto take = [&at](std::string& text, std::size_t size) {
+      text.assign(at, size);
+      at += size;
+    };
+    take(tenant, body.tenant_bytes);
+    take(user, body.user_bytes);
+    take(request_id, body.request_id_bytes);
+    texts = {tenant, user, request_id, body.trace_id};
+  }
+};
+
+struct Flusher::LargeLogs {
+  moodycamel::ConcurrentQueue<LargeLog> queue;
+  // Producers reserve bytes of the outbox's budget for them.
+  static std::size_t bytes_of(const LargeLog& log) { return sizeof log + log.values.capacity(); }
+};
+
+Flusher::Flusher(const Parts& parts)
+    : config_(parts.config),
+      clock_(parts.clock),
+      lanes_(parts.lanes),
+      ledger_(parts.ledger),
+      aggregator_(parts.series, parts.ledger),
+      log_encoder_(parts.config.service.get()),
+      large_logs_(std::make_unique<LargeLogs>()),
+      outbox_(parts.outbox) {
+  if (parts.metrics != nullptr) metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
+  if (parts.logs != nullptr) logs_.emplace(*parts.logs, parts.outbox, parts.ledger);
+  if (parts.traces != nullptr) {
+    traces_.emplace(*parts.traces, parts.outbox, parts.ledger);
+    assembler_.emplace(xray_options(config_), *traces_, ledger_);
+  }
+  now_ = clock_->steady();
+  next_collect_ = now_ + collect_interval;
+  next_metrics_ = now_ + config_.metric_interval.get();
+  second_began_ms_ = interval_began_ms_ = wall_ms(clock_->wall());
+  clock_->coarse.store(clock_->ticks(), std::memory_order_relaxed);
+}
+
+Flusher::~Flusher() = default;
+
+bool Flusher::run_once() {
+  clock_->follow();
+  clock_->coarse.store(clock_->ticks(), std::memory_order_relaxed);
+  now_ = clock_->steady();
+  bool busy = drain_rings();
+  busy |= drain_large_logs();
+  if (now_ >= next_collect_) {
+    next_collect_ = std::max(next_collect_ + collect_interval, now_);
+    take_cells();
+    close_interval(Resolution::second);
+    if (now_ >= next_metrics_) {
+      next_metrics_ = std::max(next_metrics_ + config_.metric_interval.get(), now_);
+      close_interval(Resolution::minute);
+    }
+  }
+  if (assembler_) assembler_->end_round(now_);
+  seal_due();
+  return busy;
+}
+
+void Flusher::flush_all() {
+  run_once();
+  // A lane whose producer was in the middle of an operation kept its bank the first time.
+  take_cells();
+  take_cells();
+  close_interval(Resolution::second);
+  close_interval(Resolution::minute);
+  if (assembler_) assembler_->flush(now_);
+  for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
+    if (*batcher) (*batcher)->seal();
+  }
+}
+
+void Flusher::seal_due() {
+  for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
+    if (*batcher) (*batcher)->seal_if_due(now_);
+  }
+}
+
+// ---- Rings ----
+
+bool Flusher::drain_rings() {
+  std::uint64_t drained = 0;
+  lanes_->for_each([&](Lane& lane) {
+    if (lane.ring.empty()) return;
+    const std::uint32_t index = LaneSet::index_of(lane);
+    if (index >= lane_contexts_.size()) lane_contexts_.resize(lanes_->size());
+    if (lane_contexts_[index] == nullptr) lane_contexts_[index] = std::make_unique<LaneContext>();
+    LaneContext& context = *lane_contexts_[index];
+    drained += lane.ring.drain([&](const std::byte* record, const RecordHeader& header) {
+      drain_record(context, record, header);
+    });
+  });
+  return drained != 0;
+}
+
+void Flusher::drain_record(LaneContext& context, const std::byte* record,
+                           const RecordHeader& header) {
+  const std::byte* const body = record + sizeof header;
+  switch (header.kind()) {
+    case RecordKind::skip:
+      break;
+    case RecordKind::context:
+      context.read({body, header.bytes() - sizeof header});
+      break;
+    case RecordKind::log:
+    case RecordKind::log_in_span:
+      drain_log(context, record, header);
+      break;
+    case RecordKind::span:
+      drain_span(context, record, header);
+      break;
+    case RecordKind::span_part: {
+      if (!assembler_) break;
+      SpanPartBody part{};
+      std::memcpy(&part, body, sizeof part);
+      assembler_->add_part(part.span_id, {body + sizeof part, part.entry_bytes}, now_);
+      break;
+    }
+    case RecordKind::sample: {
+      double value = 0;
+      std::memcpy(&value, body, sizeof value);
+      ledger_.samples_drained.fetch_add(1, std::memory_order_relaxed);
+      aggregator_.add_sample(header.id, value);
+      break;
+    }
+  }
+}
+
+void Flusher::drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header) {
+  LogView log{&site_of(header.id), clock_->wall_ns_of(header.ticks), 0, &context.texts, {}};
+  std::size_t values_at = sizeof header;
+  if (header.kind() == RecordKind::log_in_span) {
+    std::memcpy(&log.span_id, record + values_at, sizeof log.span_id);
+    values_at += sizeof log.span_id;
+  }
+  log.values = {record + values_at, header.bytes() - values_at};
+  encode_log(log);
+}
+
+void Flusher::encode_log(const LogView& log) {
+  ledger_.of(Signal::logs).drained.fetch_add(1, std::memory_order_relaxed);
+  if (!logs_) return;
+  const std::int64_t time_ms = log.time_ns / 1'000'000;
+  if (config_.logs == LogsTo::put_log_events) {
+    const std::int64_t now_ms = wall_ms(clock_->wall());
+    if (time_ms < std::max(std::int64_t{0}, now_ms - limits::log_past_ms_max) ||
+        time_ms > now_ms + limits::log_future_ms_max) {
+      return ledger_.drop_in_batch(Signal::logs, DropCause::expired, 1);
+    }
+  }
+  Payload& payload = logs_->open();
+  const std::size_t offset = payload.bytes.size();
+  if (config_.logs == LogsTo::console) {
+    log_encoder_.append_console(log, payload.bytes);
+  } else {
+    log_encoder_.append_json(log, limits::log_event_bytes_max, payload.bytes);
+  }
+  payload.end_item(offset, 1, time_ms);
+  logs_->appended(now_);
+}
+
+void Flusher::drain_span(LaneContext& context, const std::byte* record,
+                         const RecordHeader& header) {
+  ledger_.of(Signal::spans).drained.fetch_add(1, std::memory_order_relaxed);
+  if (!assembler_) return;
+  SpanView span{};
+  std::memcpy(&span.body, record + sizeof header, sizeof span.body);
+  span.name = name_of(header.id);
+  span.start_ns = clock_->wall_ns_of(span.body.start_ticks);
+  // The duration by the counter alone: an anchor between the two ends would bend it.
+  span.end_ns = std::max(clock_->wall_ns_of(header.ticks), span.start_ns);
+  span.entries = {record + sizeof header + sizeof span.body, span.body.entry_bytes};
+  assembler_->add_span(span, context.texts, now_);
+}
+
+bool Flusher::take_large_log(LargeLog&& log) noexcept {
+  const std::size_t bytes = LargeLogs::bytes_of(log);
+  if (!outbox_.reserve(bytes)) return false;
+  try {
+    if (large_logs_->queue.enqueue(std::move(log))) return true;
+  } catch (...) {  // No memory for the queue.
+  }
+  outbox_.release(bytes);
+  return false;
+}
+
+bool Flusher::drain_large_logs() {
+  bool any = false;
+  for (LargeLog log; large_logs_->queue.try_dequeue(log); any = true) {
+    const ContextTexts context{log.tenant, log.user, log.request_id, log.trace_id};
+    encode_log({&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
+                std::as_bytes(std::span(log.values))});
+    outbox_.release(LargeLogs::bytes_of(log));
+  }
+  return any;
+}
+
+// ---- Cells ----
+
+void Flusher::take_cells() {
+  lanes_->take_cells([this](Bank& bank) { aggregator_.take(bank); });
+}
+
+void Flusher::close_interval(Resolution resolution) {
+  std::int64_t& began_ms = resolution == Resolution::second ? second_began_ms_ : interval_began_ms_;
+  if (aggregator_.has(resolution)) encode_points(aggregator_.close(resolution, began_ms));
+  began_ms = wall_ms(clock_->wall());
+}
+
+void Flusher::encode_points(std::span<const MetricPoint> points) {
+  if (!metrics_) {
+    // Metrics that go nowhere have arrived.
+    for (const MetricPoint& point : points) {
+      ledger_.of(Signal::metrics).sealed.fetch_add(point.count, std::memory_order_relaxed);
+      ledger_.of(Signal::metrics).delivered.fetch_add(point.count, std::memory_order_relaxed);
+    }
+    return;
+  }
+  if (config_.metrics == MetricsTo::put_metric_data) {
+    for (const MetricPoint& point : points) {
+      encode_metric_datums(point, metrics_->open());
+      metrics_->appended(now_);
+    }
+  } else {
+    const EmfOptions options{config_.metric_namespace.get(), config_.emf_histogram_object.get()};
+    for (std::size_t first = 0; first < points.size();) {
+      std::size_t end = first + 1;
+      while (end < points.size() &&
+             points[end].series->key.dimensions == points[first].series->key.dimensions) {
+        ++end;
+      }
+      encode_emf(points.subspan(first, end - first), options, metrics_->open());
+      metrics_->appended(now_);
+      first = end;
+    }
+  }
+}
+
+}  // namespace spillway::detail

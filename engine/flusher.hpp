@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The flusher: one thread that turns what producers wrote into payloads. A round is a list of
+// steps:
+//
+//   tell the time          coarse clock for producers, anchor for ticks
+//   drain the rings        logs are encoded at once, spans go to their segment, samples to their
+//   series take the cells         each second: the banks of all threads into the aggregator close
+//   the intervals    each second for high resolution, each metric interval for the rest complete
+//   the traces    segments whose root is there seal what is due       payloads go to the sender
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/encoders/emf.hpp>
+#include <spillway/encoders/log_event.hpp>
+#include <spillway/engine/aggregate.hpp>
+#include <spillway/engine/batcher.hpp>
+#include <spillway/engine/clock.hpp>
+#include <spillway/engine/config.hpp>
+#include <spillway/engine/exporter.hpp>
+#include <spillway/engine/ledger.hpp>
+#include <spillway/engine/outbox.hpp>
+#include <spillway/engine/services.hpp>
+#include <spillway/engine/trace_assembler.hpp>
+
+namespace spillway::detail {
+
+class Flusher {
+ public:
+  struct Parts {
+    const Config& config;
+    std::shared_ptr<Clock> clock;
+    std::shared_ptr<LaneSet> lanes;
+    const SeriesTable& series;
+    Ledger& ledger;
+    Outbox& outbox;
+    // Null where a signal goes nowhere: its records are counted as delivered to nobody, which is
+    // what was asked for.
+    const Exporter* metrics;
+    const Exporter* logs;
+    const Exporter* traces;
+  };
+  /// What the parts refer to outlives it.
+  explicit Flusher(const Parts& parts);
+  ~Flusher();
+
+  /// One round. True: there was work, so the next one should come soon.
+  bool run_once();
+  /// A round that holds nothing back: everything recorded before the call is in a payload
+  /// afterwards.
+  void flush_all();
+
+  /// A log too large for a ring. Any thread.
+  bool take_large_log(LargeLog&& log) noexcept;
+
+ private:
+  struct LaneContext;
+  struct LargeLogs;
+
+  bool drain_rings();
+  void drain_record(LaneContext& context, const std::byte* record, const RecordHeader& header);
+  void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
+  void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
+  bool drain_large_logs();
+  void encode_log(const LogView& log);
+  void take_cells();
+  void close_interval(Resolution resolution);
+  void encode_points(std::span<const MetricPoint> points);
+  void seal_due();
+
+  const Config& config_;
+  const std::shared_ptr<Clock> clock_;
+  const std::shared_ptr<LaneSet> lanes_;
+  Ledger& ledger_;
+  Aggregator aggregator_;
+  LogEncoder log_encoder_;
+  std::optional<Batcher> metrics_;
+  std::optional<Batcher> logs_;
+  std::optional<Batcher> traces_;
+  std::optional<TraceAssembler> assembler_;
+  std::vector<std::unique_ptr<LaneContext>> lane_contexts_;  // by lane index
+  std::unique_ptr<LargeLogs> large_logs_;
+  Outbox& outbox_;
+
+  SteadyTime now_{};
+  SteadyTime next_collect_{};
+  SteadyTime next_metrics_{};
+  std::int64_t second_began_ms_ = 0;  // wall clock of the running second's and interval's beginning
+  std::int64_t interval_began_ms_ = 0;
+};
+
+}  // namespace spillway::detail

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The counters behind Stats that the flusher and the sender write. What producers count is in their
+// lanes.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/engine/stats.hpp>
+
+namespace spillway::detail {
+
+/// One signal's way through flusher and sender, in records. Each counter only grows; who writes it
+/// is on the right. In a batch: drained - sealed - dropped by the flusher. In the queue: sealed -
+/// delivered - dropped by the sender.
+struct SignalLedger {
+  std::atomic<std::uint64_t> drained{0};    // flusher: taken from rings and cells
+  std::atomic<std::uint64_t> sealed{0};     // flusher: handed to the sender
+  std::atomic<std::uint64_t> delivered{0};  // sender
+  std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_batch{};  // flusher
+  std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_queue{};  // sender
+};
+
+struct Ledger {
+  std::array<SignalLedger, signal_count> signals;
+  std::atomic<std::uint64_t> requests{0};
+  std::atomic<std::uint64_t> retries{0};
+  std::atomic<std::uint64_t> throttles{0};
+  std::atomic<std::uint64_t> failures{0};
+  std::atomic<std::uint64_t> bytes{0};
+  std::atomic<std::uint64_t> uncertain_records{0};
+  std::atomic<std::uint64_t> measurements_unbucketed{0};
+  std::atomic<std::uint64_t> samples_drained{0};
+
+  SignalLedger& of(Signal signal) noexcept { return signals[static_cast<std::size_t>(signal)]; }
+  void drop_in_batch(Signal signal, DropCause cause, std::uint64_t records) noexcept {
+    of(signal).dropped_in_batch[static_cast<std::size_t>(cause)].fetch_add(
+        records, std::memory_order_relaxed);
+  }
+  void drop_in_queue(Signal signal, DropCause cause, std::uint64_t records) noexcept {
+    of(signal).dropped_in_queue[static_cast<std::size_t>(cause)].fetch_add(
+        records, std::memory_order_relaxed);
+  }
+};
+
+}  // namespace spillway::detail

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Structured logs: a message that is known when the program is compiled, and up to 16 typed fields.
+//
+//   SPILLWAY_INFO(engine, "order placed", {"order_id", id}, {"total", total}, {"currency", "EUR"});
+//
+// Message and keys are string literals: the record carries the number of the call site and the
+// values, nothing else. A disabled level costs a load and a branch, and its arguments are not
+// evaluated.
+#pragma once
+
+#include <bit>
+#include <concepts>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <type_traits>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/buffers/names.hpp>
+#include <spillway/buffers/record.hpp>
+#include <spillway/buffers/static_name.hpp>
+#include <spillway/engine/context.hpp>
+
+namespace spillway {
+
+namespace detail {
+
+/// A field as the slow paths take it. They get copies: a Field whose address escaped could not live
+/// in registers.
+struct FieldCopy {
+  std::string_view key;
+  ValueType type;
+  std::uint64_t bits;
+  std::string_view text;
+};
+
+}  // namespace detail
+
+/// A key and its value at a call site. Made in place only, in the braces of a log call.
+// Every function of it is inlined, whatever the compiler thinks of its size: only then do the
+// fields of a call live in registers and what they are not folds away. One that is called costs 30
+// ns.
+class Field {
+ public:
+  constexpr Field() noexcept = default;  ///< absent
+  template <std::signed_integral T>
+  [[gnu::always_inline]] constexpr Field(StaticName key, T value) noexcept
+      : key_(key.view()),
+        type_(detail::ValueType::integer),
+        bits_(static_cast<std::uint64_t>(value)) {}
+  template <std::unsigned_integral T>
+  [[gnu::always_inline]] constexpr Field(StaticName key, T value) noexcept
+      : key_(key.view()), type_(detail::ValueType::unsigned_integer), bits_(value) {}
+  template <std::floating_point T>
+  [[gnu::always_inline]] constexpr Field(StaticName key, T value) noexcept
+      : key_(key.view()),
+        type_(detail::ValueType::real),
+        bits_(std::bit_cast<std::uint64_t>(static_cast<double>(value))) {}
+  [[gnu::always_inline]] constexpr Field(StaticName key, bool value) noexcept
+      : key_(key.view()), type_(detail::ValueType::boolean), bits_(value ? 1 : 0) {}
+  [[gnu::always_inline]] constexpr Field(StaticName key, std::string_view value) noexcept
+      : key_(key.view()), type_(detail::ValueType::string), text_(value) {}
+  /// A null pointer is written as the string "(null)".
+  [[gnu::always_inline]] constexpr Field(StaticName key, const char* value) noexcept
+      : Field(key, value == nullptr ? std::string_view("(null)") : std::string_view(value)) {}
+  template <class Enum>
+  requires std::is_enum_v<Enum>
+  [[gnu::always_inline]] constexpr Field(StaticName key, Enum value) noexcept
+      : Field(key, static_cast<std::underlying_type_t<Enum>>(value)) {}
+  Field(const Field&) = delete;
+  Field& operator=(const Field&) = delete;
+
+  [[gnu::always_inline]] constexpr detail::ValueType type() const noexcept { return type_; }
+
+  /// Bytes in a record.
+  [[gnu::always_inline]] constexpr std::uint32_t bytes() const noexcept {
+    switch (type_) {
+      case detail::ValueType::none:
+        return 0;
+      case detail::ValueType::boolean:
+        return 1;
+      case detail::ValueType::string:
+        return 4 + static_cast<std::uint32_t>(text_.size());
+      default:
+        return 8;
+    }
+  }
+  /// Writes the value and returns where the next one goes.
+  [[gnu::always_inline]] std::byte* write(std::byte* at) const noexcept {
+    switch (type_) {
+      case detail::ValueType::none:
+        return at;
+      case detail::ValueType::boolean:
+        *at = static_cast<std::byte>(bits_);
+        return at + 1;
+      case detail::ValueType::string: {
+        const auto size = static_cast<std::uint32_t>(text_.size());
+        std::memcpy(at, &size, 4);
+        detail::copy_short(at + 4, text_.data(), size);
+        return at + 4 + size;
+      }
+      default:
+        std::memcpy(at, &bits_, 8);
+        return at + 8;
+    }
+  }
+  [[gnu::always_inline]] constexpr detail::FieldCopy copy() const noexcept {
+    return {key_, type_, bits_, text_};
+  }
+
+ private:
+  std::string_view key_;
+  detail::ValueType type_ = detail::ValueType::none;
+  std::uint64_t bits_ = 0;
+  std::string_view text_;
+};
+
+namespace detail {
+
+inline constexpr std::size_t fields_max = 16;
+
+/// A record that no ring takes: longer than a quarter of one. Copied and queued; the flusher's
+/// memory budget bounds it.
+[[gnu::cold]] void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks,
+                             std::span<const FieldCopy> fields) noexcept;
+/// The number of a site whose cached one does not fit these fields.
+[[gnu::cold]] std::uint32_t site_number_slow(LogSite& site,
+                                             std::span<const FieldCopy> fields) noexcept;
+
+/// Writes one log record for the engine. Everything but the stores folds away when it is inlined.
+template <std::same_as<Field>... Fields>
+[[gnu::always_inline]] inline void log(std::uint64_t engine_id, bool coarse_time, LogSite& site,
+                                       const Fields&... fields) noexcept {
+  std::uint64_t types = 0;
+  ((types = fields.type() == ValueType::none ? types : pack_type(types, fields.type())), ...);
+  const std::uint32_t value_bytes = (0U + ... + fields.bytes());
+  Lane* const lane = enter(engine_id);
+  if (lane == nullptr) [[unlikely]]
+    return count_closed(engine_id, Signal::logs);
+
+  std::uint32_t id = site.id.load(std::memory_order_relaxed);
+  if (id == 0 || site.types.load(std::memory_order_relaxed) != types) [[unlikely]] {
+    const FieldCopy copies[] = {fields.copy()...};
+    id = site_number_slow(site, copies);
+  }
+  const bool urgent = site.severity >= Severity::warn;
+  const Active& context = current_active();
+  const bool in_span = context.span_id != 0;
+  const std::uint32_t bytes = round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader)) +
+                                            (in_span ? 8U : 0U) + value_bytes);
+  const std::uint64_t ticks = coarse_time ? lane->coarse_ticks() : lane->exact_ticks();
+  lane->counters.logs_recorded.add();
+  std::byte* at = nullptr;
+  if (bytes > lane->ring.record_bytes_max()) [[unlikely]] {
+    const FieldCopy copies[] = {fields.copy()...};
+    log_large(*lane, id, ticks, copies);
+  } else if ((lane->written_context == context.serial ||
+              write_context(*lane, context.serial, context.identity, context.trace_id, urgent)) &&
+             (at = lane->ring.reserve(bytes, urgent)) != nullptr) [[likely]] {
+    const RecordKind kind = in_span ? RecordKind::log_in_span : RecordKind::log;
+    const RecordHeader header{RecordHeader::pack(bytes, kind), id, ticks};
+    std::memcpy(at, &header, sizeof header);
+    at += sizeof header;
+    if (in_span) {
+      std::memcpy(at, &context.span_id, 8);
+      at += 8;
+    }
+    ((at = fields.write(at)), ...);
+    lane->ring.commit(bytes);
+  } else {
+    lane->counters.logs_ring_full.add();
+  }
+  lane->leave();
+}
+
+}  // namespace detail
+}  // namespace spillway
+
+/// Records a log with a severity that is a constant. `engine` is a spillway::Engine. See the head
+/// of this file.
+#define SPILLWAY_LOG(engine, severity_, message_, ...)                                             \
+  do {                                                                                             \
+    if ((engine).log_enabled(severity_)) {                                                         \
+      static constinit ::spillway::LogSite spillway_site{severity_, message_, __FILE__, __LINE__}; \
+      (engine).log(spillway_site __VA_OPT__(, ) __VA_ARGS__);                                      \
+    }                                                                                              \
+  } while (false)
+
+#define SPILLWAY_TRACE(engine, ...) SPILLWAY_LOG(engine, ::spillway::Severity::trace, __VA_ARGS__)
+#define SPILLWAY_DEBUG(engine, ...) SPILLWAY_LOG(engine, ::spillway::Severity::debug, __VA_ARGS__)
+#define SPILLWAY_INFO(engine, ...) SPILLWAY_LOG(engine, ::spillway::Severity::info, __VA_ARGS__)
+#define SPILLWAY_WARN(engine, ...) SPILLWAY_LOG(engine, ::spillway::Severity::warn, __VA_ARGS__)
+#define SPILLWAY_ERROR(engine, ...) SPILLWAY_LOG(engine, ::spillway::Severity::error, __VA_ARGS__)
+#define SPILLWAY_FATAL(engine, ...) SPILLWAY_LOG(engine, ::spillway::Severity::fatal, __VA_ARGS__)

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Handles of metrics. A handle is made once (Engine::counter and its siblings) and copied freely;
+// recording through it moves one number into the calling thread's own cells. Handles do not keep
+// the engine alive: calls after it has shut down, or is gone, are counted as `closed` and do
+// nothing else.
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <string_view>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/buffers/series.hpp>
+#include <spillway/engine/context.hpp>
+
+namespace spillway {
+
+namespace detail {
+
+/// Which engine, series and cell a handle means.
+struct MetricRef {
+  std::uint64_t engine_id = no_engine_id;
+  std::uint32_t cell_offset = 0;
+  std::uint32_t series = 0;
+};
+
+/// Whether CloudWatch would take the value: finite, at most 2^360 in magnitude. What is below
+/// 2^-360 counts as zero.
+inline bool is_valid_measurement(double value) noexcept {
+  return std::fabs(value) <= magnitude_max;
+}
+
+/// The one place where each kind of metric goes into its cell. `lane` is entered.
+inline void record_count(Lane& lane, const MetricRef& metric, std::uint64_t n) noexcept {
+  lane.bank().add(metric.cell_offset, metric.series, n);
+}
+inline void record_count(Lane& lane, const MetricRef& metric, double value) noexcept {
+  if (value >= 0 && value <= magnitude_max) [[likely]] {
+    lane.bank().add(metric.cell_offset, metric.series, value);
+  } else {
+    lane.counters.measurements_invalid.add();
+  }
+}
+inline void record_gauge(Lane& lane, const MetricRef& metric, double value) noexcept {
+  if (is_valid_measurement(value)) [[likely]] {
+    lane.bank().set(metric.cell_offset, metric.series, value, lane.coarse_ticks());
+  } else {
+    lane.counters.measurements_invalid.add();
+  }
+}
+inline void record_value(Lane& lane, const MetricRef& metric, double value) noexcept {
+  if (is_valid_measurement(value)) [[likely]] {
+    lane.bank().record(metric.cell_offset, metric.series, value);
+  } else {
+    lane.counters.measurements_invalid.add();
+  }
+}
+void record_sample(Lane& lane, const MetricRef& metric, double value, std::uint64_t ticks) noexcept;
+
+/// Runs `operation(lane)` as one operation of the calling thread for the engine, or counts a closed
+/// call.
+template <class Operation>
+[[gnu::always_inline]] inline void with_lane(std::uint64_t engine_id,
+                                             Operation&& operation) noexcept {
+  Lane* const lane = enter(engine_id);
+  if (lane != nullptr) [[likely]] {
+    operation(*lane);
+    lane->leave();
+  } else {
+    count_closed(engine_id, Signal::metrics);
+  }
+}
+
+}  // namespace detail
+
+/// A sum that only grows: requests, bytes, money.
+class Counter {
+ public:
+  Counter() = default;
+
+  /// Adds `n`, in the unit given at registration. Negative, NaN and infinite values are dropped and
+  /// counted as invalid. threads   any; never blocks; allocates only on a thread's first record.
+  template <std::integral Integer>
+  void add(Integer n) const noexcept {
+    detail::with_lane(metric_.engine_id, [&](detail::Lane& lane) {
+      if constexpr (std::signed_integral<Integer>) {
+        if (n < 0) [[unlikely]]
+          return lane.counters.measurements_invalid.add();
+      }
+      detail::record_count(lane, metric_, static_cast<std::uint64_t>(n));
+    });
+  }
+  void add(double value) const noexcept {
+    detail::with_lane(metric_.engine_id,
+                      [&](detail::Lane& lane) { detail::record_count(lane, metric_, value); });
+  }
+  void add() const noexcept { add(1U); }
+
+  const detail::MetricRef& ref() const noexcept { return metric_; }
+
+ private:
+  friend class Engine;
+  explicit Counter(const detail::MetricRef& metric) noexcept : metric_(metric) {}
+  detail::MetricRef metric_;
+};
+
+/// A level that goes up and down: queue length, temperature. Each interval reports count, sum,
+/// minimum and maximum of what was set, and the last. When several threads set one gauge, sets less
+/// than a flusher's round apart (1 ms under load) have no order.
+class Gauge {
+ public:
+  Gauge() = default;
+
+  /// Sets the level. NaN, infinite and values beyond 2^360 are dropped and counted as invalid.
+  /// threads   any; never blocks; allocates only on a thread's first record.
+  void set(double value) const noexcept {
+    detail::with_lane(metric_.engine_id,
+                      [&](detail::Lane& lane) { detail::record_gauge(lane, metric_, value); });
+  }
+
+  const detail::MetricRef& ref() const noexcept { return metric_; }
+
+ private:
+  friend class Engine;
+  explicit Gauge(const detail::MetricRef& metric) noexcept : metric_(metric) {}
+  detail::MetricRef metric_;
+};
+
+/// A distribution: latencies, sizes. Count, sum, minimum and maximum are exact; values within 1 %.
+class Histogram {
+ public:
+  Histogram() = default;
+
+  /// Records one value. NaN, infinite and values beyond 2^360 are dropped and counted as invalid.
+  /// threads   any; never blocks; allocates only on a thread's first record.
+  void record(double value) const noexcept {
+    detail::with_lane(metric_.engine_id,
+                      [&](detail::Lane& lane) { detail::record_value(lane, metric_, value); });
+  }
+
+  /// Records one value together with its time, as a record in the ring: for high resolution, where
+  /// the second that a value belongs to matters more than nanoseconds. When the ring is full the
+  /// value is folded into the thread's cells: it keeps its value and loses its time.
+  void sample(double value) const noexcept {
+    detail::with_lane(metric_.engine_id, [&](detail::Lane& lane) {
+      detail::record_sample(lane, metric_, value, lane.exact_ticks());
+    });
+  }
+
+  const detail::MetricRef& ref() const noexcept { return metric_; }
+
+ private:
+  friend class Engine;
+  explicit Histogram(const detail::MetricRef& metric) noexcept : metric_(metric) {}
+  detail::MetricRef metric_;
+};
+
+/// A field of the request context that a metric can take as a dimension. Not the request id: each
+/// would be a metric.
+enum class ContextField : std::uint8_t { tenant, user };
+
+namespace detail {
+
+struct ContextView;
+/// Finds the series of a view for a tenant or user, and puts it into the cache. `lane` is entered.
+[[gnu::cold]] void fill_view(Lane& lane, ViewCache::View& cached, const ContextView& view,
+                             std::uint32_t identity) noexcept;
+
+/// A context's view of a metric: the base series with one more dimension, whose value is read from
+/// the current context.
+struct ContextView {
+  MetricRef base;
+  std::uint32_t number = 0;          ///< of the view, in the engine
+  std::uint32_t dimension_name = 0;  ///< from intern_name()
+  ContextField field = ContextField::tenant;
+
+  /// The series for the calling thread's context; the base series when it names no tenant (user).
+  MetricRef find(Lane& lane) const noexcept {
+    const std::uint32_t identity = current_active().number_of(field == ContextField::tenant);
+    if (identity == 0) return base;
+    const std::uint64_t key = std::uint64_t{number} << 32 | identity;
+    ViewCache::View& view = lane.views->find(key);
+    if (view.key != key) [[unlikely]]
+      fill_view(lane, view, *this, identity);
+    return {base.engine_id, view.offset, view.series};
+  }
+};
+
+}  // namespace detail
+
+/// A metric whose series is chosen per call by the request context: `per(requests,
+/// ContextField::tenant, "TenantID")`.
+template <class Metric>
+class PerContext {
+ public:
+  PerContext() = default;
+
+  template <class Number>
+  requires std::same_as<Metric, Counter> && std::is_arithmetic_v<Number>
+  void add(Number n) const noexcept {
+    detail::with_lane(view_.base.engine_id, [&](detail::Lane& lane) {
+      if constexpr (std::integral<Number>) {
+        if constexpr (std::signed_integral<Number>) {
+          if (n < 0) [[unlikely]]
+            return lane.counters.measurements_invalid.add();
+        }
+        detail::record_count(lane, view_.find(lane), static_cast<std::uint64_t>(n));
+      } else {
+        detail::record_count(lane, view_.find(lane), static_cast<double>(n));
+      }
+    });
+  }
+  void set(double value) const noexcept requires std::same_as<Metric, Gauge> {
+    detail::with_lane(view_.base.engine_id, [&](detail::Lane& lane) {
+      detail::record_gauge(lane, view_.find(lane), value);
+    });
+  }
+  void record(double value) const noexcept requires std::same_as<Metric, Histogram> {
+    detail::with_lane(view_.base.engine_id, [&](detail::Lane& lane) {
+      detail::record_value(lane, view_.find(lane), value);
+    });
+  }
+
+ private:
+  friend class Engine;
+  explicit PerContext(const detail::ContextView& view) noexcept : view_(view) {}
+  detail::ContextView view_;
+};
+
+}  // namespace spillway

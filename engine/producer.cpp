@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The out-of-line parts of recording: rare, and on the calling thread all the same.
+#include <array>
+
+#include <spillway/buffers/names.hpp>
+#include <spillway/engine/log.hpp>
+#include <spillway/engine/metric.hpp>
+#include <spillway/engine/services.hpp>
+
+namespace spillway::detail {
+
+void record_sample(Lane& lane, const MetricRef& metric, double value,
+                   std::uint64_t ticks) noexcept {
+  if (!is_valid_measurement(value)) return lane.counters.measurements_invalid.add();
+  constexpr std::uint32_t bytes = sizeof(RecordHeader) + sizeof(double);
+  lane.counters.samples_recorded.add();
+  std::byte* const at = lane.ring.reserve(bytes);
+  if (at == nullptr) {
+    lane.counters.samples_folded.add();
+    return lane.bank().record(metric.cell_offset, metric.series, value);
+  }
+  const RecordHeader header{RecordHeader::pack(bytes, RecordKind::sample), metric.series, ticks};
+  std::memcpy(at, &header, sizeof header);
+  std::memcpy(at + sizeof header, &value, sizeof value);
+  lane.ring.commit(bytes);
+}
+
+void fill_view(Lane& lane, ViewCache::View& cached, const ContextView& view,
+               std::uint32_t identity) noexcept {
+  const MetricRef found = lane.services().with_dimension(view.base, name_of(view.dimension_name),
+                                                         identity_of(identity));
+  cached = {std::uint64_t{view.number} << 32 | identity, found.cell_offset, found.series};
+}
+
+std::uint32_t site_number_slow(LogSite& site, std::span<const FieldCopy> fields) noexcept {
+  std::array<SiteKey, fields_max> keys{};
+  std::size_t count = 0;
+  for (const FieldCopy& field : fields) {
+    if (field.type != ValueType::none) keys[count++] = {field.key, field.type};
+  }
+  return register_site(site, std::span(keys).first(count));
+}
+
+void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks,
+               std::span<const FieldCopy> fields) noexcept {
+  try {
+    const Active& active = current_active();
+    LargeLog log{site, ticks, active.span_id, active.trace_id, {}, {}, {}, {}};
+    if (active.identity != nullptr) {
+      log.tenant = active.identity->tenant.view();
+      log.user = active.identity->user.view();
+      log.request_id = active.identity->request_id.view();
+    }
+    const auto append = [&](const void* bytes, std::size_t size) {
+      log.values.append(static_cast<const char*>(bytes), size);
+    };
+    for (const FieldCopy& field : fields) {
+      switch (field.type) {
+        case ValueType::none:
+          break;
+        case ValueType::boolean:
+          log.values += static_cast<char>(field.bits);
+          break;
+        case ValueType::string: {
+          const auto size = static_cast<std::uint32_t>(field.text.size());
+          append(&size, sizeof size);
+          append(field.text.data(), size);
+          break;
+        }
+        default:
+          append(&field.bits, sizeof field.bits);
+      }
+    }
+    if (lane.services().take_large_log(std::move(log))) return;
+  } catch (...) {  // No memory for the copy.
+  }
+  lane.counters.logs_queue_full.add();
+}
+
+}  // namespace spillway::detail

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+
+#include <spillway/engine/clock.hpp>
+#include <spillway/engine/exporter.hpp>
+#include <spillway/engine/ledger.hpp>
+#include <spillway/engine/outbox.hpp>
+#include <spillway/transport/http.hpp>
+
+namespace spillway::detail {
+
+/// Delivers payloads: sends, retries with back-off, splits what is refused as a whole, and accounts
+/// every record of every payload exactly once. One thread, or a test, calls run_once().
+class Sender {
+ public:
+  struct Parts {
+    std::shared_ptr<Clock> clock;
+    std::unique_ptr<transport::HttpTransport> http;
+    std::array<std::unique_ptr<Exporter>, signal_count> exporters;  ///< by signal; null: nowhere
+    Outbox& outbox;
+    Ledger& ledger;
+    std::chrono::milliseconds request_timeout;
+    int attempts_max;
+    std::function<double()> draw;                      ///< random numbers in [0, 1)
+    std::function<void(std::string_view)> diagnostic;  ///< hears what went wrong
+  };
+  explicit Sender(Parts parts);
+  ~Sender();
+
+  const Exporter* exporter(Signal signal) const noexcept {
+    return parts_.exporters[static_cast<std::size_t>(signal)].get();
+  }
+
+  /// Takes new payloads, starts what is due, waits at most `wait` for answers, and settles what
+  /// came.
+  void run_once(std::chrono::milliseconds wait);
+  /// Makes a run_once() that waits return. Any thread.
+  void wake() noexcept { parts_.http->wake(); }
+
+  /// Whether every payload up to this number is settled. Any thread.
+  bool settled(std::uint64_t sequence) const noexcept {
+    return settled_.load(std::memory_order_acquire) >= sequence;
+  }
+  /// Drops everything that is not settled and counts it for `cause`. Nothing may be sent
+  /// afterwards.
+  void abandon(DropCause cause);
+
+ private:
+  struct Job {
+    std::unique_ptr<Payload> payload;
+    std::uint64_t unaccounted =
+        0;  // records of the payload that are neither delivered nor dropped yet
+    int attempts = 0;
+    int refusals = 0;  // for credentials, in a row
+    int splits_left = 0;
+    SteadyTime not_before{};
+  };
+  struct Lane {
+    std::deque<Job> waiting;
+    int in_flight = 0;
+  };
+  struct Flight {
+    std::size_t lane;
+    Job job;
+  };
+
+  void receive();
+  /// Returns when the next job is due at the latest.
+  SteadyTime start_due(SteadyTime now, std::chrono::milliseconds wait);
+  void attempt(std::size_t lane, Job job, SteadyTime now, std::chrono::milliseconds wait);
+  void settle(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now);
+  void retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now);
+  void split(std::size_t lane, Job job, const Outcome& outcome);
+  void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
+  void finish(Job job);
+  void report(std::string_view message);
+
+  Parts parts_;
+  std::array<Lane, signal_count> lanes_;
+  std::unordered_map<std::uint64_t, Flight> flights_;
+  std::uint64_t next_flight_ = 1;
+  /// How many parts of each payload that is not settled are left, by number; numbers come in order.
+  std::deque<int> unsettled_;
+  std::uint64_t first_unsettled_ = 1;
+  std::atomic<std::uint64_t> settled_{0};
+};
+
+}  // namespace spillway::detail

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include <openssl/rand.h>
+#include <sys/random.h>
+
+#include <spillway/buffers/names.hpp>
+#include <spillway/engine/span.hpp>
+
+namespace spillway::detail {
+
+std::uint32_t name_id_slow(const StaticName& name) noexcept { return intern_name(name.view()); }
+
+namespace {
+
+std::uint64_t system_random() noexcept {
+  std::uint64_t random = 0;
+  if (getrandom(&random, sizeof random, 0) != sizeof random) {
+    // Never seen on a kernel of this century; ids then are unique enough and no secret.
+    random = hardware_ticks() ^ reinterpret_cast<std::uintptr_t>(&random);
+  }
+  return random;
+}
+
+// Random bytes of OpenSSL's generator, taken in advance: one call for 256 trace ids.
+struct RandomPool {
+  std::array<unsigned char, 12 * 256> bytes;
+  std::size_t used;
+};
+constinit thread_local RandomPool random_pool{{}, sizeof(RandomPool::bytes)};
+constinit thread_local std::uint64_t span_id_state = 0;
+
+// Whether this trace is one of the second's reservoir.
+bool take_from_reservoir(TracingState& tracing, std::uint64_t second) noexcept {
+  std::uint64_t used = tracing.used.load(std::memory_order_relaxed);
+  while (true) {
+    const std::uint64_t count = used >> 32 == (second & 0xFFFFFFFFU) ? used & 0xFFFFFFFFU : 0;
+    if (count >= tracing.reservoir) return false;
+    const std::uint64_t next = second << 32 | (count + 1);
+    if (tracing.used.compare_exchange_weak(used, next, std::memory_order_relaxed)) return true;
+  }
+}
+
+}  // namespace
+
+std::uint64_t next_span_id() noexcept {
+  // splitmix64 from a random start: one id does not tell the next without the state, and costs a
+  // nanosecond.
+  if (span_id_state == 0) [[unlikely]]
+    span_id_state = system_random();
+  std::uint64_t id = (span_id_state += 0x9E3779B97F4A7C15U);
+  id = (id ^ (id >> 30)) * 0xBF58476D1CE4E5B9U;
+  id = (id ^ (id >> 27)) * 0x94D049BB133111EBU;
+  id ^= id >> 31;
+  return id != 0 ? id : 1;
+}
+
+TraceId next_trace_id(std::uint32_t epoch_seconds) noexcept {
+  RandomPool& pool = random_pool;
+  if (pool.used == pool.bytes.size()) {
+    if (RAND_bytes(pool.bytes.data(), static_cast<int>(pool.bytes.size())) != 1) {
+      std::generate(pool.bytes.begin(), pool.bytes.end(),
+                    [] { return static_cast<unsigned char>(next_span_id()); });
+    }
+    pool.used = 0;
+  }
+  std::uint32_t middle = 0;
+  TraceId id;
+  std::memcpy(&middle, pool.bytes.data() + pool.used, 4);
+  std::memcpy(&id.low, pool.bytes.data() + pool.used + 4, 8);
+  pool.used += 12;
+  id.high = std::uint64_t{epoch_seconds} << 32 | middle;
+  return id;
+}
+
+}  // namespace spillway::detail
+
+namespace spillway {
+
+void Span::begin_segment(detail::TracingState& tracing) noexcept {
+  detail::Active& active = detail::current_active();
+  before_ = active;
+  entered_ = true;
+  const auto second = static_cast<std::uint64_t>(
+      std::chrono::floor<std::chrono::seconds>(tracing.clock->wall()).time_since_epoch().count());
+  if (!active.trace_id) {
+    active.trace_id = detail::next_trace_id(static_cast<std::uint32_t>(second));
+    active.serial = detail::next_context_serial();
+  }
+  if (active.sampled == Sampled::unknown) {
+    // The upper 53 bits of a random number as one in [0, 1).
+    const double draw = static_cast<double>(detail::next_span_id() >> 11) * 0x1p-53;
+    const bool sampled = draw < tracing.sample_rate || detail::take_from_reservoir(tracing, second);
+    active.sampled = sampled ? Sampled::yes : Sampled::no;
+  }
+  trace_id_ = active.trace_id;
+  parent_id_ = active.span_id;
+  if (active.sampled == Sampled::no) {
+    active.span_id = 0;  // No record will have an id to refer to.
+    return;
+  }
+  span_id_ = segment_id_ = detail::next_span_id();
+  active.span_id = active.segment_id = span_id_;
+  recording_ = true;
+  start_ticks_ = tracing.clock->ticks();
+}
+
+Span::Span(Span&& other) noexcept
+    : recording_(std::exchange(other.recording_, false)),
+      entered_(std::exchange(other.entered_, false)),
+      detached_(other.detached_),
+      flags_(other.flags_),
+      http_status_(other.http_status_),
+      name_(other.name_),
+      entry_bytes_(other.entry_bytes_),
+      engine_id_(other.engine_id_),
+      start_ticks_(other.start_ticks_),
+      span_id_(other.span_id_),
+      parent_id_(other.parent_id_),
+      segment_id_(other.segment_id_),
+      trace_id_(other.trace_id_),
+      before_(other.before_) {
+  std::memcpy(entries_, other.entries_, entry_bytes_);
+}
+
+void Span::leave() noexcept {
+  entered_ = false;
+  detail::Active& active = detail::current_active();
+  if (!recording_ && span_id_ == 0) {  // An unsampled segment.
+    active = before_;
+  } else if (active.span_id == span_id_) {
+    if (span_id_ == segment_id_) {
+      active = before_;
+    } else {
+      active.span_id = parent_id_;
+    }
+  }
+}
+
+void Span::detach() noexcept {
+  if (!entered_ || detached_) return;
+  const detail::Active begun_in = detail::current_active();
+  leave();
+  before_ = begun_in;
+  detached_ = true;
+}
+
+void Span::finish() noexcept {
+  recording_ = false;
+  detail::Lane* const lane = detail::enter(engine_id_);
+  if (lane == nullptr) return detail::count_closed(engine_id_, detail::Signal::spans);
+
+  const bool urgent = (flags_ & detail::span_fault) != 0;
+  const detail::Active& context = detached_ ? before_ : detail::current_active();
+  const std::uint32_t bytes = detail::round_up_to_8(static_cast<std::uint32_t>(
+      sizeof(detail::RecordHeader) + sizeof(detail::SpanBody) + entry_bytes_));
+  lane->counters.spans_recorded.add();
+  std::byte* at = nullptr;
+  if ((lane->written_context == context.serial ||
+       detail::write_context(*lane, context.serial, context.identity, context.trace_id, urgent)) &&
+      (at = lane->ring.reserve(bytes, urgent)) != nullptr) {
+    const detail::RecordHeader header{detail::RecordHeader::pack(bytes, detail::RecordKind::span),
+                                      name_, lane->exact_ticks()};
+    const detail::SpanBody body{start_ticks_, span_id_, parent_id_,   segment_id_,
+                                trace_id_,    flags_,   http_status_, entry_bytes_};
+    std::memcpy(at, &header, sizeof header);
+    std::memcpy(at + sizeof header, &body, sizeof body);
+    std::memcpy(at + sizeof header + sizeof body, entries_, entry_bytes_);
+    lane->ring.commit(bytes);
+  } else {
+    lane->counters.spans_ring_full.add();
+  }
+  lane->leave();
+}
+
+void Span::write_part(std::span<const std::byte> more) noexcept {
+  const std::uint32_t entry_bytes = entry_bytes_ + static_cast<std::uint32_t>(more.size());
+  const std::uint32_t bytes = detail::round_up_to_8(
+      static_cast<std::uint32_t>(sizeof(detail::RecordHeader) + sizeof(detail::SpanPartBody)) +
+      entry_bytes);
+  bool written = false;
+  if (detail::Lane* const lane = detail::enter(engine_id_); lane != nullptr) {
+    std::byte* at = nullptr;
+    if (bytes <= lane->ring.record_bytes_max() && (at = lane->ring.reserve(bytes)) != nullptr) {
+      const detail::RecordHeader header{
+          detail::RecordHeader::pack(bytes, detail::RecordKind::span_part), name_,
+          lane->coarse_ticks()};
+      const detail::SpanPartBody body{span_id_, entry_bytes, 0};
+      std::memcpy(at, &header, sizeof header);
+      std::memcpy(at + sizeof header, &body, sizeof body);
+      at += sizeof header + sizeof body;
+      std::memcpy(at, entries_, entry_bytes_);
+      if (!more.empty()) std::memcpy(at + entry_bytes_, more.data(), more.size());
+      lane->ring.commit(bytes);
+      written = true;
+    }
+    lane->leave();
+  }
+  // What found no room is missing from a span that is delivered all the same: it is marked as cut.
+  flags_ |= written ? detail::span_has_parts : detail::span_cut;
+  entry_bytes_ = 0;
+}
+
+void Span::add_text(detail::EntryClass entry_class, std::uint32_t name,
+                    std::string_view text) noexcept {
+  constexpr std::size_t text_bytes_max = 16U << 10;
+  if (text.size() > text_bytes_max) {
+    text = text.substr(0, text_bytes_max);
+    flags_ |= detail::span_cut;
+  }
+  const auto size = static_cast<std::uint32_t>(text.size());
+  const std::uint32_t header =
+      detail::EntryHeader::pack(name, entry_class, detail::ValueType::string);
+  if (8 + size <= sizeof entries_) {
+    std::byte* const at = room_for(8 + size);
+    std::memcpy(at, &header, 4);
+    std::memcpy(at + 4, &size, 4);
+    detail::copy_short(at + 8, text.data(), size);
+    return;
+  }
+  // Longer than the buffer: the entry's head goes into it, the text directly behind it into the
+  // ring.
+  std::byte* const at = room_for(8);
+  std::memcpy(at, &header, 4);
+  std::memcpy(at + 4, &size, 4);
+  write_part(std::as_bytes(std::span(text)));
+}
+
+void Span::http_request(const HttpRequestFields& request) noexcept {
+  if (!recording_) return;
+  constexpr auto part = detail::EntryClass::http_request;
+  if (!request.method.empty()) add(part, StaticName("method"), request.method);
+  if (!request.url.empty()) add(part, StaticName("url"), request.url);
+  if (!request.user_agent.empty()) add(part, StaticName("user_agent"), request.user_agent);
+  if (!request.client_ip.empty()) add(part, StaticName("client_ip"), request.client_ip);
+  if (request.x_forwarded_for) add(part, StaticName("x_forwarded_for"), true);
+}
+
+void Span::http_response(int status, std::int64_t content_length) noexcept {
+  if (!recording_) return;
+  http_status_ = static_cast<std::uint16_t>(status);
+  if (content_length >= 0) {
+    add(detail::EntryClass::http_response, StaticName("content_length"), content_length);
+  }
+  if (status == 429) {
+    throttle();
+  } else if (status >= 400 && status < 500) {
+    error();
+  } else if (status >= 500) {
+    fault();
+  }
+}
+
+}  // namespace spillway

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Spans: timed pieces of work that form a trace. The first span of a service in a trace is an X-Ray
+// segment, the spans below it are its subsegments.
+//
+//   auto span = engine.span("charge-card");      // ends with the block
+//   span.annotate("provider", "acme");
+//
+// A span lives on the stack of one thread and is one record, written when it ends. Whether a trace
+// is recorded is decided at its first span; a span that is not costs a load and a branch.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/buffers/record.hpp>
+#include <spillway/buffers/static_name.hpp>
+#include <spillway/engine/clock.hpp>
+#include <spillway/engine/context.hpp>
+
+namespace spillway {
+
+class Engine;
+
+/// A span name that is known at run time only (a route template), interned once by
+/// Engine::span_name().
+class SpanName {
+ public:
+  SpanName() = default;
+
+ private:
+  friend class Engine;
+  friend class Span;
+  explicit SpanName(std::uint32_t id) noexcept : id_(id) {}
+  std::uint32_t id_ = 0;
+};
+
+/// The request of an http block (X-Ray segment documents, "HTTP request data"). Empty fields are
+/// left out.
+struct HttpRequestFields {
+  std::string_view method{};
+  std::string_view url{};  ///< scheme, host and path
+  std::string_view user_agent{};
+  std::string_view client_ip{};
+  bool x_forwarded_for = false;  ///< client_ip came from a header and may be forged
+};
+
+namespace detail {
+
+/// What beginning a span needs of the engine.
+struct TracingState {
+  std::shared_ptr<const Clock> clock;
+  double sample_rate = 1;       ///< of the traces that begin here and are past the reservoir
+  std::uint32_t reservoir = 0;  ///< traces a second that are always recorded
+  std::atomic<std::uint64_t> used{
+      0};  ///< the second (upper 32 bits) and how many of its reservoir are used
+};
+
+std::uint32_t name_id_slow(const StaticName& name) noexcept;
+/// The number of a name, from the cache of the thread's lane when it has one.
+inline std::uint32_t name_id(const StaticName& name) noexcept {
+  NameCache* const cache = current_lane->names;
+  return cache != nullptr ? cache->id_of(name) : name_id_slow(name);
+}
+
+/// A span id: never 0, not to be guessed from the ones before. Thread-local state, seeded by the
+/// system.
+std::uint64_t next_span_id() noexcept;
+/// A trace id whose first 32 bits are the time, as X-Ray's ids are; the rest is from a
+/// cryptographic generator.
+TraceId next_trace_id(std::uint32_t epoch_seconds) noexcept;
+
+}  // namespace detail
+
+class [[nodiscard]] Span {
+ public:
+  Span(Span&& other) noexcept;  ///< to keep a span in an object that outlives the block
+  Span& operator=(Span&&) = delete;
+  ~Span() { end(); }
+
+  /// Ends the span now instead of at the end of the block. Further calls do nothing.
+  void end() noexcept {
+    if (recording_) finish();
+    if (entered_) leave();
+  }
+
+  /// Whether it is being recorded: false for an unsampled trace, with tracing off, and after end().
+  bool recording() const noexcept { return recording_; }
+
+  /// Indexed for search in X-Ray: numbers, bools, strings up to 1000 characters. Keys are letters,
+  /// digits and `_`.
+  template <class Value>
+  void annotate(StaticName key, Value value) noexcept {
+    if (recording_) add(detail::EntryClass::annotation, key, value);
+  }
+  /// Shown with the trace, not indexed.
+  template <class Value>
+  void metadata(StaticName key, Value value) noexcept {
+    if (recording_) add(detail::EntryClass::metadata, key, value);
+  }
+
+  void http_request(const HttpRequestFields& request) noexcept;
+  /// Also marks the span: 4xx error, 429 throttle, 5xx fault. `content_length` below 0 is unknown
+  /// and left out.
+  void http_response(int status, std::int64_t content_length = -1) noexcept;
+
+  /// The caller's mistake (4xx), the caller is too fast (429, implies error), our failure (5xx).
+  void error() noexcept { flags_ |= detail::span_error; }
+  void throttle() noexcept { flags_ |= detail::span_throttle | detail::span_error; }
+  void fault() noexcept { flags_ |= detail::span_fault; }
+  /// A call to another service, to an AWS service: shown as their own nodes in the service map.
+  void remote() noexcept { flags_ |= detail::span_remote; }
+  void aws() noexcept { flags_ |= detail::span_aws; }
+
+  /// Takes the span out of the calling thread's context, so that it may go on, and end, on another
+  /// thread. The Context that it was begun under must live until it ends. One thread at a time may
+  /// use the span.
+  void detach() noexcept;
+
+  std::uint64_t span_id() const noexcept { return span_id_; }
+  TraceId trace_id() const noexcept { return trace_id_; }
+
+ private:
+  friend class Engine;
+
+  // A child of the thread's open span, a segment, or (tracing off, or the trace is not sampled)
+  // nothing.
+  [[gnu::always_inline]] Span(std::uint64_t engine_id, detail::TracingState* tracing,
+                              const StaticName& name) noexcept {
+    if (tracing == nullptr) return;
+    const detail::Active& active = detail::current_active();
+    if (active.sampled == Sampled::no) return;
+    begin(engine_id, *tracing, detail::name_id(name));
+  }
+  Span(std::uint64_t engine_id, detail::TracingState* tracing, SpanName name) noexcept {
+    if (tracing == nullptr || detail::current_active().sampled == Sampled::no) return;
+    begin(engine_id, *tracing, name.id_);
+  }
+
+  void begin(std::uint64_t engine_id, detail::TracingState& tracing, std::uint32_t name) noexcept {
+    engine_id_ = engine_id;
+    name_ = name;
+    if (detail::current_active().segment_id == 0) return begin_segment(tracing);
+    detail::Active& active = detail::current_active();
+    trace_id_ = active.trace_id;
+    parent_id_ = active.span_id;
+    segment_id_ = active.segment_id;
+    span_id_ = detail::next_span_id();
+    active.span_id = span_id_;
+    recording_ = entered_ = true;
+    start_ticks_ = tracing.clock->ticks();
+  }
+  void begin_segment(detail::TracingState& tracing) noexcept;
+  void finish() noexcept;
+  void leave() noexcept;
+
+  template <class Value>
+  void add(detail::EntryClass entry_class, const StaticName& key, const Value& value) noexcept {
+    const std::uint32_t name = detail::name_id(key);
+    if constexpr (std::same_as<Value, bool>) {
+      add_number(entry_class, name, detail::ValueType::boolean, value ? 1 : 0);
+    } else if constexpr (std::signed_integral<Value>) {
+      add_number(entry_class, name, detail::ValueType::integer, static_cast<std::uint64_t>(value));
+    } else if constexpr (std::unsigned_integral<Value>) {
+      add_number(entry_class, name, detail::ValueType::unsigned_integer, value);
+    } else if constexpr (std::floating_point<Value>) {
+      add_number(entry_class, name, detail::ValueType::real,
+                 std::bit_cast<std::uint64_t>(static_cast<double>(value)));
+    } else if constexpr (std::is_enum_v<Value>) {
+      add(entry_class, key, static_cast<std::underlying_type_t<Value>>(value));
+    } else {
+      add_text(entry_class, name, value);
+    }
+  }
+  void add_number(detail::EntryClass entry_class, std::uint32_t name, detail::ValueType type,
+                  std::uint64_t bits) noexcept {
+    std::byte* const at = room_for(12);
+    const std::uint32_t header = detail::EntryHeader::pack(name, entry_class, type);
+    std::memcpy(at, &header, 4);
+    std::memcpy(at + 4, &bits, 8);
+  }
+  void add_text(detail::EntryClass entry_class, std::uint32_t name, std::string_view text) noexcept;
+  // The next `bytes` (at most sizeof entries_) of the buffer, sending it ahead first when it is
+  // full.
+  std::byte* room_for(std::uint32_t bytes) noexcept {
+    if (entry_bytes_ + bytes > sizeof entries_) [[unlikely]]
+      write_part({});
+    std::byte* const at = entries_ + entry_bytes_;
+    entry_bytes_ += bytes;
+    return at;
+  }
+  // Sends the buffer, and `more` behind it, ahead as a record of its own.
+  void write_part(std::span<const std::byte> more) noexcept;
+
+  bool recording_ = false;
+  bool entered_ = false;   // it stands in `active`
+  bool detached_ = false;  // before_ is the context that it was begun in
+  std::uint16_t flags_ = 0;
+  std::uint16_t http_status_ = 0;
+  std::uint32_t name_ = 0;
+  std::uint32_t entry_bytes_ = 0;
+  std::uint64_t engine_id_ = detail::no_engine_id;
+  std::uint64_t start_ticks_ = 0;
+  std::uint64_t span_id_ = 0;
+  std::uint64_t parent_id_ = 0;
+  std::uint64_t segment_id_ = 0;
+  TraceId trace_id_;
+  detail::Active before_;  // a segment's: what `active` was
+  // What does not fit goes ahead as a record of its own, so there is no limit to what a span may
+  // carry.
+  std::byte entries_[320];
+};
+
+}  // namespace spillway

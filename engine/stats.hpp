@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The ledger: where every record is. For each signal, whenever nothing is in motion and at exit:
+//
+//   recorded = delivered + dropped[by cause] + held
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace spillway {
+
+/// Why a record was lost.
+enum class DropCause : std::uint8_t {
+  ring_full,          ///< the thread's ring had no room: the flusher was behind
+  queue_full,         ///< too many bytes waited for delivery
+  too_large,          ///< larger than the wire allows, and not to be cut
+  invalid,            ///< NaN, infinite, out of range, or of a metric with a bad name or dimension
+  expired,            ///< older than the service takes
+  rejected,           ///< refused by the service, alone or with its request
+  unauthorised,       ///< credentials missing, wrong, or without permission
+  retries_exhausted,  ///< unreachable, failing or throttling for longer than the retries last
+  shutdown_deadline,  ///< still on its way when shutdown() had to return
+  closed              ///< recorded after the engine had shut down
+};
+inline constexpr std::size_t drop_cause_count = 10;
+std::string_view to_string(DropCause cause) noexcept;
+
+/// One signal's account, in records: measurements, log records, spans.
+struct SignalStats {
+  std::uint64_t recorded = 0;  ///< accepted from callers, whatever became of it
+  std::uint64_t delivered =
+      0;  ///< acknowledged by the service; for UDP, files and stdout: taken by the kernel
+  std::array<std::uint64_t, drop_cause_count> dropped{};
+  std::uint64_t held_in_rings = 0;  ///< not yet drained
+  std::uint64_t held_in_batch = 0;  ///< drained, not yet sealed into a payload
+  std::uint64_t held_in_queue = 0;  ///< sealed, waiting or under way
+
+  std::uint64_t dropped_for(DropCause cause) const noexcept {
+    return dropped[static_cast<std::size_t>(cause)];
+  }
+  std::uint64_t dropped_total() const noexcept;
+  std::uint64_t held() const noexcept { return held_in_rings + held_in_batch + held_in_queue; }
+  /// What the account does not explain: 0 when nothing is in motion.
+  std::int64_t residue() const noexcept;
+};
+
+/// What sending cost.
+struct DeliveryStats {
+  std::uint64_t requests = 0;  ///< attempts, retries included
+  std::uint64_t retries = 0;
+  std::uint64_t throttles = 0;          ///< answers that asked to slow down
+  std::uint64_t failures = 0;           ///< attempts without a usable answer
+  std::uint64_t bytes = 0;              ///< of bodies, as sent
+  std::uint64_t uncertain_records = 0;  ///< sent again after a lost answer: may be there twice
+};
+
+struct Stats {
+  SignalStats metrics;
+  SignalStats logs;
+  SignalStats spans;
+  DeliveryStats delivery;
+  std::uint64_t samples_folded = 0;  ///< timed samples that met a full ring and went into cells
+  std::uint64_t measurements_unbucketed =
+      0;                    ///< kept in count, sum and extremes, but not in their bucket
+  std::uint32_t lanes = 0;  ///< threads that recorded at the same time, at most
+  std::uint32_t series = 0;
+
+  /// One JSON object.
+  std::string to_json() const;
+};
+
+}  // namespace spillway
