@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Recording allocates nothing after a thread's first records: every allocation of this thread is
+// counted, by operator new and, where no sanitizer owns it, by malloc.
+#include <cstdlib>
+#include <new>
+
+#include <support/engine_fixture.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// g++ inlines the operators below and takes their malloc() and free() for a mismatch.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
+namespace {
+
+constinit thread_local bool counting = false;
+constinit thread_local std::size_t allocations = 0;
+
+void count() noexcept {
+  if (counting) ++allocations;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) {
+  count();
+  if (void* const memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+void* operator new(std::size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+  count();
+  return std::malloc(bytes);
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  count();
+  const auto step = static_cast<std::size_t>(alignment);
+  if (void* const memory = std::aligned_alloc(step, (bytes + step - 1) / step * step))
+    return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t /*bytes*/) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t /*alignment*/) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t /*bytes*/, std::align_val_t /*alignment*/) noexcept {
+  std::free(memory);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
+extern "C" {
+void* __libc_malloc(std::size_t);  // NOLINT: glibc's names
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* malloc(std::size_t bytes) {
+  count();
+  return __libc_malloc(bytes);
+}
+void* calloc(std::size_t members, std::size_t bytes) {
+  count();
+  return __libc_calloc(members, bytes);
+}
+void* realloc(void* memory, std::size_t bytes) {
+  count();
+  return __libc_realloc(memory, bytes);
+}
+}
+#endif
+
+namespace spillway {
+namespace {
+
+template <class Body>
+std::size_t allocations_in(Body&& body) {
+  allocations = 0;
+  counting = true;
+  body();
+  counting = false;
+  return allocations;
+}
+
+class AllocationTest : public ::testing::Test {
+ protected:
+  testing::AwsEnvironment environment;
+};
+
+TEST_F(AllocationTest, TheCounterCounts) {
+  EXPECT_GE(allocations_in([] { delete new std::string(100, 'x'); }), 1U);
+}
+
+TEST_F(AllocationTest, RecordingAllocatesNothingAfterWarmUp) {
+  testing::TestEngine test(testing::aws_config());
+  const Counter requests = test.engine.counter("Requests");
+  const Gauge depth = test.engine.gauge("Depth");
+  const Histogram latency = test.engine.histogram("Latency");
+  const auto per_tenant = test.engine.per(requests, ContextField::tenant, "TenantID");
+  const std::string text = "nine char";
+  const std::string request_id = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+
+  const auto record = [&](int i) {
+    const Context context{{.tenant = "acme", .user = "u-17", .request_id = request_id}};
+    const Scope scope(context);
+    Span root = test.engine.span("orders");
+    requests.add(1);
+    requests.add(0.5);
+    per_tenant.add(1);
+    depth.set(i);
+    latency.record(i * 0.25);
+    latency.record(-i);
+    latency.sample(i);
+    SPILLWAY_INFO(test.engine, "order placed", {"order_id", i}, {"total", i * 1.5}, {"text", text});
+    Span child = test.engine.span("charge-card");
+    child.annotate("provider", "acme");
+    child.annotate("cents", i);
+    child.annotate("ratio", 0.5);
+    child.http_request({.method = "POST", .url = "https://pay.example/charges"});
+    child.http_response(200, 17);
+  };
+  for (int i = 0; i < 1000; ++i) record(i);
+  test.engine.flush(std::chrono::seconds(1));
+  EXPECT_EQ(allocations_in([&] {
+              for (int i = 0; i < 1000; ++i) record(i);
+            }),
+            0U);
+  // Neither in the interval behind it, with fresh banks, nor when the ring is full.
+  test.engine.flush(std::chrono::seconds(1));
+  EXPECT_EQ(allocations_in([&] {
+              for (int i = 0; i < 20'000; ++i) record(i);
+            }),
+            0U);
+  EXPECT_GT(test.engine.stats().logs.dropped_for(DropCause::ring_full), 0U);
+}
+
+}  // namespace
+}  // namespace spillway

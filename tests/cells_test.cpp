@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A bank of cells and the aggregator that reads it, on one thread: what goes in comes out, value by
+// value.
+#include <cmath>
+#include <limits>
+#include <map>
+#include <memory>
+#include <random>
+
+#include <gtest/gtest.h>
+#include <support/seed.hpp>
+
+#include <spillway/buffers/cells.hpp>
+#include <spillway/buffers/series.hpp>
+#include <spillway/engine/aggregate.hpp>
+
+namespace spillway::detail {
+namespace {
+
+class CellsTest : public ::testing::Test {
+ protected:
+  explicit CellsTest(std::uint32_t block_max = 512) {
+    layout.cell_bytes = 1U << 16;
+    layout.series_max = 256;
+    layout.block_max = block_max;
+    memory.reset(static_cast<std::byte*>(std::aligned_alloc(cache_line_bytes, layout.bytes())));
+    std::memset(memory.get(), 0, layout.bytes());
+    bank = Bank::create(memory.get(), layout);
+    table = std::make_unique<SeriesTable>(layout, 100);
+    aggregator = std::make_unique<Aggregator>(*table, ledger);
+  }
+
+  const Series& series(MetricKind kind, std::string name,
+                       Resolution resolution = Resolution::minute) {
+    SeriesKey key;
+    key.kind = kind;
+    key.name = std::move(name);
+    key.resolution = resolution;
+    return table->intern(std::move(key));
+  }
+  void record(const Series& one, double value) { bank->record(one.cell_offset, one.id, value); }
+  std::span<const MetricPoint> close() {
+    aggregator->take(*bank);
+    bank->clear();
+    return aggregator->close(Resolution::minute, 0);
+  }
+  bool bank_is_zero() const {
+    const std::byte* const cells = memory.get() + Bank::first_cell_offset();
+    return std::all_of(cells, cells + layout.cell_bytes,
+                       [](std::byte b) { return b == std::byte{0}; });
+  }
+
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }  // NOLINT: of aligned_alloc
+  };
+  BankLayout layout;
+  std::unique_ptr<std::byte, Free> memory;
+  Bank* bank;
+  std::unique_ptr<SeriesTable> table;
+  Ledger ledger;
+  std::unique_ptr<Aggregator> aggregator;
+};
+
+class FewBlocksTest : public CellsTest {
+ protected:
+  FewBlocksTest() : CellsTest(3) {}
+};
+
+TEST_F(CellsTest, ACounterSumsIntegersAndDoubles) {
+  const Series& one = series(MetricKind::counter, "c");
+  bank->add(one.cell_offset, one.id, std::uint64_t{3});
+  bank->add(one.cell_offset, one.id, 0.25);
+  bank->add(one.cell_offset, one.id, std::uint64_t{0});
+  const auto points = close();
+  ASSERT_EQ(points.size(), 1U);
+  EXPECT_EQ(points[0].count, 3U);
+  EXPECT_EQ(points[0].sum, 3.25);
+  EXPECT_TRUE(bank_is_zero());
+  EXPECT_TRUE(close().empty()) << "nothing was recorded since";
+}
+
+TEST_F(CellsTest, AGaugeKeepsLastAndExtremes) {
+  const Series& one = series(MetricKind::gauge, "g");
+  for (const double value : {5.0, -2.0, 9.0, 4.0}) bank->set(one.cell_offset, one.id, value, 1);
+  const auto points = close();
+  ASSERT_EQ(points.size(), 1U);
+  EXPECT_EQ(points[0].count, 4U);
+  EXPECT_EQ(points[0].sum, 16.0);
+  EXPECT_EQ(points[0].minimum, -2.0);
+  EXPECT_EQ(points[0].maximum, 9.0);
+  EXPECT_EQ(points[0].last, 4.0);
+  EXPECT_TRUE(bank_is_zero());
+}
+
+TEST_F(CellsTest, OfTwoBanksTheLaterGaugeStands) {
+  const Series& one = series(MetricKind::gauge, "g");
+  bank->set(one.cell_offset, one.id, 1.0, 200);
+  aggregator->take(*bank);
+  bank->clear();
+  bank->set(one.cell_offset, one.id, 2.0, 100);
+  EXPECT_EQ(close()[0].last, 1.0);
+}
+
+TEST_F(CellsTest, AHistogramTakesAnyDouble) {
+  const Series& one = series(MetricKind::histogram, "h");
+  const double values[] = {0.0,
+                           -0.0,
+                           1.0,
+                           1.0,
+                           -1.0,
+                           1e-30,
+                           -1e-30,
+                           1e100,
+                           -1e100,
+                           0x1p360,
+                           -0x1p360,
+                           0x1p-24,
+                           0x1p40,
+                           std::nextafter(0x1p40, 0),
+                           std::nextafter(0x1p-24, 0)};
+  double sum = 0;
+  for (const double value : values) {
+    record(one, value);
+    sum += value;
+  }
+  const auto points = close();
+  ASSERT_EQ(points.size(), 1U);
+  EXPECT_EQ(points[0].count, std::size(values));
+  EXPECT_EQ(points[0].sum, sum);
+  EXPECT_EQ(points[0].minimum, -0x1p360);
+  EXPECT_EQ(points[0].maximum, 0x1p360);
+  double count = 0;
+  for (const ValueCount& value : points[0].values) count += value.count;
+  EXPECT_EQ(count, static_cast<double>(std::size(values)));
+  EXPECT_EQ(ledger.measurements_unbucketed.load(), 0U);
+  EXPECT_TRUE(bank_is_zero());
+}
+
+TEST_F(CellsTest, EveryValueIsFoundInItsBucket) {
+  const std::uint64_t seed = testing::seed_or(7);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  const Series& one = series(MetricKind::histogram, "h");
+  std::map<std::uint32_t, std::uint64_t> model;
+  std::uniform_real_distribution<double> exponent(-40, 50);
+  for (int i = 0; i < 50'000; ++i) {
+    const double value = std::exp2(exponent(random) / 4) * (random() % 5 == 0 ? -1 : 1);
+    record(one, value);
+    ++model[bucket_of(value)];
+  }
+  const auto points = close();
+  // Points lie in the buckets that were used, with the counts that were recorded.
+  std::map<std::uint32_t, std::uint64_t> found;
+  for (const ValueCount& value : points[0].values) {
+    found[bucket_of(value.value)] += static_cast<std::uint64_t>(value.count);
+  }
+  std::uint64_t apart = 0;
+  for (const auto& [bucket, count] : model)
+    apart += found[bucket] > count ? found[bucket] - count : count - found[bucket];
+  // A value on a bucket's outer bound reads as the next bucket's: that may happen to a slice, never
+  // to many.
+  EXPECT_LE(apart, model.size());
+}
+
+TEST_F(CellsTest, BucketsSurviveManyClearings) {
+  const Series& one = series(MetricKind::histogram, "h");
+  for (int round = 0; round < 100; ++round) {
+    for (int i = 0; i < 1000; ++i) record(one, i * 1.5);
+    const auto points = close();
+    ASSERT_EQ(points[0].count, 1000U);
+    ASSERT_EQ(points[0].sum, 1.5 * 999 * 500);
+    ASSERT_EQ(ledger.measurements_unbucketed.load(), 0U);
+  }
+}
+
+TEST_F(FewBlocksTest, WithoutBlocksOnlyBucketsAreLost) {
+  const Series& one = series(MetricKind::histogram, "h");
+  double sum = 0;
+  for (int octave = 0; octave < 10; ++octave) {
+    record(one, std::exp2(octave));
+    sum += std::exp2(octave);
+  }
+  const auto points = close();
+  EXPECT_EQ(points[0].count, 10U);
+  EXPECT_EQ(points[0].sum, sum);
+  EXPECT_EQ(points[0].minimum, 1.0);
+  EXPECT_EQ(points[0].maximum, 512.0);
+  EXPECT_EQ(ledger.measurements_unbucketed.load(), 7U);
+  double count = 0;
+  double weighted = 0;
+  for (const ValueCount& value : points[0].values) {
+    count += value.count;
+    weighted += value.value * value.count;
+  }
+  EXPECT_EQ(count, 10.0);
+  EXPECT_EQ(weighted, sum);
+}
+
+TEST_F(CellsTest, RefusedSeriesAreCountedInvalid) {
+  const Series& refused = table->refused(MetricKind::histogram);
+  record(refused, 1.0);
+  record(refused, 2.0);
+  EXPECT_TRUE(close().empty());
+  EXPECT_EQ(ledger.of(Signal::metrics).drained.load(), 2U);
+  EXPECT_EQ(
+      ledger.of(Signal::metrics).dropped_in_batch[static_cast<int>(DropCause::invalid)].load(), 2U);
+}
+
+TEST_F(CellsTest, ResolutionsCloseApart) {
+  const Series& fine = series(MetricKind::counter, "c", Resolution::second);
+  const Series& coarse = series(MetricKind::counter, "c");
+  bank->add(fine.cell_offset, fine.id, std::uint64_t{1});
+  bank->add(coarse.cell_offset, coarse.id, std::uint64_t{2});
+  aggregator->take(*bank);
+  const auto second = aggregator->close(Resolution::second, 5);
+  ASSERT_EQ(second.size(), 1U);
+  EXPECT_EQ(second[0].sum, 1.0);
+  EXPECT_EQ(second[0].time_ms, 5);
+  EXPECT_FALSE(aggregator->has(Resolution::second));
+  EXPECT_TRUE(aggregator->has(Resolution::minute));
+}
+
+TEST_F(CellsTest, SamplesAndCellsMeetInOneSeries) {
+  const Series& one = series(MetricKind::histogram, "h");
+  record(one, 1.0);
+  aggregator->add_sample(one.id, 3.0);
+  const auto points = close();
+  EXPECT_EQ(points[0].count, 2U);
+  EXPECT_EQ(points[0].sum, 4.0);
+  ASSERT_EQ(points[0].values.size(), 2U);
+}
+
+// ---- Series ----
+
+TEST_F(CellsTest, SeriesAreInternedByAllThatDistinguishesThem) {
+  SeriesKey key;
+  key.name = "m";
+  key.dimensions = {{"A", "1"}};
+  const Series& first = table->intern(key);
+  EXPECT_EQ(table->intern(key).id, first.id);
+  for (const auto& change : std::initializer_list<std::function<void(SeriesKey&)>>{
+           [](SeriesKey& k) { k.name = "n"; }, [](SeriesKey& k) { k.unit = Unit::bytes; },
+           [](SeriesKey& k) { k.kind = MetricKind::gauge; },
+           [](SeriesKey& k) { k.resolution = Resolution::second; },
+           [](SeriesKey& k) { k.dimensions[0].value = "2"; },
+           [](SeriesKey& k) { k.dimensions.clear(); }}) {
+    SeriesKey other = key;
+    change(other);
+    EXPECT_NE(table->intern(other).id, first.id);
+  }
+}
+
+TEST_F(CellsTest, CellsOfSeriesDoNotOverlap) {
+  std::map<std::uint32_t, std::uint32_t> ranges;
+  for (int i = 0; i < 60; ++i) {
+    const Series& one = series(static_cast<MetricKind>(i % 3), "m" + std::to_string(i));
+    ASSERT_FALSE(one.refused);
+    ranges[one.cell_offset] = cell_bytes(one.key.kind);
+  }
+  std::uint32_t end = 0;
+  for (const auto& [offset, bytes] : ranges) {
+    EXPECT_GE(offset, end);
+    end = offset + bytes;
+  }
+  EXPECT_EQ(ranges.size(), 60U);
+}
+
+TEST_F(CellsTest, PastTheBudgetOfAMetricNewValuesShareOneSeries) {
+  std::uint32_t other = 0;
+  for (int i = 0; i < 110; ++i) {
+    SeriesKey key;
+    key.name = "m";
+    key.dimensions = {{"A", std::to_string(i)}};
+    const Series& one = table->intern(key);
+    ASSERT_FALSE(one.refused);
+    if (i < 100) {
+      EXPECT_EQ(one.key.dimensions[0].value, std::to_string(i));
+    } else {
+      EXPECT_EQ(one.key.dimensions[0].value, "__other__");
+      EXPECT_TRUE(other == 0 || one.id == other);
+      other = one.id;
+    }
+  }
+}
+
+TEST_F(CellsTest, PastTheBudgetOfTheTableSeriesAreRefused) {
+  bool refused = false;
+  for (int i = 0; i < 300 && !refused; ++i)
+    refused = series(MetricKind::counter, "m" + std::to_string(i)).refused;
+  EXPECT_TRUE(refused);
+  EXPECT_LE(table->size(), layout.series_max);
+}
+
+}  // namespace
+}  // namespace spillway::detail

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Logs through the whole engine on a stopped clock.
+#include <thread>
+
+#include <support/engine_fixture.hpp>
+
+#include <spillway/engine/trace_header.hpp>
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::aws_config;
+using testing::is_settled;
+using testing::Json;
+
+class EngineLogsTest : public ::testing::Test {
+ protected:
+  static Config config() {
+    Config config = aws_config();
+    config.metrics = MetricsTo::none;
+    config.traces = TracesTo::none;
+    return config;
+  }
+  // The messages of all PutLogEvents requests so far.
+  static std::vector<Json> messages(const testing::TestEngine& test) {
+    std::vector<Json> found;
+    for (const auto& request : test.http.requests()) {
+      if (testing::operation_of(request) != "PutLogEvents") continue;
+      const Json body(request.body);
+      for (std::size_t i = 0; i < body["logEvents"].size(); ++i) {
+        found.emplace_back(body["logEvents"][i]["message"].string());
+      }
+    }
+    return found;
+  }
+  testing::AwsEnvironment environment;
+};
+
+enum class Colour : std::uint8_t { red = 3 };
+
+TEST_F(EngineLogsTest, EveryTypeOfFieldArrives) {
+  testing::TestEngine test(config());
+  const std::string text = "f\xc3\xbcr \"dich\"\n";
+  const char* const null = nullptr;
+  SPILLWAY_INFO(test.engine, "all types", {"int", -7}, {"unsigned", 18446744073709551615ULL},
+                {"double", 0.1}, {"float", 0.5F}, {"yes", true}, {"no", false}, {"text", text},
+                {"literal", "abc"}, {"null", null}, {"enum", Colour::red},
+                {"char16", std::int16_t{-2}}, {"empty", ""}, {"nan", std::nan("")});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json message = messages(test).at(0);
+  EXPECT_EQ(message["level"].string(), "INFO");
+  EXPECT_EQ(message["message"].string(), "all types");
+  EXPECT_EQ(message["service"].string(), "orders");
+  EXPECT_EQ(message["timestamp"].string(), "2026-11-21T01:00:00.000000000Z");
+  EXPECT_EQ(message["int"].number(), -7);
+  EXPECT_EQ(message["unsigned"].text(), "18446744073709551615");
+  EXPECT_EQ(message["double"].number(), 0.1);
+  EXPECT_EQ(message["float"].number(), 0.5);
+  EXPECT_TRUE(message["yes"].boolean());
+  EXPECT_FALSE(message["no"].boolean());
+  EXPECT_EQ(message["text"].string(), text);
+  EXPECT_EQ(message["literal"].string(), "abc");
+  EXPECT_EQ(message["null"].string(), "(null)");
+  EXPECT_EQ(message["enum"].number(), 3);
+  EXPECT_EQ(message["char16"].number(), -2);
+  EXPECT_EQ(message["empty"].string(), "");
+  EXPECT_EQ(message["nan"].string(), "NaN");
+}
+
+TEST_F(EngineLogsTest, LevelsAreComparedAndChangedAtRunTime) {
+  testing::TestEngine test(config());
+  int evaluated = 0;
+  const auto argument = [&] { return ++evaluated; };
+  SPILLWAY_DEBUG(test.engine, "too low", {"n", argument()});
+  EXPECT_EQ(evaluated, 0) << "arguments of a disabled level are not evaluated";
+  SPILLWAY_ERROR(test.engine, "high enough", {"n", argument()});
+  test.engine.set_log_level(Severity::debug);
+  SPILLWAY_DEBUG(test.engine, "now enough", {"n", argument()});
+  test.engine.set_log_level(Severity::off);
+  SPILLWAY_FATAL(test.engine, "nothing passes", {"n", argument()});
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(messages(test).size(), 2U);
+  EXPECT_EQ(evaluated, 2);
+}
+
+TEST_F(EngineLogsTest, WarningsSayWhereTheyComeFrom) {
+  testing::TestEngine test(config());
+  SPILLWAY_INFO(test.engine, "fine");
+  SPILLWAY_WARN(test.engine, "odd");
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_FALSE(messages(test).at(0).has("source"));
+  EXPECT_EQ(messages(test).at(1)["source"].string().find("engine_logs_test.cpp:"), 0U);
+}
+
+TEST_F(EngineLogsTest, TheContextIsCarriedAndLetGo) {
+  testing::TestEngine test(config());
+  const Context outer{{.tenant = "acme", .user = "u-17", .request_id = "r-1"}};
+  const std::string long_id(300, 'x');
+  {
+    const Scope scope(outer);
+    SPILLWAY_INFO(test.engine, "one");
+    {
+      const Context inner{{.tenant = "globex", .request_id = long_id}};
+      const Scope nested(inner);
+      SPILLWAY_INFO(test.engine, "two");
+    }
+    SPILLWAY_INFO(test.engine, "three");
+  }
+  SPILLWAY_INFO(test.engine, "four");
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = messages(test);
+  ASSERT_EQ(found.size(), 4U);
+  EXPECT_EQ(found[0]["tenant"].string(), "acme");
+  EXPECT_EQ(found[0]["user"].string(), "u-17");
+  EXPECT_EQ(found[0]["request_id"].string(), "r-1");
+  EXPECT_EQ(found[1]["tenant"].string(), "globex");
+  EXPECT_FALSE(found[1].has("user"));
+  EXPECT_EQ(found[1]["request_id"].string(), long_id);
+  EXPECT_EQ(found[2]["tenant"].string(), "acme");
+  EXPECT_FALSE(found[3].has("tenant"));
+}
+
+TEST_F(EngineLogsTest, AContextCanBeCarriedToAnotherThread) {
+  testing::TestEngine test(config());
+  const Context context{{.tenant = "acme"}};
+  const Scope scope(context);
+  std::thread([&test, carried = Context::current()] {
+    const Scope there(carried);
+    SPILLWAY_INFO(test.engine, "elsewhere");
+  }).join();
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(messages(test).at(0)["tenant"].string(), "acme");
+}
+
+TEST_F(EngineLogsTest, LogsOfATraceNameItsSpan) {
+  Config with_traces = config();
+  with_traces.traces = TracesTo::put_trace_segments;
+  testing::TestEngine test(with_traces);
+  std::string span_id;
+  std::string trace_id;
+  {
+    const Span span = test.engine.span("work");
+    trace_id = to_string(span.trace_id());
+    SPILLWAY_INFO(test.engine, "inside");
+  }
+  SPILLWAY_INFO(test.engine, "outside");
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = messages(test);
+  EXPECT_EQ(found.at(0)["trace_id"].string(), trace_id);
+  EXPECT_EQ(found.at(0)["span_id"].string().size(), 16U);
+  EXPECT_FALSE(found.at(1).has("trace_id"));
+  EXPECT_FALSE(found.at(1).has("span_id"));
+}
+
+TEST_F(EngineLogsTest, EventsGoOutWhenTheOldestHasWaited) {
+  testing::TestEngine test(config());
+  SPILLWAY_INFO(test.engine, "one");
+  test.advance(1ms);
+  test.advance(998ms);
+  EXPECT_TRUE(test.http.requests().empty());
+  test.advance(2ms);
+  test.settle();
+  EXPECT_EQ(test.http.requests().size(), 1U);
+}
+
+TEST_F(EngineLogsTest, EventsOfABatchAreInOrderOfTime) {
+  testing::TestEngine test(config());
+  SPILLWAY_INFO(test.engine, "later", {"n", 2});
+  test.clock.step_wall(-1h);
+  SPILLWAY_INFO(test.engine, "earlier by the clock", {"n", 1});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json body(test.http.requests().at(0).body);
+  ASSERT_EQ(body["logEvents"].size(), 2U);
+  EXPECT_LT(body["logEvents"][0]["timestamp"].number(), body["logEvents"][1]["timestamp"].number());
+}
+
+TEST_F(EngineLogsTest, ABatchSpansNoMoreThanADay) {
+  Config patient = config();
+  patient.log_interval = 60'000ms;
+  testing::TestEngine test(patient);
+  SPILLWAY_INFO(test.engine, "now");
+  test.engine.step();
+  test.clock.step_wall(25h);
+  SPILLWAY_INFO(test.engine, "a day and an hour later");
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.http.requests().size(), 2U);
+  EXPECT_EQ(test.engine.stats().logs.delivered, 2U);
+}
+
+TEST_F(EngineLogsTest, EventsTheServiceWouldNotTakeAreDroppedAsExpired) {
+  testing::TestEngine test(config());
+  SPILLWAY_INFO(test.engine, "will be old");
+  test.clock.step_wall(15 * 24h);
+  SPILLWAY_INFO(test.engine, "fresh");
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().logs.dropped_for(DropCause::expired), 1U);
+  EXPECT_EQ(test.engine.stats().logs.delivered, 1U);
+  EXPECT_TRUE(is_settled(test.engine.stats().logs));
+}
+
+TEST_F(EngineLogsTest, AFullRingDropsAndCountsButKeepsRoomForWarnings) {
+  Config small = config();
+  small.ring_bytes = 4096;
+  testing::TestEngine test(small);
+  for (int i = 0; i < 1000; ++i) SPILLWAY_INFO(test.engine, "chatter", {"n", i});
+  for (int i = 0; i < 5; ++i) SPILLWAY_ERROR(test.engine, "the error behind it", {"n", i});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.logs.recorded, 1005U);
+  EXPECT_GT(stats.logs.dropped_for(DropCause::ring_full), 800U);
+  EXPECT_TRUE(is_settled(stats.logs));
+  int errors = 0;
+  for (const Json& message : messages(test)) errors += message["level"].string() == "ERROR" ? 1 : 0;
+  EXPECT_EQ(errors, 5);
+}
+
+TEST_F(EngineLogsTest, ARecordTooLargeForTheRingTakesTheSlowLane) {
+  Config small = config();
+  small.ring_bytes = 4096;
+  testing::TestEngine test(small);
+  const std::string large(100'000, 'x');
+  const Context context{{.tenant = "acme"}};
+  const Scope scope(context);
+  SPILLWAY_INFO(test.engine, "large", {"text", large}, {"n", 1}, {"yes", true});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json message = messages(test).at(0);
+  EXPECT_EQ(message["text"].string(), large);
+  EXPECT_EQ(message["n"].number(), 1);
+  EXPECT_TRUE(message["yes"].boolean());
+  EXPECT_EQ(message["tenant"].string(), "acme");
+  EXPECT_TRUE(is_settled(test.engine.stats().logs));
+}
+
+TEST_F(EngineLogsTest, LargeRecordsAreBoundedByTheQueue) {
+  Config small = config();
+  small.queue_bytes_max = 4 << 20;
+  testing::TestEngine test(small);
+  const std::string large(1 << 20, 'x');
+  for (int i = 0; i < 10; ++i) SPILLWAY_INFO(test.engine, "large", {"text", large});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.logs.recorded, 10U);
+  EXPECT_GE(stats.logs.dropped_for(DropCause::queue_full), 6U);
+  EXPECT_TRUE(is_settled(stats.logs));
+}
+
+TEST_F(EngineLogsTest, AnEventLargerThanTheServiceTakesIsCutWithAMark) {
+  testing::TestEngine test(config());
+  const std::string huge(3 << 20, 'x');
+  SPILLWAY_INFO(test.engine, "huge", {"n", 1}, {"text", huge});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json message = messages(test).at(0);
+  EXPECT_TRUE(message["truncated"].boolean());
+  EXPECT_EQ(message["n"].number(), 1);
+  EXPECT_LE(message.text().size(), 1'048'576U - 26);
+  EXPECT_EQ(test.engine.stats().logs.delivered, 1U);
+}
+
+template <class Value>
+void log_value(Engine& engine, const Value& value) {
+  SPILLWAY_INFO(engine, "of any type", {"value", value});
+}
+
+TEST_F(EngineLogsTest, ASiteInATemplateIsASiteForEachType) {
+  testing::TestEngine test(config());
+  log_value(test.engine, 1);
+  log_value(test.engine, "text");
+  log_value(test.engine, 2.5);
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = messages(test);
+  EXPECT_EQ(found.at(0)["value"].number(), 1);
+  EXPECT_EQ(found.at(1)["value"].string(), "text");
+  EXPECT_EQ(found.at(2)["value"].number(), 2.5);
+}
+
+TEST_F(EngineLogsTest, ASiteWhoseFieldChangesItsTypeIsReadAsItWasWritten) {
+  testing::TestEngine test(config());
+  for (const bool text : {true, false, true}) {
+    SPILLWAY_INFO(test.engine, "either", text ? Field("value", "text") : Field("value", 7));
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = messages(test);
+  EXPECT_EQ(found.at(0)["value"].string(), "text");
+  EXPECT_EQ(found.at(1)["value"].number(), 7);
+  EXPECT_EQ(found.at(2)["value"].string(), "text");
+}
+
+TEST_F(EngineLogsTest, TheCoarseClockIsTheFlushersLastRound) {
+  Config coarse = config();
+  coarse.log_coarse_time = true;
+  testing::TestEngine test(coarse);
+  test.engine.step();
+  test.clock.advance(5ms);
+  SPILLWAY_INFO(test.engine, "five milliseconds behind");
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(messages(test).at(0)["timestamp"].string(), "2026-11-21T01:00:00.000000000Z");
+}
+
+}  // namespace
+}  // namespace spillway

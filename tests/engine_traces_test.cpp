@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Spans through the whole engine on a stopped clock: trees, flags, sampling, and what crosses
+// threads.
+#include <map>
+#include <optional>
+#include <thread>
+
+#include <support/engine_fixture.hpp>
+
+#include <spillway/engine/trace_header.hpp>
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::aws_config;
+using testing::is_settled;
+using testing::Json;
+
+class EngineTracesTest : public ::testing::Test {
+ protected:
+  static Config config() {
+    Config config = aws_config();
+    config.metrics = MetricsTo::none;
+    config.logs = LogsTo::none;
+    return config;
+  }
+  static std::vector<Json> documents(const testing::TestEngine& test) {
+    std::vector<Json> found;
+    for (const auto& request : test.http.requests()) {
+      EXPECT_EQ(request.path, "/TraceSegments");
+      const Json body(request.body);
+      for (std::size_t i = 0; i < body["TraceSegmentDocuments"].size(); ++i) {
+        found.emplace_back(body["TraceSegmentDocuments"][i].string());
+      }
+    }
+    return found;
+  }
+  testing::AwsEnvironment environment;
+};
+
+TEST_F(EngineTracesTest, NestedSpansAreASegmentWithItsSubsegments) {
+  testing::TestEngine test(config());
+  {
+    Span root = test.engine.span("orders");
+    root.annotate("retries", 2);
+    test.clock.advance(10ms);
+    {
+      Span child = test.engine.span("charge-card");
+      child.remote();
+      child.annotate("provider", "acme");
+      child.annotate("cents", 12.5);
+      child.annotate("ok", true);
+      child.metadata("note", std::string("hello"));
+      test.clock.advance(5ms);
+      const Span grandchild = test.engine.span("dns");
+    }
+    const Span sibling = test.engine.span("write");
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 1U);
+  const Json& root = found[0];
+  EXPECT_EQ(root["name"].string(), "orders");
+  EXPECT_EQ(root["trace_id"].string().substr(0, 10), "1-6b00ed10");
+  EXPECT_FALSE(root.has("parent_id"));
+  EXPECT_FALSE(root.has("type"));
+  EXPECT_EQ(root["start_time"].text(), "1795222800.0");
+  EXPECT_NEAR(root["end_time"].number(), 1795222800.015, 1e-6);
+  EXPECT_EQ(root["annotations"]["retries"].number(), 2);
+  ASSERT_EQ(root["subsegments"].size(), 2U);
+  const Json child = root["subsegments"][0];
+  EXPECT_EQ(child["name"].string(), "charge-card");
+  EXPECT_EQ(child["namespace"].string(), "remote");
+  EXPECT_EQ(child["annotations"]["provider"].string(), "acme");
+  EXPECT_EQ(child["annotations"]["cents"].number(), 12.5);
+  EXPECT_TRUE(child["annotations"]["ok"].boolean());
+  EXPECT_EQ(child["metadata"]["default"]["note"].string(), "hello");
+  EXPECT_EQ(child["subsegments"][0]["name"].string(), "dns");
+  EXPECT_EQ(root["subsegments"][1]["name"].string(), "write");
+  EXPECT_EQ(test.engine.stats().spans.delivered, 4U);
+  EXPECT_TRUE(is_settled(test.engine.stats().spans));
+}
+
+TEST_F(EngineTracesTest, AStatusMarksTheSpan) {
+  testing::TestEngine test(config());
+  for (const int status : {200, 404, 429, 503}) {
+    Span span = test.engine.span("request");
+    span.http_request({.method = "GET",
+                       .url = "http://shop/orders",
+                       .user_agent = "curl",
+                       .client_ip = "203.0.113.9",
+                       .x_forwarded_for = true});
+    span.http_response(status, 17);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  std::map<int, Json> by_status;
+  for (const Json& document : documents(test)) {
+    by_status.emplace(static_cast<int>(document["http"]["response"]["status"].number()), document);
+  }
+  ASSERT_EQ(by_status.size(), 4U);
+  EXPECT_FALSE(by_status.at(200).has("error") || by_status.at(200).has("fault"));
+  EXPECT_TRUE(by_status.at(404)["error"].boolean());
+  EXPECT_FALSE(by_status.at(404).has("throttle"));
+  EXPECT_TRUE(by_status.at(429)["error"].boolean());
+  EXPECT_TRUE(by_status.at(429)["throttle"].boolean());
+  EXPECT_TRUE(by_status.at(503)["fault"].boolean());
+  const Json request = by_status.at(200)["http"]["request"];
+  EXPECT_EQ(request["method"].string(), "GET");
+  EXPECT_EQ(request["url"].string(), "http://shop/orders");
+  EXPECT_TRUE(request["x_forwarded_for"].boolean());
+  EXPECT_EQ(by_status.at(200)["http"]["response"]["content_length"].number(), 17);
+}
+
+TEST_F(EngineTracesTest, TheSegmentCarriesTheRequestsIdentity) {
+  testing::TestEngine test(config());
+  const Context context{{.tenant = "acme", .user = "u-17", .request_id = "r-1"}};
+  {
+    const Scope scope(context);
+    const Span root = test.engine.span("orders");
+    const Span child = test.engine.span("child");
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json root = documents(test).at(0);
+  EXPECT_EQ(root["user"].string(), "u-17");
+  EXPECT_EQ(root["annotations"]["tenant"].string(), "acme");
+  EXPECT_EQ(root["annotations"]["request_id"].string(), "r-1");
+  EXPECT_FALSE(root["subsegments"][0].has("user"));
+}
+
+TEST_F(EngineTracesTest, AnIncomingHeaderIsTheParent) {
+  testing::TestEngine test(config());
+  const auto parent = parse_trace_header(
+      "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=1a2b3c4d5e6f7081;Sampled=1");
+  ASSERT_TRUE(parent);
+  const Context context{{.trace = parent}};
+  std::string outgoing;
+  {
+    const Scope scope(context);
+    const Span root = test.engine.span("orders");
+    const Span call = test.engine.span("call");
+    outgoing = current_trace_header();
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json root = documents(test).at(0);
+  EXPECT_EQ(root["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+  EXPECT_EQ(root["parent_id"].string(), "1a2b3c4d5e6f7081");
+  EXPECT_EQ(outgoing, "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=" +
+                          root["subsegments"][0]["id"].string() + ";Sampled=1");
+}
+
+TEST_F(EngineTracesTest, AnUpstreamNoIsObeyedAndPassedOn) {
+  testing::TestEngine test(config());
+  const Context context{
+      {.trace = parse_trace_header("Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Sampled=0")}};
+  {
+    const Scope scope(context);
+    const Span root = test.engine.span("orders");
+    EXPECT_FALSE(root.recording());
+    EXPECT_EQ(current_trace_header(), "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Sampled=0");
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_TRUE(test.http.requests().empty());
+  EXPECT_EQ(test.engine.stats().spans.recorded, 0U);
+}
+
+TEST_F(EngineTracesTest, AnUpstreamYesOverrulesTheRate) {
+  Config rare = config();
+  rare.trace_sample_rate = 0.0;
+  rare.trace_reservoir = 0;
+  testing::TestEngine test(rare);
+  const Context context{
+      {.trace = parse_trace_header("Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Sampled=1")}};
+  {
+    const Scope scope(context);
+    EXPECT_TRUE(test.engine.span("orders").recording());
+  }
+  EXPECT_FALSE(test.engine.span("own").recording());
+}
+
+TEST_F(EngineTracesTest, WhatIsBelowAnUnsampledSpanIsNotSampledEither) {
+  Config rare = config();
+  rare.trace_sample_rate = 0.0;
+  rare.trace_reservoir = 0;
+  testing::TestEngine test(rare);
+  {
+    Span root = test.engine.span("orders");
+    root.annotate("a", 1);
+    EXPECT_FALSE(root.recording());
+    const std::string header = current_trace_header();
+    EXPECT_NE(header.find(";Sampled=0"), std::string::npos) << header;
+    const Span child = test.engine.span("child");
+    EXPECT_FALSE(child.recording());
+    EXPECT_EQ(current_trace_header(), header) << "one trace, one decision";
+  }
+  EXPECT_EQ(current_trace_header(), "");
+}
+
+TEST_F(EngineTracesTest, TheReservoirIsASecondsWorth) {
+  Config rare = config();
+  rare.trace_sample_rate = 0.0;
+  rare.trace_reservoir = 3;
+  testing::TestEngine test(rare);
+  int sampled = 0;
+  for (int i = 0; i < 100; ++i) sampled += test.engine.span("orders").recording() ? 1 : 0;
+  EXPECT_EQ(sampled, 3);
+  test.clock.advance(1s);
+  for (int i = 0; i < 100; ++i) sampled += test.engine.span("orders").recording() ? 1 : 0;
+  EXPECT_EQ(sampled, 6);
+}
+
+TEST_F(EngineTracesTest, TheRateIsAboutRight) {
+  Config half = config();
+  half.trace_sample_rate = 0.5;
+  half.trace_reservoir = 0;
+  testing::TestEngine test(half);
+  int sampled = 0;
+  for (int i = 0; i < 10'000; ++i) sampled += test.engine.span("orders").recording() ? 1 : 0;
+  EXPECT_NEAR(sampled, 5000, 400);  // Eight standard deviations.
+  EXPECT_EQ(test.engine.stats().spans.recorded, static_cast<std::uint64_t>(sampled));
+}
+
+TEST_F(EngineTracesTest, ASpanOnAnotherThreadIsInTheSameDocument) {
+  testing::TestEngine test(config());
+  {
+    const Span root = test.engine.span("orders");
+    std::thread([&test, carried = Context::current()] {
+      const Scope scope(carried);
+      const Span child = test.engine.span("elsewhere");
+    }).join();
+  }
+  test.engine.step();
+  test.engine.step();
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0]["subsegments"][0]["name"].string(), "elsewhere");
+}
+
+TEST_F(EngineTracesTest, ASpanThatEndsAfterItsSegmentGoesAlone) {
+  testing::TestEngine test(config());
+  std::optional<Span> late;
+  {
+    const Span root = test.engine.span("orders");
+    late.emplace(test.engine.span("late"));
+    late->detach();
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  late.reset();
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[1]["type"].string(), "subsegment");
+  EXPECT_EQ(found[1]["parent_id"].string(), found[0]["id"].string());
+  EXPECT_EQ(found[1]["trace_id"].string(), found[0]["trace_id"].string());
+}
+
+TEST_F(EngineTracesTest, ADetachedSpanEndsOnAnotherThread) {
+  testing::TestEngine test(config());
+  const Context context{{.user = "u-17"}};
+  {
+    const Scope scope(context);
+    auto span = std::make_unique<Span>(test.engine.span("request"));
+    span->detach();
+    EXPECT_EQ(current_trace_header(), "");
+    std::thread([&] { span.reset(); }).join();
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(documents(test).at(0)["user"].string(), "u-17");
+  EXPECT_TRUE(is_settled(test.engine.stats().spans));
+}
+
+TEST_F(EngineTracesTest, ChildrenOfALongSegmentDoNotWaitForIt) {
+  testing::TestEngine test(config());
+  const Span root = test.engine.span("job");
+  { const Span child = test.engine.span("step"); }
+  test.advance(1s);
+  EXPECT_TRUE(test.http.requests().empty());
+  test.advance(3s);
+  test.advance(1s);
+  test.settle();
+  ASSERT_EQ(documents(test).size(), 1U);
+  EXPECT_EQ(documents(test)[0]["name"].string(), "step");
+}
+
+TEST_F(EngineTracesTest, ASpanCarriesMoreThanItsBufferHolds) {
+  testing::TestEngine test(config());
+  const std::string text(200, 't');
+  const std::string long_text(5000, 'l');
+  {
+    Span span = test.engine.span("wide");
+    for (int i = 0; i < 20; ++i) span.metadata("text", text);  // The last of one key stands.
+    span.metadata("m1", text);
+    span.metadata("m2", text);
+    span.metadata("m3", long_text);
+    span.metadata("m4", text);
+    span.annotate("a", 1);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json found = documents(test).at(0);
+  EXPECT_EQ(found["metadata"]["default"]["m1"].string(), text);
+  EXPECT_EQ(found["metadata"]["default"]["m2"].string(), text);
+  EXPECT_EQ(found["metadata"]["default"]["m3"].string(), long_text);
+  EXPECT_EQ(found["metadata"]["default"]["m4"].string(), text);
+  EXPECT_EQ(found["annotations"]["a"].number(), 1);
+  EXPECT_FALSE(found["metadata"].has("spillway")) << "nothing was cut";
+}
+
+TEST_F(EngineTracesTest, WhatFindsNoRoomIsMarkedAsCut) {
+  Config small = config();
+  small.ring_bytes = 4096;
+  testing::TestEngine test(small);
+  {
+    Span span = test.engine.span("wide");
+    span.metadata("large", std::string(3000, 'l'));  // More than a record of this ring may be.
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_TRUE(documents(test).at(0)["metadata"]["spillway"]["cut"].boolean());
+}
+
+TEST_F(EngineTracesTest, AFullRingDropsAndCountsSpans) {
+  Config small = config();
+  small.ring_bytes = 4096;
+  testing::TestEngine test(small);
+  for (int i = 0; i < 200; ++i) const Span span = test.engine.span("many");
+  {
+    Span failed = test.engine.span("failed");
+    failed.fault();
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.spans.recorded, 201U);
+  EXPECT_GT(stats.spans.dropped_for(DropCause::ring_full), 100U);
+  EXPECT_TRUE(is_settled(stats.spans));
+  bool fault = false;
+  for (const Json& document : documents(test)) fault |= document["name"].string() == "failed";
+  EXPECT_TRUE(fault) << "the last part of the ring is kept for failed spans";
+}
+
+TEST_F(EngineTracesTest, NamesKnownAtRunTimeAreInternedOnce) {
+  testing::TestEngine test(config());
+  const SpanName name = test.engine.span_name("GET /orders/{id}");
+  { const Span span = test.engine.span(name); }
+  { const Span span = test.engine.span(name); }
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(documents(test).size(), 2U);
+  EXPECT_EQ(documents(test)[0]["name"].string(), "GET /orders/id");
+}
+
+TEST_F(EngineTracesTest, WithTracesOffASpanIsNothing) {
+  Config off = config();
+  off.traces = TracesTo::none;
+  testing::TestEngine test(off);
+  Span span = test.engine.span("orders");
+  span.annotate("a", 1);
+  EXPECT_FALSE(span.recording());
+  EXPECT_EQ(current_trace_header(), "");
+}
+
+TEST_F(EngineTracesTest, ALargeTraceGoesInSeveralDocumentsOfLegalSize) {
+  testing::TestEngine test(config());
+  const std::string text(300, 'x');
+  {
+    const Span root = test.engine.span("orders");
+    for (int i = 0; i < 500; ++i) {
+      Span child = test.engine.span("child");
+      child.metadata("text", text);
+    }
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  EXPECT_GT(found.size(), 2U);
+  std::size_t spans = 0;
+  for (const auto& request : test.http.requests()) {
+    const Json body(request.body);
+    for (std::size_t i = 0; i < body["TraceSegmentDocuments"].size(); ++i) {
+      const std::string document = body["TraceSegmentDocuments"][i].string();
+      EXPECT_LE(document.size(), 64'000U);
+      for (std::size_t at = document.find("\"id\":"); at != std::string::npos;
+           at = document.find("\"id\":", at + 1))
+        ++spans;
+    }
+  }
+  EXPECT_EQ(spans, 501U);
+  EXPECT_EQ(test.engine.stats().spans.delivered, 501U);
+}
+
+}  // namespace
+}  // namespace spillway

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Lanes: who gets one, what happens to it when its thread or its engine ends, and that the
+// hand-over of cells between producers and the flusher neither loses nor invents a measurement.
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <spillway/buffers/lane.hpp>
+
+namespace spillway::detail {
+namespace {
+
+class StoppedTicks final : public TickSource {
+ public:
+  StoppedTicks() : TickSource(false) {}
+
+ private:
+  std::uint64_t now() const noexcept override { return 0; }
+};
+
+LaneLayout small_layout() {
+  LaneLayout layout;
+  layout.ring_bytes = 4096;
+  layout.bank = {4096, 64, 64};
+  return layout;
+}
+
+std::shared_ptr<LaneSet> make_set() {
+  return LaneSet::create(small_layout(), std::make_shared<StoppedTicks>());
+}
+
+constexpr std::uint32_t offset = Bank::first_cell_offset();
+
+bool add(std::uint64_t engine_id, std::uint64_t n = 1) {
+  Lane* const lane = enter(engine_id);
+  if (lane == nullptr) return false;
+  lane->bank().add(offset, 0, n);
+  lane->leave();
+  return true;
+}
+
+struct Taken {
+  std::uint64_t count = 0;
+  std::uint64_t sum = 0;
+  void operator()(Bank& bank) {
+    for (std::uint32_t i = 0; i < bank.touched_count(); ++i) {
+      auto& cell = bank.cell<CounterCell>(offset);
+      count += cell.count;
+      sum += cell.whole;
+      cell = {};
+    }
+  }
+};
+
+TEST(LaneTest, AThreadHasOneLaneForAnEngine) {
+  const auto set = make_set();
+  EXPECT_EQ(set->size(), 0U);
+  EXPECT_TRUE(add(set->engine_id()));
+  EXPECT_TRUE(add(set->engine_id()));
+  EXPECT_EQ(set->size(), 1U);
+}
+
+TEST(LaneTest, AThreadServesSeveralEnginesByTurns) {
+  const auto first = make_set();
+  const auto second = make_set();
+  ASSERT_NE(first->engine_id(), second->engine_id());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(add(first->engine_id()));
+    EXPECT_TRUE(add(second->engine_id(), 10));
+  }
+  Taken from_first;
+  first->take_cells(std::ref(from_first));
+  EXPECT_EQ(from_first.sum, 3U);
+  Taken from_second;
+  second->take_cells(std::ref(from_second));
+  EXPECT_EQ(from_second.sum, 30U);
+}
+
+TEST(LaneTest, TheNextThreadGoesOnWithTheLaneOfOneThatEnded) {
+  const auto set = make_set();
+  for (int i = 0; i < 100; ++i) std::thread([&] { EXPECT_TRUE(add(set->engine_id())); }).join();
+  EXPECT_EQ(set->size(), 1U);
+  Taken taken;
+  set->take_cells(std::ref(taken));
+  EXPECT_EQ(taken.sum, 100U) << "what ended threads left in their cells is still there";
+}
+
+TEST(LaneTest, ThreadLocalDestructorsMayStillRecord) {
+  const auto set = make_set();
+  struct AtExit {
+    std::uint64_t engine_id;
+    bool recorded = false;
+    ~AtExit() { EXPECT_TRUE(add(engine_id)); }
+  };
+  std::thread([&] {
+    thread_local AtExit at_exit{set->engine_id()};
+    EXPECT_TRUE(add(at_exit.engine_id));
+  }).join();
+  Taken taken;
+  set->take_cells(std::ref(taken));
+  EXPECT_EQ(taken.sum, 2U);
+  EXPECT_EQ(set->size(), 1U);
+}
+
+TEST(LaneTest, TakingClearsAndTakesEachMeasurementOnce) {
+  const auto set = make_set();
+  Taken taken;
+  for (int i = 0; i < 5; ++i) {
+    add(set->engine_id());
+    set->take_cells(std::ref(taken));
+    EXPECT_EQ(taken.sum, static_cast<std::uint64_t>(i) + 1);
+  }
+  set->take_cells(std::ref(taken));
+  EXPECT_EQ(taken.sum, 5U);
+}
+
+TEST(LaneTest, AClosedEngineTakesNothingAndSaysSo) {
+  const auto set = make_set();
+  ASSERT_TRUE(add(set->engine_id()));
+  set->close([] { return false; });
+  EXPECT_FALSE(add(set->engine_id()));
+  std::thread([&] {
+    EXPECT_FALSE(add(set->engine_id())) << "nor from a thread that had no lane";
+  }).join();
+  Taken taken;
+  set->take_cells(std::ref(taken));
+  EXPECT_EQ(taken.sum, 1U);
+}
+
+TEST(LaneTest, ClosedCallsAreCountedWhereverTheyComeFrom) {
+  auto set = make_set();
+  const std::uint64_t id = set->engine_id();
+  ASSERT_TRUE(add(id));
+  set->close([] { return false; });
+  count_closed(id, Signal::logs);
+  std::uint64_t of_lanes = 0;
+  set->for_each([&](const Lane& lane) { of_lanes += lane.counters.logs_closed.get(); });
+  EXPECT_EQ(of_lanes, 1U);
+  std::thread([&] { count_closed(id, Signal::logs); }).join();
+  EXPECT_EQ(set->closed_calls(Signal::logs), 1U);
+  std::thread([] {
+    const std::uint64_t before = closed_without_engine();
+    count_closed(~std::uint64_t{0}, Signal::metrics);
+    EXPECT_EQ(closed_without_engine(), before + 1);
+  }).join();
+}
+
+TEST(LaneTest, RecordingAfterTheEngineIsGoneDoesNothing) {
+  std::uint64_t id = 0;
+  {
+    const auto set = make_set();
+    id = set->engine_id();
+    ASSERT_TRUE(add(id));
+    set->close([] { return false; });
+  }
+  EXPECT_FALSE(add(id));
+  std::thread([id] { EXPECT_FALSE(add(id)); }).join();
+}
+
+TEST(LaneTest, AHandleOfNoEngineDoesNothing) { EXPECT_FALSE(add(no_engine_id)); }
+
+// Threads add while the flusher takes: in the end every addition was taken once.
+TEST(LaneStressTest, NoAdditionIsLostOrTakenTwice) {
+  const auto set = make_set();
+  constexpr int threads = 4;
+  constexpr std::uint64_t additions = 300'000;
+  std::atomic<int> running{threads};
+  std::vector<std::thread> producers;
+  for (int t = 0; t < threads; ++t) {
+    producers.emplace_back([&] {
+      for (std::uint64_t i = 1; i <= additions; ++i) add(set->engine_id(), i);
+      running.fetch_sub(1, std::memory_order_release);
+    });
+  }
+  Taken taken;
+  int rounds = 0;
+  while (running.load(std::memory_order_acquire) != 0) {
+    set->take_cells(std::ref(taken));
+    ++rounds;
+  }
+  for (std::thread& producer : producers) producer.join();
+  set->take_cells(std::ref(taken));
+  set->take_cells(std::ref(taken));
+  EXPECT_EQ(taken.count, threads * additions);
+  EXPECT_EQ(taken.sum, threads * (additions * (additions + 1) / 2));
+  EXPECT_GT(rounds, 1);
+}
+
+// Threads add while the engine closes: what enter() allowed was taken, what it refused was not.
+TEST(LaneStressTest, ClosingDrawsALineThatNoAdditionCrosses) {
+  for (int round = 0; round < 50; ++round) {
+    const auto set = make_set();
+    constexpr int threads = 4;
+    std::atomic<std::uint64_t> allowed{0};
+    std::atomic<int> started{0};
+    std::vector<std::thread> producers;
+    for (int t = 0; t < threads; ++t) {
+      producers.emplace_back([&] {
+        std::uint64_t mine = 0;
+        while (add(set->engine_id())) {
+          if (++mine == 100) started.fetch_add(1, std::memory_order_relaxed);
+        }
+        allowed.fetch_add(mine, std::memory_order_relaxed);
+      });
+    }
+    while (started.load(std::memory_order_relaxed) != threads) std::this_thread::yield();
+    set->close([] { return false; });
+    Taken taken;
+    set->take_cells(std::ref(taken));
+    set->take_cells(std::ref(taken));
+    for (std::thread& producer : producers) producer.join();
+    EXPECT_EQ(taken.sum, allowed.load()) << "round " << round;
+  }
+}
+
+}  // namespace
+}  // namespace spillway::detail
