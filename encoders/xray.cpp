@@ -137,8 +137,8 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
   const std::vector<Entry> entries =
       level == Detail::bare ? std::vector<Entry>{} : read_entries(span.entries);
   out.append("{\"name\":");
-  append_json_string(
-      out, legal_segment_name(is_segment && span.name.empty() ? options.service : span.name));
+  const bool service_names_it = is_segment && !options.service.empty();
+  append_json_string(out, legal_segment_name(service_names_it ? options.service : span.name));
   out.append(",\"id\":\"");
   append_hex16(out, span.body.span_id);
   out.append("\",\"start_time\":");
@@ -156,7 +156,8 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
   append_http(span, entries, out);
   if (is_segment) append_segment_members(context, options, out);
 
-  // What the segment says of the request it served, unless the user annotated it already.
+  // What the segment says of the request it served, unless the user annotated it already. X-Ray's
+  // service map goes by the segment's name, so what the service did is an annotation.
   const auto wants = [&](std::string_view key, std::string_view value) {
     return is_segment && !value.empty() &&
            std::none_of(entries.begin(), entries.end(), [&](const Entry& e) {
@@ -165,7 +166,9 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
   };
   const bool tenant = wants("tenant", context.tenant);
   const bool request_id = wants("request_id", context.request_id);
-  if (tenant || request_id || has(entries, EntryClass::annotation)) {
+  const bool operation =
+      service_names_it && span.name != options.service && wants("operation", span.name);
+  if (operation || tenant || request_id || has(entries, EntryClass::annotation)) {
     out.append(",\"annotations\":{");
     bool any =
         append_members(entries, EntryClass::annotation, limits::annotation_string_chars_max, out);
@@ -173,9 +176,10 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
       out.append(any ? "," : "");
       append_json_string(out, key);
       out.append(':');
-      append_json_string(out, value);
+      append_json_string(out, cut_utf8(value, limits::annotation_string_chars_max));
       any = true;
     };
+    if (operation) append_own("operation", span.name);
     if (tenant) append_own("tenant", context.tenant);
     if (request_id) append_own("request_id", context.request_id);
     out.append('}');

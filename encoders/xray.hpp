@@ -15,7 +15,7 @@
 namespace spillway::detail {
 
 struct XrayOptions {
-  std::string service;          ///< name of a segment whose own name is empty
+  std::string service;          ///< name of every segment; empty: the span's own
   std::string service_version;  ///< empty: left out
   std::size_t document_bytes_max;
 };
@@ -28,11 +28,11 @@ struct TraceEncoded {
 
 /// Appends the documents for finished spans of one segment: the segment with everything below it as
 /// one item, and what does not fit into its document as independent subsegments, each with what is
-/// below it.
+/// below it. A segment has the service's name, by which X-Ray draws its map; its span's own name is
+/// the annotation `operation`.
 ///
 /// spans     any order; at most one has span_id == segment_id. A span whose parent is not among
-/// them becomes an independent
-///           subsegment.
+///           them becomes an independent subsegment.
 /// context   whose user, tenant and request id the segment carries.
 TraceEncoded encode_trace(std::span<const SpanView> spans, const ContextTexts& context,
                           const XrayOptions& options, Payload& payload);

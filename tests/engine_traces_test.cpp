@@ -4,6 +4,7 @@
 // threads.
 #include <map>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include <support/engine_fixture.hpp>
@@ -334,7 +335,7 @@ TEST_F(EngineTracesTest, AFullRingDropsAndCountsSpans) {
   EXPECT_GT(stats.spans.dropped_for(DropCause::ring_full), 100U);
   EXPECT_TRUE(is_settled(stats.spans));
   bool fault = false;
-  for (const Json& document : documents(test)) fault |= document["name"].string() == "failed";
+  for (const Json& document : documents(test)) fault |= document.has("fault");
   EXPECT_TRUE(fault) << "the last part of the ring is kept for failed spans";
 }
 
@@ -345,7 +346,32 @@ TEST_F(EngineTracesTest, NamesKnownAtRunTimeAreInternedOnce) {
   { const Span span = test.engine.span(name); }
   ASSERT_TRUE(test.engine.flush(1s));
   EXPECT_EQ(documents(test).size(), 2U);
-  EXPECT_EQ(documents(test)[0]["name"].string(), "GET /orders/id");
+  EXPECT_EQ(documents(test)[0]["annotations"]["operation"].string(), "GET /orders/{id}");
+}
+
+TEST_F(EngineTracesTest, ASegmentIsNamedAfterTheServiceAndAnnotatedWithTheOperation) {
+  testing::TestEngine test(config());
+  { const Span like_the_service = test.engine.span("orders"); }
+  { const Span other = test.engine.span("nightly job"); }
+  {
+    Span own = test.engine.span("job");
+    own.annotate("operation", "reindex");
+    const Span child = test.engine.span("step");
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 3U);
+  std::multiset<std::string> operations;
+  for (const Json& segment : found) {
+    EXPECT_EQ(segment["name"].string(), "orders");
+    operations.insert(segment.has("annotations") ? segment["annotations"]["operation"].string()
+                                                 : "none");
+    if (!segment.has("subsegments")) continue;
+    EXPECT_EQ(segment["subsegments"][0]["name"].string(), "step");
+    EXPECT_FALSE(segment["subsegments"][0].has("annotations"));
+  }
+  EXPECT_EQ(operations, (std::multiset<std::string>{"nightly job", "none", "reindex"}))
+      << "none where the span is named like the service; what the user annotates stands";
 }
 
 TEST_F(EngineTracesTest, WithTracesOffASpanIsNothing) {

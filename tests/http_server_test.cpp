@@ -85,7 +85,8 @@ TEST_F(HttpServerTest, OneRequestIsOneLogOneSegmentAndItsMetrics) {
   EXPECT_EQ(access["user"].string(), "u-17");
   ASSERT_EQ(all.segments.size(), 1U);
   const Json& segment = all.segments[0];
-  EXPECT_EQ(segment["name"].string(), "GET /orders/id");
+  EXPECT_EQ(segment["name"].string(), "orders");
+  EXPECT_EQ(segment["annotations"]["operation"].string(), "GET /orders/{id}");
   EXPECT_EQ(segment["http"]["request"]["url"].string(), "http://shop.example/orders/17")
       << "without the query";
   EXPECT_EQ(segment["http"]["request"]["client_ip"].string(), "203.0.113.9");
