@@ -213,9 +213,9 @@ void print(const spillway::transport::HttpRequest& request) {
 }
 
 int record(bool with_network) {
-  const std::string text(std::istreambuf_iterator<char>(std::cin), {});
+  const std::string input(std::istreambuf_iterator<char>(std::cin), {});
   simdjson::dom::parser parser;
-  const element scenario = parser.parse(text).value();
+  const element scenario = parser.parse(input).value();
 
   std::mutex mutex;
   std::vector<std::string> diagnostics;
