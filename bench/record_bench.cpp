@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Question: what does one recording call cost the caller on average, on 1 and 2 threads, beside
-// what a service would use in its place? Cases that fill a queue run in bursts, so that calls record
-// instead of dropping; record_percentiles asks the same by percentiles.
+// what a service would use in its place? Cases that fill a queue run in bursts, so that calls
+// record instead of dropping; record_percentiles asks the same by percentiles.
 #include <benchmark/benchmark.h>
 
 #include "subjects.hpp"
