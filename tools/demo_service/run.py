@@ -46,26 +46,40 @@ def running(arguments, **options):
 
 
 def load(port, seconds):
-    """Drives the service with wrk; returns requests per second and the latency's p50 and p99."""
+    """Drives the service with wrk; returns requests per second and the latency's p50 and p99 in milliseconds."""
     output = subprocess.run(
         ["wrk", "-t1", "-c32", f"-d{seconds}s", "--latency", "-s", str(HERE / "load.lua"), f"http://127.0.0.1:{port}"],
         check=True, capture_output=True, text=True).stdout
     errors = re.search(r"Socket errors: (.*)", output)
     if errors:
         sys.exit(f"demo: wrk saw socket errors: {errors[1]}")
-    return {"rps": float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
-            "p50": re.search(r"50%\s+(\S+)", output)[1], "p99": re.search(r"99%\s+(\S+)", output)[1]}
+
+    def milliseconds(percentile):
+        value, unit = re.search(rf"{percentile}%\s+([\d.]+)(us|ms|s)", output).groups()
+        return float(value) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
+
+    return {"rps": float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]), "p50": milliseconds(50), "p99": milliseconds(99)}
 
 
-def serve(build, work, seconds, telemetry, environment):
-    """One run of the service under load; returns its report and what wrk measured."""
+@contextlib.contextmanager
+def serve(build, work, telemetry, environment):
+    """The demo's service, running; yields its port and the file that it leaves its report in."""
     port_file, report = work / f"port-{telemetry}", work / f"report-{telemetry}.json"
     command = [build / "tools/spillway-demo-service", "--telemetry", telemetry, "--port-file", port_file,
                "--report", report]
-    with running([str(part) for part in command], env=environment, stderr=subprocess.DEVNULL) as service:
-        port = wait_for(port_file, service).strip()
-        measured = load(port, seconds)
-    return json.loads(report.read_text()), measured
+    with running([str(part) for part in command], env=environment, stderr=subprocess.DEVNULL) as process:
+        yield wait_for(port_file, process).strip(), report
+
+
+def drive(ports, seconds):
+    """Loads the service with and the one without telemetry in turn, `seconds` each: on, off, off, on, so that what the
+    machine does besides meets both. Returns the means of the rounds."""
+    rounds = {"on": [], "off": []}
+    for turn in ("on", "off", "off", "on"):
+        rounds[turn].append(load(ports[turn], max(1, seconds // 2)))
+        time.sleep(1.5)  # What is under way to the receiver arrives before the other one's turn.
+    return {turn: {key: sum(r[key] for r in measured) / len(measured) for key in measured[0]}
+            for turn, measured in rounds.items()}
 
 
 def fetch(url):
@@ -136,15 +150,16 @@ def run(options, work, environment):
     receiver_command = [str(build / "tools/spillway"), "local", "--port", "0", "--udp-port", "0", "--port-file", str(ports)]
     with running(receiver_command, env=environment, stdout=subprocess.DEVNULL) as receiver:
         endpoint = json.loads(wait_for(ports, receiver))["endpoint"]
-        print(f"demo: receiver at {endpoint}; {seconds} s of load with telemetry, then {seconds} s without", flush=True)
+        print(f"demo: receiver at {endpoint}; {seconds} s of load with telemetry and without, in turns", flush=True)
         telemetry = {**environment, "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "eu-west-1",
                      "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local-secret",
                      "SPILLWAY_METRICS": "put-metric-data", "SPILLWAY_LOGS": "put-log-events",
                      "SPILLWAY_TRACES": "put-trace-segments", "SPILLWAY_METRIC_INTERVAL": "1s"}
-        reports, on = serve(build, work, seconds, "on", telemetry)
+        nothing = {**environment, "SPILLWAY_METRICS": "none", "SPILLWAY_LOGS": "none", "SPILLWAY_TRACES": "none"}
+        with serve(build, work, "on", telemetry) as (port_on, report), serve(build, work, "off", nothing) as (port_off, _):
+            measured = drive({"on": port_on, "off": port_off}, seconds)
+        reports = json.loads(report.read_text())
         there, requests = received(endpoint)
-    nothing = {**environment, "SPILLWAY_METRICS": "none", "SPILLWAY_LOGS": "none", "SPILLWAY_TRACES": "none"}
-    _, off = serve(build, work, seconds, "off", nothing)
 
     ledger = account(reports)
     failures = []
@@ -164,9 +179,11 @@ def run(options, work, environment):
             failures.append(f"{service}: served {reports[service]['served']} requests, its metric says {count}")
     print("\none call on the caller's thread, ns (p50 / p99): " + ", ".join(
         f"{name} {cost[name]['p50']} / {cost[name]['p99']}" for name in ("counter", "histogram", "log", "span")))
-    print(f"requests per second: {on['rps']:.0f} with telemetry (p50 {on['p50']}, p99 {on['p99']}), "
-          f"{off['rps']:.0f} without (p50 {off['p50']}, p99 {off['p99']}); service, receiver and wrk share "
-          f"{os.cpu_count()} cores")
+    on, off = measured["on"], measured["off"]
+    print("requests per second: " + ", ".join(
+        f"{one['rps']:.0f} {name} (p50 {one['p50']:.2f} ms, p99 {one['p99']:.2f} ms)"
+        for name, one in (("with telemetry", on), ("without", off))) +
+        f"; services, receiver and wrk share {os.cpu_count()} cores")
     if options.json:
         options.json.write_text(json.dumps({"signals": ledger, "record_ns": cost, "http": {
             "rps_on": on["rps"], "rps_off": off["rps"]}, "balanced": not failures}, indent=2) + "\n")
