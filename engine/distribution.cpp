@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include <spillway/engine/distribution.hpp>
 
@@ -20,6 +22,7 @@ struct Slice {
   double weight() const noexcept { return count * grid; }
 };
 
+// In rising order; behind them, when there is any, the one of the measurements without a bucket.
 std::vector<Slice> slices_of(const Distribution& all) {
   std::vector<Slice> slices;
   std::uint64_t bucketed = 0;
@@ -31,8 +34,9 @@ std::vector<Slice> slices_of(const Distribution& all) {
     bucketed += count;
     slices.push_back(slice);
   }
-  std::sort(slices.begin(), slices.end(),
-            [](const Slice& a, const Slice& b) { return a.low < b.low; });
+  std::sort(slices.begin(), slices.end(), [](const Slice& a, const Slice& b) {
+    return std::pair(a.low, a.high) < std::pair(b.low, b.high);
+  });
   if (bucketed < all.count) {
     slices.push_back({all.minimum, all.maximum, static_cast<double>(all.count - bucketed)});
   }
@@ -50,13 +54,15 @@ double grid_of(double width) {
 }
 
 // Takes one measurement out of the first slice (last, from behind) that has any and can hold
-// `value`.
+// `value`; false when there is none.
 template <class Iterator>
-void take_one(Iterator first, Iterator last, double value) {
-  const auto holds = [&](const Slice& s) {
-    return s.count > 0 && s.low <= value && value <= s.high;
-  };
-  if (const auto found = std::find_if(first, last, holds); found != last) found->count -= 1;
+bool take_one(Iterator first, Iterator last, double value) {
+  const auto found = std::find_if(first, last, [&](const Slice& slice) {
+    return slice.count > 0 && slice.low <= value && value <= slice.high;
+  });
+  if (found == last) return false;
+  found->count -= 1;
+  return true;
 }
 
 }  // namespace
@@ -69,7 +75,11 @@ void append_points(const Distribution& all, std::vector<ValueCount>& points) {
   }
   std::vector<Slice> slices = slices_of(all);
   take_one(slices.begin(), slices.end(), all.minimum);
-  take_one(slices.rbegin(), slices.rend(), all.maximum);
+  // Out of its bucket when it has one: the slice behind the buckets could be anywhere.
+  const auto behind_buckets = slices.begin() + static_cast<std::ptrdiff_t>(all.buckets.size());
+  if (!take_one(std::make_reverse_iterator(behind_buckets), slices.rend(), all.maximum)) {
+    take_one(behind_buckets, slices.end(), all.maximum);
+  }
   std::erase_if(slices, [](const Slice& slice) { return slice.count <= 0; });
   for (Slice& slice : slices) slice.grid = grid_of(slice.high - slice.low);
 
@@ -89,7 +99,7 @@ void append_points(const Distribution& all, std::vector<ValueCount>& points) {
   // which can hit any sum.
   const auto heavier = [](const Slice& a, const Slice& b) { return a.weight() > b.weight(); };
   std::sort(slices.begin(), slices.end(), heavier);
-  std::vector<ValueCount> written{{all.minimum, 1}, {all.maximum, 1}};
+  std::vector<Slice> neighbours;
   double left = rest;
   double ahead = 0;  // what the slices up to this one should have taken
   for (std::size_t i = 0; i < slices.size(); ++i) {
@@ -107,16 +117,25 @@ void append_points(const Distribution& all, std::vector<ValueCount>& points) {
     const double moved = std::min(std::round(std::fabs(ahead_by) / slice.grid), slice.count);
     if (moved == 0) continue;
     slice.count -= moved;
-    written.push_back({neighbour, moved});
+    neighbours.push_back({slice.low, slice.high, moved, slice.grid, neighbour});
     left -= (neighbour - slice.value) * moved;
   }
-  // The last bit of the sum goes to single measurements, as far as their slices have room for it.
+  slices.insert(slices.end(), neighbours.begin(), neighbours.end());
+  // What is still left goes to as few measurements as have room for it: some moved to the bound of
+  // their slice, and a single one by the rest. The true values have this sum, so there is room.
+  std::vector<ValueCount> written{{all.minimum, 1}, {all.maximum, 1}};
+  const auto move = [&](Slice& slice, double to, double count) {
+    slice.count -= count;
+    left -= (to - slice.value) * count;
+    written.push_back({to, count});
+  };
   for (auto slice = slices.rbegin(); slice != slices.rend() && left != 0; ++slice) {
-    const double moved = std::clamp(slice->value + left, slice->low, slice->high);
-    if (slice->count < 1 || moved == slice->value) continue;
-    left -= moved - slice->value;
-    slice->count -= 1;
-    written.push_back({moved, 1});
+    const double bound = left > 0 ? slice->high : slice->low;
+    if (bound == slice->value || slice->count < 1) continue;
+    const double whole = std::min(std::floor(left / (bound - slice->value)), slice->count);
+    if (whole > 0) move(*slice, bound, whole);
+    const double to = std::clamp(slice->value + left, slice->low, slice->high);
+    if (slice->count >= 1 && to != slice->value) move(*slice, to, 1);
   }
 
   for (const Slice& slice : slices) {
