@@ -19,7 +19,8 @@ namespace {
 constexpr std::string_view algorithm = "AWS4-HMAC-SHA256";
 
 // RFC 3986 section 5.2.4 without the relative cases, and doubled slashes collapsed, as every
-// service but S3 does.
+// service but S3 does. "/a/b/.." is "/a", as botocore and aws-c-auth sign it; by the RFC, and in
+// AWS's Rust SDK, it would be "/a/".
 std::string normalise_path(std::string_view path) {
   std::vector<std::string_view> segments;
   for (std::size_t at = 0; at <= path.size();) {
@@ -34,8 +35,7 @@ std::string normalise_path(std::string_view path) {
   }
   std::string result;
   for (const std::string_view segment : segments) result.append("/").append(segment);
-  const bool keeps_slash = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
-  if (result.empty() || keeps_slash) result += '/';
+  if (result.empty() || path.ends_with('/')) result += '/';
   return result;
 }
 
