@@ -8,8 +8,9 @@
 //   Bank | cells, at offsets that the series table hands out | touched[] | blocks[]
 //
 //   touched[]  numbers of the series that have a value since the bank was cleared, so that the
-//   flusher visits only those blocks[]   512-byte blocks of bucket counts, handed out in order.
-//   Block 0 is never used: 0 means "no block yet".
+//              flusher visits only those
+//   blocks[]   512-byte blocks of bucket counts, handed out in order; block 0 is never used: 0 means
+//              "no block yet"
 //
 // Each thread has two banks. The producer writes the one that Lane::bank_ names; the flusher takes
 // the other, reads it, and clears it (lane.hpp has the hand-over). Nothing here is atomic: a bank

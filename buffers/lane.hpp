@@ -24,12 +24,12 @@
 //
 // Life of a lane:
 //   acquire()  by the thread, at its first record   free list -> the thread (or fresh memory)
-//   release()  when the thread ends                 the thread -> free list; ring and cells keep
-//   what they hold, the
-//                                                   next owner goes on where this one stopped
-//   close()    when the engine shuts down           engine_id_ = 0: each later call is counted as
-//   closed The memory goes with the LaneSet, which the engine and every thread that has a lane of
-//   it own together.
+//   release()  when the thread ends                 the thread -> free list; ring and cells keep what
+//                                                   they hold, the next owner goes on from there
+//   close()    when the engine shuts down           engine_id_ = 0: each later call is counted
+//
+// The memory goes with the LaneSet, which the engine and every thread that has a lane of it own
+// together.
 //
 // Not for signal handlers: an operation inside an operation of the same thread would break P1..P5.
 #pragma once

@@ -9,14 +9,14 @@
 //           | kind   |        |                |                              |
 //           +--------+--------+----------------+------------------------------+
 //
-//   kind          id             ticks          body
-//   skip          -              -              nothing: the rest of the ring up to its end; only
-//   the first word is written context       -              serial         ContextBody, then tenant,
-//   user, request id log           call site      time           one value per field of the call
-//   site, in its order (see below) log_in_span   call site      time           the span's id (8
-//   bytes), then as log span          name           end            SpanBody, then its entries
-//   span_part     name           time           the span's id (8 bytes), then entries that did not
-//   fit into the span sample        series         time           the value (a double)
+//   kind          id          ticks   body
+//   skip          -           -       nothing: the ring up to its end; only the first word is written
+//   context       -           serial  ContextBody, then tenant, user, request id
+//   log           call site   time    one value per field of the call site, in its order
+//   log_in_span   call site   time    the span's id (8 bytes), then as log
+//   span          name        end     SpanBody, then its entries
+//   span_part     name        time    SpanPartBody, then entries that did not fit into the span
+//   sample        series      time    the value (a double)
 //
 // Log values are packed without padding: integers and doubles 8 bytes, bools 1, strings a 4-byte
 // length and the characters. A span's entries are an EntryHeader each and then the value in the
@@ -73,9 +73,8 @@ static_assert(sizeof(RecordHeader) == 16 && std::is_trivially_copyable_v<RecordH
 struct SpanBody {
   std::uint64_t start_ticks;
   std::uint64_t span_id;
-  std::uint64_t parent_id;  ///< 0: none
-  std::uint64_t
-      segment_id;  ///< the service's own root of this trace; equal to span_id for that root
+  std::uint64_t parent_id;   ///< 0: none
+  std::uint64_t segment_id;  ///< the service's own root of this trace; span_id for that root
   TraceId trace_id;
   std::uint16_t flags;  ///< SpanFlag
   std::uint16_t http_status;

@@ -8,9 +8,11 @@
 //   A record never wraps: where it would, a `skip` record fills the rest and the record starts at
 //   offset 0.
 //
-// Pair A  producer stores head_ (release)  ->  flusher loads head_ (acquire): the records' bytes
-// are visible. Pair B  flusher stores tail_ (release)   ->  producer loads tail_ (acquire): the
-// bytes may be overwritten. A thread reads its own index relaxed: nobody else writes it.
+// Pair A  producer stores head_ (release)  ->  flusher loads head_ (acquire): the records are
+//         visible.
+// Pair B  flusher stores tail_ (release)   ->  producer loads tail_ (acquire): the bytes may be
+//         overwritten.
+// A thread reads its own index relaxed: nobody else writes it.
 //
 // limit_ is the producer's private bound: up to there bytes are free, contiguous, and not kept
 // back. One comparison with it is the whole check of a reservation; the slow path recomputes it,

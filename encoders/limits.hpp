@@ -3,11 +3,13 @@
 // The limits of the wire, each with its source. AWS moves them (datums per PutMetricData went from
 // 20 to 1000, log events from 256 KB to 1 MB): look there before changing one.
 //
-//   PMD   PutMetricData, CloudWatch API reference and botocore model cloudwatch/2010-08-01, read
-//   2026-08-07 EMF   CloudWatch user guide, "Specification: Embedded metric format", read 2026-08
-//   PLE   PutLogEvents, CloudWatch Logs API reference and botocore model logs/2014-03-28, read
-//   2026-08-07 XSD   X-Ray developer guide, "X-Ray segment documents" XPT   PutTraceSegments; the
-//   daemon's and the OpenTelemetry exporter's batch size
+//   PMD   PutMetricData, CloudWatch API reference and botocore model cloudwatch/2010-08-01,
+//         read 2026-08-07
+//   EMF   CloudWatch user guide, "Specification: Embedded metric format", read 2026-08
+//   PLE   PutLogEvents, CloudWatch Logs API reference and botocore model logs/2014-03-28,
+//         read 2026-08-07
+//   XSD   X-Ray developer guide, "X-Ray segment documents"
+//   XPT   PutTraceSegments; the daemon's and the OpenTelemetry exporter's batch size
 #pragma once
 
 #include <cstddef>

@@ -13,7 +13,9 @@ namespace spillway::detail {
 
 /// Appends a point to the payload as one item a datum. Counters are a Value, gauges a StatisticSet,
 /// histograms Values and Counts with the exact StatisticValues beside them, in as many datums as
-/// 150 values each need. output    the payload's buffer grows; throws std::bad_alloc.
+/// 150 values each need.
+///
+/// output    the payload's buffer grows; throws std::bad_alloc.
 void encode_metric_datums(const MetricPoint& point, Payload& payload);
 
 /// Bytes of the largest datum that encode_metric_datums can make of a point.

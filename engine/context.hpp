@@ -5,9 +5,11 @@
 // user as a dimension.
 //
 //   spillway::Context context{{.tenant = "acme", .user = "u-17", .request_id = id}};
-//   spillway::Scope scope(context);          // until the end of the block, on this thread
-//   pool.post([context = spillway::Context::current()] { spillway::Scope scope(context); ... }); //
-//   on another
+//   spillway::Scope scope(context);     // until the end of the block, on this thread
+//   pool.post([context = spillway::Context::current()] {     // and on another one
+//     spillway::Scope scope(context);
+//     ...
+//   });
 #pragma once
 
 #include <cstdint>

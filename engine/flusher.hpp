@@ -4,10 +4,11 @@
 // steps:
 //
 //   tell the time          coarse clock for producers, anchor for ticks
-//   drain the rings        logs are encoded at once, spans go to their segment, samples to their
-//   series take the cells         each second: the banks of all threads into the aggregator close
-//   the intervals    each second for high resolution, each metric interval for the rest complete
-//   the traces    segments whose root is there seal what is due       payloads go to the sender
+//   drain the rings        logs are encoded at once, spans go to their segment, samples to their series
+//   take the cells         each second: the banks of all threads into the aggregator
+//   close the intervals    each second for high resolution, each metric interval for the rest
+//   complete the traces    segments whose root is there
+//   seal what is due       payloads go to the sender
 #pragma once
 
 #include <atomic>

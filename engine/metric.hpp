@@ -81,7 +81,8 @@ class Counter {
   Counter() = default;
 
   /// Adds `n`, in the unit given at registration. Negative, NaN and infinite values are dropped and
-  /// counted as invalid. threads   any; never blocks; allocates only on a thread's first record.
+  /// counted as invalid.
+  /// threads   any; never blocks; allocates only on a thread's first record.
   template <std::integral Integer>
   void add(Integer n) const noexcept {
     detail::with_lane(metric_.engine_id, [&](detail::Lane& lane) {

@@ -3,8 +3,9 @@
 // An engine under a test's control: no threads, no network, time that moves when the test says so.
 // Everything recorded is where the test left it until step() or flush().
 //
-//   spillway::testing::TestEngine test({.service = "orders", .logs =
-//   spillway::LogsTo::put_log_events, ...}); SPILLWAY_INFO(test.engine, "order placed");
+//   spillway::testing::TestEngine test({.service = "orders",
+//                                       .logs = spillway::LogsTo::put_log_events, ...});
+//   SPILLWAY_INFO(test.engine, "order placed");
 //   test.advance(2s);
 //   test.http.requests() ...
 #pragma once

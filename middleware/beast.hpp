@@ -3,8 +3,8 @@
 // HttpServerObservability for Boost.Beast: wraps a handler from request to response. Written
 // against the shape of beast::http::message, so that this header needs no Boost of its own.
 //
-//   auto response = spillway::observe(http, route, request, peer_ip, [&] { return handle(request);
-//   });
+//   auto response = spillway::observe(http, route, request, peer_ip,
+//                                     [&] { return handle(request); });
 #pragma once
 
 #include <string>

@@ -9,8 +9,7 @@
 //   ...
 //   auto request = http.begin(route, info);                        // in the handler's thread
 //   ... handle it: logs and spans made here belong to it ...
-//   request.finish(status, body_bytes);                            // also from the destructor, as
-//   500
+//   request.finish(status, body_bytes);                            // else the destructor says 500
 //
 // Metrics: Requests, ClientErrors, Faults (counts) and Latency (microseconds, by Route and Method)
 // and Requests by TenantID; InFlight (a gauge of the service). 4xx is the client's error, 429 a
