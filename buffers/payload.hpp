@@ -20,7 +20,7 @@ struct PayloadItem {
   std::uint32_t bytes;
   std::uint64_t records;  ///< measurements, log records or spans in it
   std::int64_t time_ms;   ///< wall clock, of a log event
-  std::uint64_t id;       ///< of a segment document
+  std::uint64_t id;       ///< of a segment document; of a log event, its ticks
 };
 
 struct Payload {

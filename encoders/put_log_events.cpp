@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <utility>
 
 #include <spillway/encoders/json.hpp>
 #include <spillway/encoders/put_log_events.hpp>
@@ -8,7 +9,7 @@ namespace spillway::detail {
 
 void sort_log_events(Payload& payload) {
   const auto earlier = [](const PayloadItem& a, const PayloadItem& b) {
-    return a.time_ms < b.time_ms;
+    return std::pair(a.time_ms, a.id) < std::pair(b.time_ms, b.id);
   };
   if (!std::is_sorted(payload.items.begin(), payload.items.end(), earlier)) {
     std::stable_sort(payload.items.begin(), payload.items.end(), earlier);

@@ -9,8 +9,8 @@
 
 namespace spillway::detail {
 
-/// Puts the payload's items into the order of their times, as the service demands; equal times keep
-/// their order.
+/// Puts the payload's items into the order of their times, as the service demands, and within a
+/// millisecond by their ticks; what is equal keeps its order.
 void sort_log_events(Payload& payload);
 
 /// Appends the request body that carries the payload's items, each a message, sorted before.

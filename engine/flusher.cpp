@@ -172,10 +172,10 @@ void Flusher::drain_log(LaneContext& context, const std::byte* record, const Rec
     values_at += sizeof log.span_id;
   }
   log.values = {record + values_at, header.bytes() - values_at};
-  encode_log(log);
+  encode_log(log, header.ticks);
 }
 
-void Flusher::encode_log(const LogView& log) {
+void Flusher::encode_log(const LogView& log, std::uint64_t ticks) {
   ledger_.of(Signal::logs).drained.fetch_add(1, std::memory_order_relaxed);
   if (!logs_) return;
   const std::int64_t time_ms = log.time_ns / 1'000'000;
@@ -193,7 +193,7 @@ void Flusher::encode_log(const LogView& log) {
   } else {
     log_encoder_.append_json(log, limits::log_event_bytes_max, payload.bytes);
   }
-  payload.end_item(offset, 1, time_ms);
+  payload.end_item(offset, 1, time_ms, ticks);
   logs_->appended(now_);
 }
 
@@ -227,7 +227,8 @@ bool Flusher::drain_large_logs() {
   for (LargeLog log; large_logs_->queue.try_dequeue(log); any = true) {
     const ContextTexts context{log.tenant, log.user, log.request_id, log.trace_id};
     encode_log({&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
-                std::as_bytes(std::span(log.values))});
+                std::as_bytes(std::span(log.values))},
+               log.ticks);
     outbox_.release(LargeLogs::bytes_of(log));
   }
   return any;

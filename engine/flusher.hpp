@@ -70,7 +70,7 @@ class Flusher {
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
   bool drain_large_logs();
-  void encode_log(const LogView& log);
+  void encode_log(const LogView& log, std::uint64_t ticks);
   void take_cells();
   void close_interval(Resolution resolution);
   void encode_points(std::span<const MetricPoint> points);

@@ -233,6 +233,22 @@ TEST_F(EngineLogsTest, ARecordTooLargeForTheRingTakesTheSlowLane) {
   EXPECT_TRUE(is_settled(test.engine.stats().logs));
 }
 
+TEST_F(EngineLogsTest, ALargeRecordKeepsItsPlaceAmongItsNeighbours) {
+  Config small = config();
+  small.ring_bytes = 4096;
+  testing::TestEngine test(small);
+  const std::string large(100'000, 'x');
+  SPILLWAY_INFO(test.engine, "event", {"n", 0});
+  test.clock.advance(1us);
+  SPILLWAY_INFO(test.engine, "event", {"n", 1}, {"text", large});
+  test.clock.advance(1us);
+  SPILLWAY_INFO(test.engine, "event", {"n", 2});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const std::vector<Json> all = messages(test);
+  ASSERT_EQ(all.size(), 3U);
+  for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i]["n"].number(), i);
+}
+
 TEST_F(EngineLogsTest, LargeRecordsAreBoundedByTheQueue) {
   Config small = config();
   small.queue_bytes_max = 4 << 20;
