@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// EMF documents from points to bytes. Every document is read back and held against the
+// specification by the same reader.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include <support/golden.hpp>
+#include <support/json.hpp>
+#include <support/records.hpp>
+
+#include <spillway/encoders/emf.hpp>
+#include <spillway/encoders/limits.hpp>
+
+namespace spillway {
+namespace {
+
+using detail::EmfOptions;
+using detail::Payload;
+using testing::Json;
+using testing::Points;
+
+Payload documents_of(const Points& points, bool histogram_object = false) {
+  Payload payload = testing::make_payload();
+  detail::encode_emf(points.points, EmfOptions{"Shop", histogram_object}, payload);
+  return payload;
+}
+
+/// What an extraction of the documents finds of each metric.
+struct Extracted {
+  double count = 0;
+  double sum = 0;
+  double minimum = 0;
+  double maximum = 0;
+  void add(double value, double times) {
+    minimum = count == 0 ? value : std::min(minimum, value);
+    maximum = count == 0 ? value : std::max(maximum, value);
+    count += times;
+    sum += value * times;
+  }
+};
+
+// Reads documents as the specification says, and fails the test where they break it.
+std::map<std::string, Extracted> extract(const Payload& payload) {
+  std::map<std::string, Extracted> found;
+  for (const detail::PayloadItem& item : payload.items) {
+    EXPECT_LE(item.bytes, 1'000'000U);
+    EXPECT_EQ(item.time_ms, testing::test_time_ms);
+    const std::string text(payload.item(item));
+    EXPECT_EQ(text.find('\n'), std::string::npos);
+    const Json document(text);
+    EXPECT_EQ(document["_aws"]["Timestamp"].number(), static_cast<double>(testing::test_time_ms));
+    const Json directive = document["_aws"]["CloudWatchMetrics"][std::size_t{0}];
+    EXPECT_EQ(directive["Namespace"].string(), "Shop");
+    EXPECT_EQ(directive["Dimensions"].size(), 1U);
+    const Json keys = directive["Dimensions"][std::size_t{0}];
+    EXPECT_LE(keys.size(), 30U);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      EXPECT_LE(document[keys[i].string()].string().size(), 1024U);
+    }
+    const Json metrics = directive["Metrics"];
+    EXPECT_GE(metrics.size(), 1U);
+    EXPECT_LE(metrics.size(), 100U);
+    std::set<std::string> names;
+    double records = 0;
+    for (std::size_t i = 0; i < metrics.size(); ++i) {
+      const std::string name = metrics[i]["Name"].string();
+      EXPECT_TRUE(names.insert(name).second) << name << " stands twice in a document";
+      const Json target = document[name];
+      Extracted& all = found[name + "/" + metrics[i]["Unit"].string()];
+      const double before = all.count;
+      if (target.has("Values")) {
+        EXPECT_LE(target["Values"].size(), 100U);
+        EXPECT_EQ(target["Values"].size(), target["Counts"].size());
+        Extracted piece;
+        for (std::size_t v = 0; v < target["Values"].size(); ++v) {
+          piece.add(target["Values"][v].number(), target["Counts"][v].number());
+          all.add(target["Values"][v].number(), target["Counts"][v].number());
+        }
+        EXPECT_EQ(target["Count"].number(), piece.count);
+        EXPECT_EQ(target["Min"].number(), piece.minimum);
+        EXPECT_EQ(target["Max"].number(), piece.maximum);
+        EXPECT_EQ(target["Sum"].number(), piece.sum);
+      } else if (target.has("Count")) {
+        all.add(target["Min"].number(), 1);
+        all.add(target["Max"].number(), 1);
+        all.count = before + target["Count"].number();
+        all.sum = target["Sum"].number();
+      } else if (target.text().front() == '[') {
+        EXPECT_GE(target.size(), 2U) << "a single one is a number";
+        EXPECT_LE(target.size(), 100U);
+        for (std::size_t v = 0; v < target.size(); ++v) all.add(target[v].number(), 1);
+      } else {
+        all.add(target.number(), 1);
+      }
+      records += all.count - before;
+    }
+    // Members: _aws, the dimensions, the metrics, and nothing else.
+    EXPECT_EQ(document.size(), 1 + keys.size() + metrics.size());
+  }
+  return found;
+}
+
+TEST(EmfTest, AggregatedMetricsAreOneDocument) {
+  Points points(Dimensions{{"Route", "/v1/orders"}, {"Service", "orders"}});
+  points.counter("Requests", 17, 5);
+  points.gauge("Load", 0.25, 0.75, 0.5, 1.5, 3);
+  points.histogram("Latency", {{1.5, 2}, {12.25, 1}});
+  points.histogram("Once", {{873, 1}}, Unit::milliseconds, Resolution::second);
+  for (const bool object : {false, true}) {
+    const Payload payload = documents_of(points, object);
+    const std::string text = std::string(payload.bytes.view()) + "\n";
+    testing::expect_golden(object ? "emf_object.json" : "emf.json", text);
+    auto found = extract(payload);
+    EXPECT_EQ(found["Requests/Count"].sum, 17);
+    EXPECT_EQ(found["Latency/Microseconds"].count, 3);
+    EXPECT_EQ(found["Latency/Microseconds"].sum, 15.25);
+    EXPECT_EQ(found["Load/Percent"].minimum, 0.25);
+    EXPECT_EQ(found["Load/Percent"].maximum, 0.75);
+    EXPECT_EQ(found["Once/Milliseconds"].sum, 873);
+    ASSERT_EQ(payload.items.size(), 1U);
+    EXPECT_EQ(payload.items[0].records, 5U + 3 + 3 + 1);
+    const Json document(payload.item(payload.items[0]));
+    const Json once =
+        document["_aws"]["CloudWatchMetrics"][std::size_t{0}]["Metrics"][std::size_t{3}];
+    EXPECT_EQ(once["StorageResolution"].number(), 1);
+    EXPECT_EQ(document["Once"].number(), 873);
+  }
+}
+
+TEST(EmfTest, WithoutDimensionsTheSetIsEmpty) {
+  Points points;
+  points.counter("Up", 1);
+  const Payload payload = documents_of(points);
+  const Json document(payload.item(payload.items[0]));
+  const Json directive = document["_aws"]["CloudWatchMetrics"][std::size_t{0}];
+  EXPECT_EQ(directive["Dimensions"].text(), "[[]]");
+  extract(payload);
+}
+
+TEST(EmfTest, AGaugeIsItsMinimumMaximumAndLastValueEachOnce) {
+  struct Case {
+    double minimum, maximum, last;
+    const char* text;
+  };
+  for (const Case& c : {Case{1, 1, 1, "1"}, Case{1, 3, 2, "[1,3,2]"}, Case{1, 3, 3, "[1,3]"},
+                        Case{1, 3, 1, "[1,3]"}}) {
+    Points points;
+    points.gauge("Depth", c.minimum, c.maximum, c.last, 10, 9);
+    const Payload payload = documents_of(points);
+    EXPECT_EQ(Json(payload.item(payload.items[0]))["Depth"].text(), c.text);
+    EXPECT_EQ(payload.records(), 9U);
+  }
+}
+
+TEST(EmfTest, AHundredMetricsADocument) {
+  for (const std::size_t count : {1U, 99U, 100U, 101U, 200U, 201U}) {
+    Points points(Dimensions{{"Service", "orders"}});
+    for (std::size_t i = 0; i < count; ++i) points.counter("M" + std::to_string(i), 1, 2);
+    const Payload payload = documents_of(points);
+    EXPECT_EQ(payload.items.size(), (count + 99) / 100);
+    EXPECT_EQ(extract(payload).size(), count);
+    EXPECT_EQ(payload.records(), 2 * count);
+  }
+}
+
+TEST(EmfTest, AHundredValuesAMetric) {
+  for (const std::size_t count : {1U, 2U, 99U, 100U, 101U, 200U, 201U, 1000U}) {
+    for (const double each : {1.0, 3.0}) {
+      for (const bool object : {false, true}) {
+        Points points(Dimensions{{"Service", "orders"}});
+        points.histogram("Latency", testing::rising_values(count, each));
+        points.counter("Requests", 1);
+        const Payload payload = documents_of(points, object);
+        const double numbers = static_cast<double>(count) * (object ? 1 : each);
+        EXPECT_EQ(payload.items.size(), static_cast<std::size_t>(std::ceil(numbers / 100)));
+        auto found = extract(payload);
+        const Extracted& latency = found["Latency/Microseconds"];
+        EXPECT_EQ(latency.count, static_cast<double>(points.points[0].count));
+        EXPECT_EQ(latency.sum, points.points[0].sum);
+        EXPECT_EQ(latency.minimum, 1);
+        EXPECT_EQ(latency.maximum, static_cast<double>(count));
+        EXPECT_EQ(found["Requests/Count"].count, 1) << "in the first document only";
+        EXPECT_EQ(payload.records(), points.points[0].count + 1);
+      }
+    }
+  }
+}
+
+TEST(EmfTest, AValueRecordedAMillionTimesIsSpreadOverDocumentsOrCounted) {
+  Points points;
+  points.histogram("Latency", {{5, 100'000}, {7, 1}});
+  const Payload spread = documents_of(points);
+  EXPECT_EQ(spread.items.size(), 1001U);
+  EXPECT_EQ(spread.records(), 100'001U);
+  const Payload counted = documents_of(points, true);
+  EXPECT_EQ(counted.items.size(), 1U);
+  EXPECT_EQ(counted.records(), 100'001U);
+}
+
+TEST(EmfTest, ANameStandsOnceInADocumentWhateverItsUnits) {
+  Points points;
+  points.counter("Size", 1, 1, Unit::bytes);
+  points.counter("Size", 2, 1, Unit::bits);
+  points.counter("Other", 3);
+  points.counter("Size", 4, 1, Unit::bytes, Resolution::second);
+  const Payload payload = documents_of(points);
+  EXPECT_EQ(payload.items.size(), 3U);
+  auto found = extract(payload);
+  EXPECT_EQ(found["Size/Bytes"].sum, 5);
+  EXPECT_EQ(found["Size/Bits"].sum, 2);
+  EXPECT_EQ(found["Other/Count"].sum, 3);
+}
+
+TEST(EmfTest, NamesAndValuesAreEscaped) {
+  Points points(Dimensions{{"a\"b", "c\\d"}});
+  points.counter("x\"y\\z", 1);
+  auto found = extract(documents_of(points));
+  EXPECT_EQ(found["x\"y\\z/Count"].count, 1);
+}
+
+TEST(EmfTest, TheLargestDocumentIsBelowItsBoundAndAMegabyte) {
+  Dimensions dimensions;
+  for (std::size_t i = 0; i < limits::dimensions_max; ++i) {
+    const std::string number = std::to_string(i);
+    dimensions.push_back({std::string(250 - number.size(), '"') + number, std::string(1024, '\\')});
+  }
+  Points points(dimensions);
+  for (int i = 0; i < 150; ++i) {
+    const std::string number = std::to_string(i);
+    std::vector<detail::ValueCount> values;
+    for (int v = 0; v < 120; ++v) {
+      values.push_back(
+          {-1.2345678901234567e-101 + v * 1.2345678901234567e-106, 1.0 + 9'007'199'254'740'000});
+    }
+    points.histogram(std::string(255 - number.size(), '"') + number, values,
+                     Unit::kilobytes_per_second, Resolution::second);
+  }
+  Payload payload = testing::make_payload();
+  detail::encode_emf(points.points, EmfOptions{std::string(255, '"'), true}, payload);
+  EXPECT_LE(detail::emf_document_bytes_max(points.points), 1'000'000U);
+  std::size_t largest = 0;
+  for (const detail::PayloadItem& item : payload.items) {
+    largest = std::max<std::size_t>(largest, item.bytes);
+  }
+  EXPECT_LE(largest, detail::emf_document_bytes_max(points.points));
+  EXPECT_GT(largest, 500'000U) << "the case is an extreme one";
+}
+
+}  // namespace
+}  // namespace spillway
