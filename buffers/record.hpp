@@ -20,7 +20,7 @@
 //
 // Log values are packed without padding: integers and doubles 8 bytes, bools 1, strings a 4-byte
 // length and the characters. A span's entries are an EntryHeader each and then the value in the
-// same packing.
+// same packing, but bools in 8 bytes.
 //
 // A `context` record says on whose behalf the records behind it in the same ring were made, until
 // the next one.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -17,31 +18,6 @@ constexpr auto is_plain = [] {
   for (std::size_t c = 0x20; c < 0x7f; ++c) table[c] = c != '"' && c != '\\';
   return table;
 }();
-
-// Length of the UTF-8 character at `text` (1 to `left` bytes) and its code point; 0 when the bytes
-// are not one.
-struct Decoded {
-  std::size_t bytes;
-  std::uint32_t code;
-};
-Decoded decode_utf8(const unsigned char* text, std::size_t left) noexcept {
-  const auto continues = [&](std::size_t i) { return i < left && (text[i] & 0xC0U) == 0x80U; };
-  const std::uint32_t first = text[0];
-  if (first < 0x80) return {1, first};
-  if (first >= 0xC2 && first < 0xE0 && continues(1)) {
-    return {2, (first & 0x1FU) << 6 | (text[1] & 0x3FU)};
-  }
-  if (first >= 0xE0 && first < 0xF0 && continues(1) && continues(2)) {
-    const std::uint32_t code = (first & 0x0FU) << 12 | (text[1] & 0x3FU) << 6 | (text[2] & 0x3FU);
-    if (code >= 0x800 && (code < 0xD800 || code > 0xDFFF)) return {3, code};
-  }
-  if (first >= 0xF0 && first < 0xF5 && continues(1) && continues(2) && continues(3)) {
-    const std::uint32_t code = (first & 0x07U) << 18 | (text[1] & 0x3FU) << 12 |
-                               (text[2] & 0x3FU) << 6 | (text[3] & 0x3FU);
-    if (code >= 0x10000 && code <= 0x10FFFF) return {4, code};
-  }
-  return {0, 0};
-}
 
 // Controls, and what changes the direction or the lines of the text around it.
 bool must_be_escaped(std::uint32_t code) noexcept {
@@ -64,34 +40,55 @@ void append_chars(ByteBuffer& out, Number value) {
 
 }  // namespace
 
+Utf8Character decode_utf8(std::string_view text) noexcept {
+  const auto byte = [&](std::size_t i) -> std::uint32_t {
+    return static_cast<unsigned char>(text[i]);
+  };
+  const auto continues = [&](std::size_t i) {
+    return i < text.size() && (byte(i) & 0xC0U) == 0x80U;
+  };
+  const std::uint32_t first = byte(0);
+  if (first < 0x80) return {1, first};
+  if (first >= 0xC2 && first < 0xE0 && continues(1)) {
+    return {2, (first & 0x1FU) << 6 | (byte(1) & 0x3FU)};
+  }
+  if (first >= 0xE0 && first < 0xF0 && continues(1) && continues(2)) {
+    const std::uint32_t code = (first & 0x0FU) << 12 | (byte(1) & 0x3FU) << 6 | (byte(2) & 0x3FU);
+    if (code >= 0x800 && (code < 0xD800 || code > 0xDFFF)) return {3, code};
+  }
+  if (first >= 0xF0 && first < 0xF5 && continues(1) && continues(2) && continues(3)) {
+    const std::uint32_t code = (first & 0x07U) << 18 | (byte(1) & 0x3FU) << 12 |
+                               (byte(2) & 0x3FU) << 6 | (byte(3) & 0x3FU);
+    if (code >= 0x10000 && code <= 0x10FFFF) return {4, code};
+  }
+  return {0, 0};
+}
+
 void append_json_escaped(ByteBuffer& out, std::string_view text) {
-  const auto* at = reinterpret_cast<const unsigned char*>(text.data());
-  const auto* const end = at + text.size();
-  while (at != end) {
-    const auto* const plain = at;
-    while (at != end && is_plain[*at]) ++at;
-    out.append({reinterpret_cast<const char*>(plain), static_cast<std::size_t>(at - plain)});
-    if (at == end) break;
+  while (true) {
+    const auto* const plain_end = std::find_if_not(
+        text.begin(), text.end(), [](char c) { return is_plain[static_cast<unsigned char>(c)]; });
+    const auto plain = static_cast<std::size_t>(plain_end - text.begin());
+    out.append(text.substr(0, plain));
+    text.remove_prefix(plain);
+    if (text.empty()) return;
     char* to = out.reserve(8);
-    const Decoded character = decode_utf8(at, static_cast<std::size_t>(end - at));
+    const Utf8Character character = decode_utf8(text);
     if (character.bytes == 0) {
       to = append_u_escape(to, 0xFFFD);
-      ++at;
     } else if (character.code == '"' || character.code == '\\') {
       *to++ = '\\';
-      *to++ = static_cast<char>(*at++);
+      *to++ = text.front();
     } else if (character.code == '\n' || character.code == '\r' || character.code == '\t') {
       *to++ = '\\';
-      *to++ = *at == '\n' ? 'n' : *at == '\r' ? 'r' : 't';
-      ++at;
+      *to++ = text.front() == '\n' ? 'n' : text.front() == '\r' ? 'r' : 't';
     } else if (must_be_escaped(character.code)) {
       to = append_u_escape(to, character.code);
-      at += character.bytes;
     } else {
-      std::memcpy(to, at, character.bytes);
+      std::memcpy(to, text.data(), character.bytes);
       to += character.bytes;
-      at += character.bytes;
     }
+    text.remove_prefix(std::max(character.bytes, std::size_t{1}));
     out.advance_to(to);
   }
 }
@@ -105,7 +102,9 @@ void append_json_string(ByteBuffer& out, std::string_view text) {
 void append_number(ByteBuffer& out, double value) {
   if (std::isnan(value)) return out.append("\"NaN\"");
   if (std::isinf(value)) return out.append(value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
-  append_chars(out, value);
+  if (std::fabs(value) < 0x1p63) return append_chars(out, value);
+  char* const to = out.reserve(32);
+  out.advance_to(std::to_chars(to, to + 32, value, std::chars_format::scientific).ptr);
 }
 void append_number(ByteBuffer& out, std::uint64_t value) { append_chars(out, value); }
 void append_number(ByteBuffer& out, std::int64_t value) { append_chars(out, value); }
@@ -137,8 +136,8 @@ void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
     --seconds;
   }
   // The date and time of the last second written: most records share it with the one before.
-  thread_local constinit std::int64_t known_second = -1;
-  thread_local constinit char known_text[20] = {};
+  thread_local constinit std::int64_t known_second = 0;
+  thread_local constinit char known_text[20] = "1970-01-01T00:00:00";
   if (seconds != known_second) {
     const std::time_t time = seconds;
     std::tm utc{};
@@ -160,7 +159,7 @@ void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
 }
 
 void append_epoch_seconds(ByteBuffer& out, std::int64_t time_ns) {
-  const std::int64_t micros = (time_ns + 500) / 1000;
+  const std::int64_t micros = (std::max(time_ns, std::int64_t{0}) + 500) / 1000;
   append_chars(out, micros / 1'000'000);
   char* const to = out.reserve(7);
   to[0] = '.';

@@ -4,6 +4,7 @@
 // in.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -19,8 +20,9 @@ void append_json_string(ByteBuffer& out, std::string_view text);
 /// The same without quotes.
 void append_json_escaped(ByteBuffer& out, std::string_view text);
 
-/// The shortest text that reads back as the same double. NaN and infinities, which JSON has no
-/// numbers for, as the strings "NaN", "Infinity" and "-Infinity".
+/// The shortest text that reads back as the same double, with an exponent where 64 bits do not hold
+/// it as an integer: some parsers refuse those. NaN and infinities, which JSON has no numbers for,
+/// as the strings "NaN", "Infinity" and "-Infinity".
 void append_number(ByteBuffer& out, double value);
 void append_number(ByteBuffer& out, std::uint64_t value);
 void append_number(ByteBuffer& out, std::int64_t value);
@@ -31,8 +33,15 @@ void append_hex16(ByteBuffer& out, std::uint64_t value);
 void append_xray_trace_id(ByteBuffer& out, const TraceId& id);
 /// 2026-11-21T01:02:03.123456789Z.
 void append_iso8601(ByteBuffer& out, std::int64_t time_ns);
-/// Seconds with six decimals, as X-Ray's times: 1795220308.120145.
+/// Seconds with six decimals, as X-Ray's times: 1795220308.120145. A time before 1970 is 0.
 void append_epoch_seconds(ByteBuffer& out, std::int64_t time_ns);
+
+/// The UTF-8 character that `text`, which is not empty, begins with; 0 bytes: it begins with none.
+struct Utf8Character {
+  std::size_t bytes;
+  std::uint32_t code;
+};
+Utf8Character decode_utf8(std::string_view text) noexcept;
 
 /// The bytes of `text` up to `bytes_max`, cut before a character that would be split.
 std::string_view cut_utf8(std::string_view text, std::size_t bytes_max) noexcept;

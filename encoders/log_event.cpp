@@ -121,16 +121,17 @@ void LogEncoder::append_json(const LogView& log, std::size_t bytes_max, ByteBuff
   const Template& fixed = template_of(*log.site);
   const std::size_t start = out.size();
   append_fields(log, fixed, ~std::size_t{0}, out);
+  if (out.size() - start + 1 <= bytes_max) return out.append('}');
   constexpr std::string_view mark = ",\"truncated\":true}";
   // Half the longest string each time: an escape makes up to six bytes of one, so sizes cannot be
   // foreseen.
-  for (std::size_t longest = bytes_max; out.size() - start + mark.size() > bytes_max && longest > 0;
-       longest /= 2) {
+  for (std::size_t longest = bytes_max;
+       longest > 0 && out.size() - start + mark.size() > bytes_max;) {
+    longest /= 2;
     out.truncate(start);
-    append_fields(log, fixed, longest / 2, out);
-    if (out.size() - start + mark.size() <= bytes_max) return out.append(mark);
+    append_fields(log, fixed, longest, out);
   }
-  out.append('}');
+  out.append(mark);
 }
 
 void LogEncoder::append_console(const LogView& log, ByteBuffer& out) {
