@@ -240,7 +240,8 @@ class TraceTree {
       if (nodes_[i].too_large) ++result.spans_too_large;
     }
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      if (nodes_[i].parent == none) fit(i);
+      // What a tree before this one could not hold is measured, and a root, already.
+      if (nodes_[i].parent == none && !nodes_[i].measured) fit(i);
     }
     // A cycle of parents (ids made by somebody else) is in no tree; each of its spans goes alone.
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
@@ -358,19 +359,33 @@ class TraceTree {
   std::vector<std::size_t> roots_;
 };
 
+// Letters, digits, blanks and some punctuation. Beyond ASCII, where the table of all letters would
+// be long: what is not in a block of controls, symbols, private use or emoji.
+bool is_legal_in_name(std::uint32_t code) noexcept {
+  if (code < 0x80) {
+    constexpr std::string_view punctuation = " _.:/%&#=+\\-@";
+    const char c = static_cast<char>(code);
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           punctuation.find(c) != std::string_view::npos;
+  }
+  return code >= 0xC0 && (code < 0x2000 || code > 0x2BFF) && (code < 0xE000 || code > 0xF8FF) &&
+         (code < 0xFE00 || code > 0xFE0F) && (code < 0xFFF0 || code > 0xFFFF) &&
+         (code < 0x1F000 || code > 0x1FAFF) && code < 0xE0000;
+}
+
 }  // namespace
 
 std::string legal_segment_name(std::string_view name) {
-  constexpr std::string_view punctuation = " _.:/%&#=+\\-@";
   std::string legal;
   std::size_t chars = 0;
-  for (const char c : name) {
-    const auto byte = static_cast<unsigned char>(c);
-    const bool good = byte >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                      (c >= '0' && c <= '9') || punctuation.find(c) != std::string_view::npos;
-    if (!good) continue;
-    if ((byte & 0xC0U) != 0x80U && ++chars > limits::segment_name_chars_max) break;
-    legal += c;
+  while (!name.empty() && chars < limits::segment_name_chars_max) {
+    const Utf8Character character = decode_utf8(name);
+    const std::size_t bytes = std::max(character.bytes, std::size_t{1});
+    if (character.bytes != 0 && is_legal_in_name(character.code)) {
+      legal.append(name.substr(0, bytes));
+      ++chars;
+    }
+    name.remove_prefix(bytes);
   }
   return legal.empty() ? "unnamed" : legal;
 }
