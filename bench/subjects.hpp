@@ -41,7 +41,7 @@ struct Arguments {
 /// An engine that encodes everything and throws it away, and its handles.
 class SpillwaySubject {
  public:
-  SpillwaySubject()
+  explicit SpillwaySubject(spillway::Runtime runtime = {})
       : engine(spillway::Config{.service = "bench",
                                 .metrics = spillway::MetricsTo::emf_file,
                                 .logs = spillway::LogsTo::file,
@@ -50,7 +50,8 @@ class SpillwaySubject {
                                 .logs_file = "/dev/null",
                                 .xray_daemon_address = "127.0.0.1:9",  // Discard: nobody listens.
                                 .trace_sample_rate = 1.0,
-                                .on_diagnostic = [](std::string_view) {}}) {}
+                                .on_diagnostic = [](std::string_view) {}},
+               std::move(runtime)) {}
 
   spillway::Engine engine;
   const spillway::Counter counter =
