@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the benchmarks and prints their tables. See tools/bench."""
+"""Runs the benchmark programs and prints one table per question. See tools/bench."""
 
 import argparse
 import json
@@ -7,56 +7,131 @@ import pathlib
 import subprocess
 import sys
 
+import instructions
+
 QUESTIONS = {
-    "counter_add": "What does adding to a counter cost?",
-    "gauge_set": "What does setting a gauge cost?",
-    "histogram_record": "What does recording into a histogram cost?",
-    "counter_by_context": "What does a counter cost whose series the request's tenant chooses?",
-    "log_disabled": "What does a log below the level cost?",
-    "log_3_fields": "What does a log with an int, a double and nine characters cost?",
-    "span_3_annotations": "What does a span with three annotations cost, begun and ended?",
+    "record": {
+        "counter_add": "What does adding to a counter cost?",
+        "gauge_set": "What does setting a gauge cost?",
+        "histogram_record": "What does recording into a histogram cost?",
+        "counter_by_context": "What does a counter cost whose series the request's tenant chooses?",
+        "log_disabled": "What does a log below the level cost?",
+        "log_3_fields": "What does a log with an int, a double and nine characters cost?",
+        "span_3_annotations": "What does a span with three annotations cost, begun and ended?",
+    },
+    "encode": {
+        "emf_counter": "How fast is an EMF document of one counter made?",
+        "emf_histogram": "How fast is an EMF document of a histogram with 20 different values made?",
+        "metric_datum": "How fast is a PutMetricData datum of a counter made?",
+        "metric_datum_histogram": "How fast is a PutMetricData datum of a histogram with 20 values made?",
+        "log_event": "How fast is the JSON line of a log with context and 3 fields made?",
+        "xray_segment": "How fast is the X-Ray document of a segment with one subsegment made?",
+        "put_log_events": "How fast do log events become the body of PutLogEvents?",
+        "put_log_events_signed": "The same with its signature?",
+        "put_metric_data": "How fast do datums become the body of PutMetricData?",
+        "put_metric_data_gzip": "The same compressed?",
+        "put_metric_data_gzip_signed": "The same compressed and signed?",
+        "gzip_log_events": "How fast is a body of PutLogEvents compressed?",
+        "drain_logs": "How many logs a second does one core take from a ring and deliver?",
+        "drain_spans": "How many spans a second, in traces of two?",
+        "drain_samples": "How many timed samples a second?",
+        "drain_1000_series": "How many series a second, each with 10 measurements of an interval?",
+    },
 }
 
 
-def percentiles(build, quick):
-    command = [build / "bench/record_percentiles"] + (["--quick"] if quick else [])
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def rows_of(program, quick):
+    command = [program] + (["--quick"] if quick else [])
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [json.loads(line) for line in output.splitlines()]
 
 
+def run_record(build, quick):
+    rows = rows_of(build / "bench/record_percentiles", quick)
+    counted = instructions.count(build)
+    for row in rows:
+        if row["subject"] == "spillway":
+            row["instructions"] = counted.get(row["case"])
+    return rows
+
+
+def run_encode(build, quick):
+    return rows_of(build / "bench/encode", quick)
+
+
+SUITES = {"record": run_record, "encode": run_encode}
+
+
 def means(build, quick):
-    """Google Benchmark's means, as rows of the same form."""
+    """Google Benchmark's means, as (name, threads, ns)."""
     command = [build / "bench/record_bench", "--benchmark_format=json",
                f"--benchmark_min_time={0.05 if quick else 0.5}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return [(run["name"].split("/")[0], run["threads"], run["real_time"] * run["threads"]) for run in json.loads(output)["benchmarks"]]
+    return [(run["name"].split("/")[0], run["threads"], run["real_time"] * run["threads"])
+            for run in json.loads(output)["benchmarks"]]
+
+
+def short(number):
+    """A figure with about three digits: 1.85, 45.2, 843, 6.6 M."""
+    if number is None:
+        return ""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if number >= size:
+            scale = 1e3 if unit == "k" else size
+            return f"{number / scale:.3g} {unit}"
+    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
+
+
+def table(rows):
+    """The rows of one case as aligned lines; columns that no row fills are left out."""
+    floors = {row["threads"]: row["ns_p50"] for row in rows if row["subject"] == "floor"}
+
+    def over_floor(row):
+        floor = floors.get(row["threads"])
+        return f"{row['ns_p50'] / floor:.2f}" if floor and row["ns_p50"] and row["subject"] != "floor" else ""
+
+    columns = {
+        "subject": lambda row: row["subject"],
+        "threads": lambda row: str(row["threads"]),
+        "p50 ns": lambda row: short(row["ns_p50"]),
+        "p99 ns": lambda row: short(row["ns_p99"]),
+        "p99.9 ns": lambda row: short(row["ns_p999"]),
+        "mean ns": lambda row: short(row["ns_mean"]),
+        "over floor": over_floor,
+        "instructions": lambda row: short(row["instructions"]),
+        "a second": lambda row: short(row["per_second"]),
+        "bytes a second": lambda row: short(row.get("bytes_per_second")),
+    }
+    cells = [[name, *map(show, rows)] for name, show in columns.items()]
+    cells = [column for column in cells if any(column[1:])]
+    widths = [max(map(len, column)) for column in cells]
+    return ["  " + "  ".join(text.ljust(width) if i == 0 else text.rjust(width)
+                             for i, (text, width) in enumerate(zip(line, widths)))
+            for line in zip(*cells)]
 
 
 def main():
     parser = argparse.ArgumentParser(prog="tools/bench")
     parser.add_argument("--build", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("suite", nargs="?", choices=["record", "all"], default="all")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("suite", nargs="?", choices=[*SUITES, "all"], default="all")
+    parser.add_argument("--quick", action="store_true", help="less of everything: to see that it runs")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the rows, as a JSON array")
     options = parser.parse_args()
 
-    rows = percentiles(options.build, options.quick)
-    for case, question in QUESTIONS.items():
-        print(f"\n{question} ({case}, ns a call)")
-        print(f"  {'subject':18} {'threads':>7} {'p50':>8} {'p99':>8} {'p99.9':>9} {'mean':>8}   over floor (p50)")
-        floors = {row["threads"]: row["ns_p50"] for row in rows if row["case"] == case and row["subject"] == "floor"}
-        for row in (row for row in rows if row["case"] == case):
-            floor = floors.get(row["threads"])
-            ratio = f"{row['ns_p50'] / floor:.2f}" if floor else ""
-            print(f"  {row['subject']:18} {row['threads']:7} {row['ns_p50']:8.1f} {row['ns_p99']:8.1f} "
-                  f"{row['ns_p999']:9.1f} {row['ns_mean']:8.1f}   {ratio}")
-    print("\nMeans by Google Benchmark (ns a call, per thread)")
-    for name, threads, mean in means(options.build, options.quick):
-        print(f"  {name:34} {threads} {mean:8.1f}")
+    rows = []
+    for suite in SUITES if options.suite == "all" else [options.suite]:
+        found = SUITES[suite](options.build, options.quick)
+        rows += found
+        for case in dict.fromkeys([*QUESTIONS[suite], *(row["case"] for row in found)]):
+            of_case = [row for row in found if row["case"] == case]
+            if of_case:
+                print(f"\n{QUESTIONS[suite].get(case, case)}  ({suite} {case})", *table(of_case), sep="\n")
+        if suite == "record":
+            print("\nMeans by Google Benchmark (ns a call, per thread)")
+            for name, threads, mean in means(options.build, options.quick):
+                print(f"  {name:34} {threads} {mean:8.1f}")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    worst = max(row["ns_p99"] for row in rows if row["subject"] == "spillway")
-    print(f"\nhighest p99 of ours: {worst:.1f} ns")
     return 0
 
 

@@ -1,0 +1,528 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Question: how many records a second does one core turn into what goes over the wire, and how many
+// bytes is that? Document by document beside nlohmann-json and snprintf making the same text and
+// the copying of it (`floor`), then whole requests with compression and signature, then the flusher
+// from a full ring to signed requests. Subjects take turns, round by round. Prints JSON rows.
+//
+//   encode [--quick] [--case NAME]
+#include <cstdlib>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include <simdjson.h>
+
+#include "rows.hpp"
+#include "subjects.hpp"
+#include <spillway/encoders/emf.hpp>
+#include <spillway/encoders/log_event.hpp>
+#include <spillway/encoders/put_log_events.hpp>
+#include <spillway/encoders/put_metric_data.hpp>
+#include <spillway/encoders/xray.hpp>
+#include <spillway/transport/gzip.hpp>
+#include <spillway/transport/sigv4.hpp>
+
+#if defined(SPILLWAY_BENCH_NLOHMANN)
+#include <nlohmann/json.hpp>
+#endif
+
+namespace {
+
+using namespace spillway::detail;
+using spillway::MetricsTo;
+
+constexpr std::int64_t time_ms = 1795222800123;
+constexpr std::int64_t time_ns = time_ms * 1'000'000 + 456'789;
+
+/// What one pass of a case handled.
+struct Work {
+  std::uint64_t records = 0;
+  std::uint64_t bytes = 0;
+  double ns = 0;  ///< measured by the pass itself; 0: the whole pass counts
+};
+
+struct Case {
+  std::string name;
+  std::string subject;
+  std::function<Work()> pass;
+};
+
+Payload make_payload() { return Payload(std::pmr::get_default_resource()); }
+
+// ---- The records, one of each ----
+
+struct Inputs {
+  Series requests{{MetricKind::counter,
+                   spillway::Unit::count,
+                   spillway::Resolution::minute,
+                   "Requests",
+                   {{"Route", "/v1/orders"}, {"Service", "orders"}, {"Stage", "prod"}}},
+                  0,
+                  0,
+                  false};
+  Series latency = [this] {
+    Series series = requests;
+    series.key.kind = MetricKind::histogram;
+    series.key.unit = spillway::Unit::microseconds;
+    series.key.name = "Latency";
+    return series;
+  }();
+  std::vector<ValueCount> values = [] {
+    std::vector<ValueCount> made;
+    for (int i = 0; i < 20; ++i) made.push_back({120.5 * std::pow(1.3, i), 1.0 + i % 3});
+    return made;
+  }();
+  MetricPoint counter{&requests, time_ms, 1234, 1234, 1, 1, 0, {}};
+  MetricPoint histogram = [this] {
+    MetricPoint point{&latency, time_ms, 0, 0, values.front().value, values.back().value,
+                      0,        values};
+    for (const ValueCount& one : values) {
+      point.count += static_cast<std::uint64_t>(one.count);
+      point.sum += one.value * one.count;
+    }
+    return point;
+  }();
+
+  SiteInfo site{spillway::Severity::info,
+                "order placed",
+                "orders.cpp",
+                42,
+                {{"order_id", ValueType::integer},
+                 {"total", ValueType::real},
+                 {"currency", ValueType::string}}};
+  std::vector<std::byte> values_of_log = [] {
+    std::vector<std::byte> bytes(8 + 8 + 4 + 9);
+    const std::int64_t id = 173'204;
+    const double total = 873.25;
+    const std::uint32_t size = 9;
+    std::memcpy(&bytes[0], &id, 8);
+    std::memcpy(&bytes[8], &total, 8);
+    std::memcpy(&bytes[16], &size, 4);
+    std::memcpy(&bytes[20], "nine char", 9);
+    return bytes;
+  }();
+  ContextTexts context{"acme", "u-17", "r-1", {0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4}};
+  LogView log{&site, time_ns, 0x1a2b3c4d5e6f7081, &context, values_of_log};
+
+  // A segment and a subsegment with three annotations below it.
+  std::vector<std::byte> entries = [] {
+    std::vector<std::byte> bytes;
+    const auto append = [&bytes](const auto& value) {
+      const auto* const at = reinterpret_cast<const std::byte*>(&value);
+      bytes.insert(bytes.end(), at, at + sizeof value);
+    };
+    append(EntryHeader::pack(intern_name("order_id"), EntryClass::annotation, ValueType::integer));
+    append(std::int64_t{173'204});
+    append(EntryHeader::pack(intern_name("total"), EntryClass::annotation, ValueType::real));
+    append(873.25);
+    append(EntryHeader::pack(intern_name("currency"), EntryClass::annotation, ValueType::string));
+    append(std::uint32_t{9});
+    for (const char c : std::string_view("nine char")) append(c);
+    return bytes;
+  }();
+  std::vector<SpanView> spans = [this] {
+    const spillway::TraceId trace{0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4};
+    SpanBody root{0, 1, 0, 1, trace, 0, 0, 0};
+    SpanBody child{0, 2, 1, 1, trace, 0, 0, static_cast<std::uint32_t>(entries.size())};
+    return std::vector<SpanView>{
+        {"GET /v1/orders", time_ns, time_ns + 2'000'000, root, {}},
+        {"charge-card", time_ns + 1000, time_ns + 1'500'000, child, entries}};
+  }();
+};
+
+const Inputs& inputs() {
+  static const Inputs made;
+  return made;
+}
+
+// ---- One document after the other ----
+
+/// Encodes into a payload that is emptied when it is as full as a request.
+template <class Encode>
+std::function<Work()> documents(Encode encode) {
+  return [encode, payload = std::make_shared<Payload>(make_payload())] {
+    payload->clear();
+    Work work;
+    while (payload->bytes.size() < 200'000) {
+      encode(*payload);
+      ++work.records;
+    }
+    work.bytes = payload->bytes.size();
+    return work;
+  };
+}
+
+void our_emf(const MetricPoint& point, Payload& payload) {
+  encode_emf({&point, 1}, EmfOptions{"Shop", false}, payload);
+}
+void our_log(Payload& payload) {
+  static LogEncoder encoder("orders");
+  const std::size_t offset = payload.bytes.size();
+  encoder.append_json(inputs().log, 100'000, payload.bytes);
+  payload.end_item(offset, 1, time_ms);
+}
+void our_segment(Payload& payload) {
+  static const XrayOptions options{"orders", "1.0", 64'000};
+  encode_trace(inputs().spans, inputs().context, options, payload);
+}
+
+/// What it costs to have these bytes at all: they are copied from where they stand.
+template <class Encode>
+std::function<Work()> copies(Encode encode) {
+  Payload once = make_payload();
+  encode(once);
+  return documents(
+      [text = std::string(once.bytes.view())](Payload& payload) { payload.bytes.append(text); });
+}
+
+void printed_emf(Payload& payload) {
+  char* const at = payload.bytes.reserve(1000);
+  const MetricPoint& point = inputs().counter;
+  const int size = std::snprintf(at, 1000,
+                                 "{\"_aws\":{\"Timestamp\":%lld,\"CloudWatchMetrics\":[{"
+                                 "\"Namespace\":\"%s\",\"Dimensions\":[[\""
+                                 "%s\",\"%s\",\"%s\"]],\"Metrics\":[{\"Name\":\"%s\",\"Unit\":\"%"
+                                 "s\"}]}]},\"%s\":\"%s\",\"%s\":"
+                                 "\"%s\",\"%s\":\"%s\",\"%s\":%.15g}",
+                                 static_cast<long long>(point.time_ms), "Shop", "Route", "Service",
+                                 "Stage", "Requests", "Count", "Route", "/v1/orders", "Service",
+                                 "orders", "Stage", "prod", "Requests", point.sum);
+  payload.bytes.advance_to(at + size);
+}
+
+#if defined(SPILLWAY_BENCH_NLOHMANN)
+void append(const nlohmann::ordered_json& document, Payload& payload) {
+  payload.bytes.append(document.dump());
+}
+void nlohmann_emf(const MetricPoint& point, Payload& payload) {
+  using Json = nlohmann::ordered_json;
+  const SeriesKey& key = point.series->key;
+  Json metric;
+  metric["Name"] = key.name;
+  metric["Unit"] = spillway::to_string(key.unit);
+  Json directive;
+  directive["Namespace"] = "Shop";
+  Json document;
+  document["_aws"]["Timestamp"] = point.time_ms;
+  Json& names = directive["Dimensions"].emplace_back();
+  for (const spillway::Dimension& one : key.dimensions) names.push_back(one.name);
+  directive["Metrics"].push_back(std::move(metric));
+  document["_aws"]["CloudWatchMetrics"].push_back(std::move(directive));
+  for (const spillway::Dimension& one : key.dimensions) document[one.name] = one.value;
+  Json& value = document[key.name];
+  if (point.values.empty()) value = point.sum;
+  for (const ValueCount& one : point.values) {
+    for (int i = 0; i < static_cast<int>(one.count); ++i) value.push_back(one.value);
+  }
+  append(document, payload);
+}
+void nlohmann_log(Payload& payload) {
+  nlohmann::ordered_json document;
+  document["timestamp"] = "2026-11-21T01:00:00.123456789Z";
+  document["level"] = "INFO";
+  document["message"] = inputs().site.message;
+  document["service"] = "orders";
+  document["tenant"] = inputs().context.tenant;
+  document["user"] = inputs().context.user;
+  document["request_id"] = inputs().context.request_id;
+  document["trace_id"] = "1-6b00e354-0f1e2d3c4b5a69788796a5b4";
+  document["span_id"] = "1a2b3c4d5e6f7081";
+  document["order_id"] = 173'204;
+  document["total"] = 873.25;
+  document["currency"] = "nine char";
+  append(document, payload);
+}
+
+/// Both make the same document, or the comparison says nothing.
+template <class One, class Other>
+void must_agree(const char* what, One one, Other other) {
+  Payload a = make_payload();
+  Payload b = make_payload();
+  one(a);
+  other(b);
+  auto left = nlohmann::json::parse(a.bytes.view());
+  auto right = nlohmann::json::parse(b.bytes.view());
+  left.erase("timestamp");  // The peer is spared the formatting of the time.
+  right.erase("timestamp");
+  left.erase("source");
+  if (left == right) return;
+  std::fprintf(stderr, "%s: the documents differ:\n%s\n%s\n", what, left.dump().c_str(),
+               right.dump().c_str());
+  std::exit(1);
+}
+#endif
+
+// ---- Whole requests ----
+
+const Payload& full_log_payload() {
+  static const Payload payload = [] {
+    Payload made = make_payload();
+    while (made.items.size() < 4000) our_log(made);
+    return made;
+  }();
+  return payload;
+}
+const Payload& full_metric_payload() {
+  static const Payload payload = [] {
+    Payload made = make_payload();
+    while (made.items.size() < 1000) encode_metric_datums(inputs().counter, made);
+    return made;
+  }();
+  return payload;
+}
+
+void sign(std::string_view body, std::string_view service) {
+  static std::map<std::string, spillway::transport::Sigv4Signer, std::less<>> signers;
+  auto found = signers.find(service);
+  if (found == signers.end()) {
+    found =
+        signers
+            .emplace(service, spillway::transport::Sigv4Signer("eu-west-1", std::string(service)))
+            .first;
+  }
+  spillway::transport::HttpRequest request;
+  request.origin = "https://" + std::string(service) + ".eu-west-1.amazonaws.com";
+  request.headers = {{"Content-Type", "application/x-amz-json-1.1"},
+                     {"X-Amz-Target", "Logs_20140328.PutLogEvents"}};
+  request.body = body;
+  static const spillway::transport::Credentials credentials("AKIDEXAMPLE", "secret");
+  found->second.sign(request, credentials, std::chrono::system_clock::now());
+}
+
+Work log_request(bool with_signature) {
+  static ByteBuffer body;
+  body.clear();
+  append_put_log_events(full_log_payload(), "/shop/orders", "pod-1", body);
+  if (with_signature) sign(body.view(), "logs");
+  return {full_log_payload().items.size(), body.size()};
+}
+Work datum_request(bool compressed, bool with_signature) {
+  static ByteBuffer body;
+  body.clear();
+  append_put_metric_data(full_metric_payload(), "Shop", body);
+  std::string packed;
+  if (compressed) packed = *spillway::transport::gzip(body.view());
+  if (with_signature) sign(compressed ? std::string_view(packed) : body.view(), "monitoring");
+  return {full_metric_payload().items.size(), body.size()};
+}
+
+std::string log_body() {
+  ByteBuffer body;
+  append_put_log_events(full_log_payload(), "/shop/orders", "pod-1", body);
+  return std::string(body.view());
+}
+Work minified_log_body() {
+  static const std::string body = log_body();
+  static std::string out(body.size() + simdjson::SIMDJSON_PADDING, ' ');
+  std::size_t size = 0;
+  if (simdjson::minify(body.data(), body.size(), out.data(), size) != simdjson::SUCCESS)
+    std::abort();
+  return {full_log_payload().items.size(), body.size()};
+}
+Work hashed_log_body() {
+  static const std::string body = log_body();
+  auto digest = spillway::transport::sha256(body);
+  bench::opaque(digest);
+  return {full_log_payload().items.size(), body.size()};
+}
+Work zipped_log_body() {
+  static const std::string body = log_body();
+  auto packed = spillway::transport::gzip(body);
+  bench::opaque(packed);
+  return {full_log_payload().items.size(), body.size()};
+}
+
+// ---- The flusher, from a ring that a producer filled ----
+
+/// Takes every request at once.
+class AgreeingTransport final : public spillway::transport::HttpTransport {
+ public:
+  void start(std::uint64_t id, spillway::transport::HttpRequest,
+             std::chrono::milliseconds) override {
+    done_.push_back({id, {spillway::transport::HttpOutcome::answered, 200, {}, "{}", {}}});
+  }
+  std::vector<spillway::transport::HttpCompletion> poll(std::chrono::milliseconds) override {
+    return std::exchange(done_, {});
+  }
+  void wake() noexcept override {}
+  void cancel_all() noexcept override { done_.clear(); }
+
+ private:
+  std::vector<spillway::transport::HttpCompletion> done_;
+};
+
+/// An engine without threads whose every round is measured: `record()` fills it, and what it takes
+/// until the records are settled is the pass.
+template <class Record>
+std::function<Work()> pipeline(spillway::Config config, Record record) {
+  config.service = "orders";
+  config.trace_sample_rate = 1.0;
+  config.region = "eu-west-1";
+  config.on_diagnostic = [](std::string_view) {};
+  auto engine = std::make_shared<spillway::Engine>(
+      config, spillway::Runtime{.http = std::make_unique<AgreeingTransport>(),
+                                .random = [] { return 0.5; },
+                                .threads = false});
+  return [engine, record] {
+    const spillway::DeliveryStats before = engine->stats().delivery;
+    Work work;
+    work.records = record(*engine);
+    const std::uint64_t began = bench::fenced_ticks();
+    engine->flush(std::chrono::seconds(30));
+    work.ns = static_cast<double>(bench::fenced_ticks() - began) * bench::ns_per_tick();
+    work.bytes = engine->stats().delivery.bytes - before.bytes;
+    return work;
+  };
+}
+
+std::uint64_t record_logs(spillway::Engine& engine) {
+  for (int i = 0; i < 10'000; ++i) {
+    SPILLWAY_INFO(engine, "order placed", {"order_id", i}, {"total", i * 0.25},
+                  {"currency", "nine char"});
+  }
+  return 10'000;
+}
+std::uint64_t record_spans(spillway::Engine& engine) {
+  for (int i = 0; i < 1000; ++i) {
+    const spillway::Span root = engine.span("GET /v1/orders");
+    auto span = engine.span("charge-card");
+    span.annotate("order_id", i);
+    span.annotate("total", i * 0.25);
+    span.annotate("currency", "nine char");
+  }
+  return 2000;
+}
+std::uint64_t record_samples(spillway::Engine& engine) {
+  const auto latency = engine.histogram("Latency", spillway::Unit::microseconds);
+  for (int i = 0; i < 20'000; ++i) latency.sample(100 + i % 1000);
+  return 20'000;
+}
+std::uint64_t record_series(spillway::Engine& engine) {
+  static std::map<spillway::Engine*, std::vector<spillway::Histogram>> made;
+  std::vector<spillway::Histogram>& handles = made[&engine];
+  for (auto i = static_cast<int>(handles.size()); i < 1000; ++i) {
+    handles.push_back(engine.histogram("Latency", spillway::Unit::microseconds,
+                                       {{"Route", "/v1/orders/" + std::to_string(i)}}));
+  }
+  for (int i = 0; i < 10; ++i) {
+    for (const spillway::Histogram& one : handles) one.record(100 + i);
+  }
+  return handles.size();  // What is encoded: a point of each.
+}
+
+std::vector<Case> all_cases() {
+  const auto emf_counter = [](Payload& payload) { our_emf(inputs().counter, payload); };
+  const auto emf_histogram = [](Payload& payload) { our_emf(inputs().histogram, payload); };
+  const auto datum = [](Payload& payload) { encode_metric_datums(inputs().counter, payload); };
+  const auto histogram_datum = [](Payload& payload) {
+    encode_metric_datums(inputs().histogram, payload);
+  };
+  std::vector<Case> cases{
+      {"emf_counter", "spillway", documents(emf_counter)},
+      {"emf_counter", "snprintf", documents(printed_emf)},
+      {"emf_counter", "floor", copies(emf_counter)},
+      {"emf_histogram", "spillway", documents(emf_histogram)},
+      {"emf_histogram", "floor", copies(emf_histogram)},
+      {"metric_datum", "spillway", documents(datum)},
+      {"metric_datum", "floor", copies(datum)},
+      {"metric_datum_histogram", "spillway", documents(histogram_datum)},
+      {"metric_datum_histogram", "floor", copies(histogram_datum)},
+      {"log_event", "spillway", documents(our_log)},
+      {"log_event", "floor", copies(our_log)},
+      {"xray_segment", "spillway", documents(our_segment)},
+      {"xray_segment", "floor", copies(our_segment)},
+      {"put_log_events", "spillway", [] { return log_request(false); }},
+      {"put_log_events", "simdjson minify", minified_log_body},
+      {"put_log_events_signed", "spillway", [] { return log_request(true); }},
+      {"put_log_events_signed", "sha-256 alone", hashed_log_body},
+      {"put_metric_data", "spillway", [] { return datum_request(false, false); }},
+      {"put_metric_data_gzip", "spillway", [] { return datum_request(true, false); }},
+      {"put_metric_data_gzip_signed", "spillway", [] { return datum_request(true, true); }},
+      {"gzip_log_events", "spillway", zipped_log_body},
+  };
+#if defined(SPILLWAY_BENCH_NLOHMANN)
+  const auto nlohmann_counter = [](Payload& payload) { nlohmann_emf(inputs().counter, payload); };
+  const auto nlohmann_histogram = [](Payload& payload) {
+    nlohmann_emf(inputs().histogram, payload);
+  };
+  must_agree("emf_counter", emf_counter, nlohmann_counter);
+  must_agree("emf_counter by snprintf", emf_counter, printed_emf);
+  must_agree("emf_histogram", emf_histogram, nlohmann_histogram);
+  must_agree("log_event", our_log, nlohmann_log);
+  cases.push_back({"emf_counter", "nlohmann-json", documents(nlohmann_counter)});
+  cases.push_back({"emf_histogram", "nlohmann-json", documents(nlohmann_histogram)});
+  cases.push_back({"log_event", "nlohmann-json", documents(nlohmann_log)});
+#endif
+  const auto to_file = [] {
+    spillway::Config config;
+    config.metrics = MetricsTo::emf_file;
+    config.metrics_file = "/dev/null";
+    config.logs = spillway::LogsTo::file;
+    config.logs_file = "/dev/null";
+    return config;
+  };
+  const auto to_aws = [] {
+    spillway::Config config;
+    config.metrics = MetricsTo::put_metric_data;
+    config.logs = spillway::LogsTo::put_log_events;
+    config.traces = spillway::TracesTo::put_trace_segments;
+    return config;
+  };
+  cases.push_back({"drain_logs", "to a file", pipeline(to_file(), record_logs)});
+  cases.push_back({"drain_logs", "to PutLogEvents", pipeline(to_aws(), record_logs)});
+  cases.push_back({"drain_spans", "to PutTraceSegments", pipeline(to_aws(), record_spans)});
+  cases.push_back({"drain_samples", "to a file", pipeline(to_file(), record_samples)});
+  cases.push_back({"drain_1000_series", "to a file", pipeline(to_file(), record_series)});
+  cases.push_back({"drain_1000_series", "to PutMetricData", pipeline(to_aws(), record_series)});
+  return cases;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool quick = false;
+  std::string_view only;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--quick") quick = true;
+    if (argument == "--case" && i + 1 < argc) only = argv[++i];
+  }
+  setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE", 1);
+  setenv("AWS_SECRET_ACCESS_KEY", "secret", 1);
+  std::vector<Case> cases = all_cases();
+  std::erase_if(cases, [&](const Case& one) { return !only.empty() && one.name != only; });
+
+  const double round_ns = quick ? 10e6 : 200e6;
+  const int rounds = quick ? 2 : 5;
+  std::vector<std::vector<double>> ns(cases.size());
+  std::vector<Work> sums(cases.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      for (double spent = 0; spent < round_ns;) {
+        const std::uint64_t began = bench::fenced_ticks();
+        Work work = cases[i].pass();
+        const double took =
+            static_cast<double>(bench::fenced_ticks() - began) * bench::ns_per_tick();
+        if (work.ns == 0) work.ns = took;
+        spent += took;
+        ns[i].push_back(work.ns / static_cast<double>(work.records));
+        sums[i].records += work.records;
+        sums[i].bytes += work.bytes;
+      }
+    }
+  }
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    bench::Row row{"encode", cases[i].name, cases[i].subject};
+    row.ns = bench::summarise(ns[i]);
+    row.per_second = 1e9 / row.ns.p50;
+    if (sums[i].bytes != 0) {
+      row.bytes_per_second = row.per_second * static_cast<double>(sums[i].bytes) /
+                             static_cast<double>(sums[i].records);
+    }
+    bench::print(row);
+  }
+}
