@@ -117,7 +117,7 @@ std::optional<std::chrono::milliseconds> retry_after(const HttpResponse& respons
   if (const auto wait = usable(parse_number<std::int64_t>(ms))) return wait;
   const auto seconds =
       parse_number<std::int64_t>(trim(find_header(response.headers, "retry-after")));
-  if (!seconds || *seconds > longest_ms / 1000) return std::nullopt;
+  if (!seconds || *seconds < 0 || *seconds > longest_ms / 1000) return std::nullopt;
   return usable(*seconds * 1000);
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
 #include <utility>
 
 #include <openssl/crypto.h>
@@ -18,6 +20,17 @@ std::string environment(const char* name) {
 }
 
 void wipe(std::string& secret) noexcept { OPENSSL_cleanse(secret.data(), secret.size()); }
+
+/// The name of the first value that cannot go into a header; empty when all can. A line break at the
+/// end comes from secrets that were made of a file.
+std::string_view unusable_of(
+    std::initializer_list<std::pair<std::string_view, const std::string*>> values) {
+  for (const auto& [name, value] : values) {
+    const auto is_bad = [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; };
+    if (std::any_of(value->begin(), value->end(), is_bad)) return name;
+  }
+  return {};
+}
 
 class StaticCredentials final : public CredentialsProvider {
  public:
@@ -40,7 +53,15 @@ class EnvironmentCredentials final : public CredentialsProvider {
                                           : "AWS_ACCESS_KEY_ID but not AWS_SECRET_ACCESS_KEY") +
                               "; set both or neither"};
     }
-    return Credentials(std::move(id), std::move(secret), environment("AWS_SESSION_TOKEN"));
+    std::string token = environment("AWS_SESSION_TOKEN");
+    if (const std::string_view name = unusable_of({{"AWS_ACCESS_KEY_ID", &id},
+                                                   {"AWS_SECRET_ACCESS_KEY", &secret},
+                                                   {"AWS_SESSION_TOKEN", &token}});
+        !name.empty()) {
+      return CredentialsError{std::string(name) +
+                              " has a blank, a line break or another character that no key has"};
+    }
+    return Credentials(std::move(id), std::move(secret), std::move(token));
   }
 };
 
@@ -88,7 +109,11 @@ CredentialsResult CredentialsChain::get(std::chrono::system_clock::time_point no
   for (const auto& provider : providers_) {
     std::optional<CredentialsResult> result = provider->get();
     if (!result) continue;
-    if (auto* const fresh = std::get_if<Credentials>(&*result)) cached_ = *fresh;
+    if (auto* const fresh = std::get_if<Credentials>(&*result)) {
+      cached_ = *fresh;
+    } else if (cached_ && *cached_->expiration > now) {
+      return *cached_;  // Tried early; there is time to try again.
+    }
     return std::move(*result);
   }
   return CredentialsError{

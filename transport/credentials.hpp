@@ -47,7 +47,8 @@ class CredentialsProvider {
 };
 
 /// Asks its providers in order and keeps the answer until it is told that it went stale or 15
-/// minutes before it expires (the advisory window of botocore's credentials.py).
+/// minutes before it expires (the advisory window of botocore's credentials.py); when it cannot be
+/// renewed then, until it expires.
 class CredentialsChain {
  public:
   explicit CredentialsChain(std::vector<std::unique_ptr<CredentialsProvider>> providers);

@@ -11,7 +11,7 @@ std::optional<std::string> gzip(std::string_view bytes) {
   if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, gzip_window, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
     return std::nullopt;
   }
-  std::string result(bytes.size(), '\0');
+  std::string result(bytes.empty() ? 0 : bytes.size() - 1, '\0');
   stream.next_in =
       const_cast<Bytef*>(reinterpret_cast<const Bytef*>(bytes.data()));  // NOLINT: zlib's type
   stream.avail_in = static_cast<uInt>(bytes.size());

@@ -104,9 +104,12 @@ std::span<const std::uint8_t> bytes_of(std::string_view text) {
   return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
 }
 
-void set_header(HttpRequest& request, std::string_view name, std::string value) {
+void remove_header(HttpRequest& request, std::string_view name) {
   std::erase_if(request.headers,
                 [&](const HttpHeader& header) { return equal_without_case(header.name, name); });
+}
+void set_header(HttpRequest& request, std::string_view name, std::string value) {
+  remove_header(request, name);
   request.headers.push_back({std::string(name), std::move(value)});
 }
 
@@ -205,6 +208,7 @@ void Sigv4Signer::sign(HttpRequest& request, const Credentials& credentials,
   const auto url = parse_url(request.origin);
   set_header(request, "Host", url ? url->host_header() : std::string());
   set_header(request, "X-Amz-Date", date);
+  remove_header(request, "X-Amz-Security-Token");  // Of the credentials before these.
   if (!credentials.session_token.empty()) {
     set_header(request, "X-Amz-Security-Token", credentials.session_token);
   }
