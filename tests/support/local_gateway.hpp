@@ -85,7 +85,7 @@ inline std::string code_of(const Reply& reply) {
   return std::string(type.substr(type.find('#') + 1));
 }
 
-class LocalGatewayTest : public testing::Test {
+class LocalGatewayTest : public ::testing::Test {
  protected:
   using time_point = std::chrono::system_clock::time_point;
 
