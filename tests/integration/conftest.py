@@ -173,6 +173,67 @@ def moto(serve):
     return Moto(serve)
 
 
+# ---- AWS's X-Ray daemon, with `spillway local` behind it ----
+
+
+class XrayDaemon:
+    """The daemon signs what it is sent by UDP and posts it to a receiver that verifies and keeps it."""
+
+    KEY = {"AWS_ACCESS_KEY_ID": "AKIDDAEMON", "AWS_SECRET_ACCESS_KEY": "daemon-secret"}
+
+    def __init__(self, serve, build, program, folder):
+        port_file = folder / "ports.json"
+        key_id, secret = self.KEY.values()
+        receiver = serve("spillway local", [
+            build / "tools" / "spillway", "local", "--port", "0", "--udp-port", "0",
+            "--access-key", key_id, "--secret", secret, "--port-file", port_file])
+        receiver.wait_until(lambda: port_file.exists() and "}" in port_file.read_text())
+        self.receiver = json.loads(port_file.read_text())["endpoint"]
+
+        self.port = _free_port(socket.SOCK_DGRAM)
+        tcp_port = _free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        config = folder / "cfg.yaml"
+        # The receiver's address can be given in this file only; there is no flag for it.
+        config.write_text(
+            f'Version: 2\nEndpoint: "{self.receiver}"\nRegion: "{REGION}"\nLocalMode: true\nTotalBufferSizeMB: 64\n'
+            f'Socket:\n  UDPAddress: "{self.address}"\n  TCPAddress: "127.0.0.1:{tcp_port}"\n'
+            'Logging:\n  LogLevel: "info"\n')
+        self.server = serve(
+            "xray", [program, "-c", config, "-o", "-n", REGION], _clean_environment(**self.KEY))
+        self.server.wait_until(lambda: "Starting proxy http server" in self.server.tail())
+
+    def page(self, name):
+        with urllib.request.urlopen(f"{self.receiver}/_spillway/{name}", timeout=10) as answer:
+            return json.load(answer)
+
+    def reset(self):
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.receiver}/_spillway/reset", method="POST"), timeout=10)
+
+    def lost_in_the_kernel(self):
+        """Datagrams that found the daemon's socket buffer full."""
+        lines = pathlib.Path("/proc/net/udp").read_text().splitlines()[1:]
+        mine = [line.split() for line in lines if line.split()[1].endswith(f":{self.port:04X}")]
+        return sum(int(columns[-1]) for columns in mine)
+
+    def wait_for_spans(self, count, seconds=20):
+        """Waits until the receiver has so many segments and subsegments; returns how many it has."""
+        deadline = time.monotonic() + seconds
+        have = 0
+        while have < count and time.monotonic() < deadline:
+            have = self.page("traces?limit=0")["segments"]["https"]
+            time.sleep(0.1)
+        return have
+
+
+@pytest.fixture(scope="session")
+def xray_daemon(serve, build, tmp_path_factory):
+    program = pathlib.Path("build/xray-daemon/xray").resolve()
+    assert program.exists(), f"{program} is missing: tools/setup test builds it"
+    return XrayDaemon(serve, build, program, tmp_path_factory.mktemp("xray"))
+
+
 # ---- The probe ----
 
 
