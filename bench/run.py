@@ -18,6 +18,18 @@ QUESTIONS = {
         "log_disabled": "What does a log below the level cost?",
         "log_3_fields": "What does a log with an int, a double and nine characters cost?",
         "span_3_annotations": "What does a span with three annotations cost, begun and ended?",
+        "counter_series": "How does a counter's cost grow with the number of series, used in any order?",
+        "histogram_series": "And a histogram's?",
+        "log_fields": "How does a log's cost grow with its integer fields?",
+        "log_string": "And with the length of a string?",
+        "log_ring": "What does a log cost with the ring near empty, near full, and dropping?",
+        "first_record": "What does the first record of a thread cost?",
+        "after_idle_second": "What does the first call after an idle second cost, one call timed?",
+        "thread_memory": "What memory does each of many idle threads hold that recorded once?",
+        "sustained_measurements": "How many measurements a second, two threads flat out, into cells?",
+        "sustained_samples": "How many timed samples, through rings (a full one folds into cells)?",
+        "sustained_logs": "How many logs?",
+        "sustained_spans": "How many spans?",
     },
     "encode": {
         "emf_counter": "How fast is an EMF document of one counter made?",
@@ -47,10 +59,10 @@ def rows_of(program, quick):
 
 
 def run_record(build, quick):
-    rows = rows_of(build / "bench/record_percentiles", quick)
+    rows = rows_of(build / "bench/record_percentiles", quick) + rows_of(build / "bench/record_questions", quick)
     counted = instructions.count(build)
     for row in rows:
-        if row["subject"] == "spillway":
+        if row["subject"] == "spillway" and row["threads"] == 1:
             row["instructions"] = counted.get(row["case"])
     return rows
 
@@ -101,6 +113,7 @@ def table(rows):
         "instructions": lambda row: short(row["instructions"]),
         "a second": lambda row: short(row["per_second"]),
         "bytes a second": lambda row: short(row.get("bytes_per_second")),
+        "bytes": lambda row: short(row.get("bytes")),
     }
     cells = [[name, *map(show, rows)] for name, show in columns.items()]
     cells = [column for column in cells if any(column[1:])]

@@ -48,6 +48,7 @@ class SpillwaySubject {
                                 .traces = spillway::TracesTo::xray_daemon,
                                 .metrics_file = "/dev/null",
                                 .logs_file = "/dev/null",
+                                .emf_histogram_object = true,
                                 .xray_daemon_address = "127.0.0.1:9",  // Discard: nobody listens.
                                 .trace_sample_rate = 1.0,
                                 .on_diagnostic = [](std::string_view) {}},

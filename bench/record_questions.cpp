@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Questions around the recording path: how does the cost of a call grow with threads, series,
+// fields and the length of strings; what does a full ring cost; what does a thread pay at its first
+// record, and in memory; what does the first call after a pause cost; and how much does the one
+// flusher take in when two threads record flat out. Prints JSON rows.
+//
+//   record_questions [--quick] [--case NAME]
+//
+// Exit status 1: a sustained run lost count of a record.
+#include <array>
+#include <barrier>
+#include <condition_variable>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <mutex>
+#include <string_view>
+#include <thread>
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include "rows.hpp"
+#include "subjects.hpp"
+
+namespace {
+
+using std::chrono::milliseconds;
+using Samples = std::vector<double>;
+
+const bench::Arguments& arguments() {
+  static const bench::Arguments made;
+  return made;
+}
+
+struct Options {
+  bool quick = false;
+  std::string_view only;
+  bool wants(std::string_view name) const { return only.empty() || only == name; }
+  int bursts() const { return quick ? 20 : 400; }
+};
+
+void print(const std::string& name, Samples& ns, int threads = 1,
+           const std::string& subject = "spillway") {
+  bench::Row row{"record", name, subject, threads};
+  row.ns = bench::summarise(ns);
+  bench::print(row);
+}
+
+/// Nanoseconds of one call.
+template <class Call>
+double once(Call&& call) {
+  const std::uint64_t began = bench::fenced_ticks();
+  call();
+  const std::uint64_t took = bench::fenced_ticks() - began;
+  const std::uint64_t cost = bench::stamp_cost();
+  return static_cast<double>(took > cost ? took - cost : 0) * bench::ns_per_tick();
+}
+
+spillway::Config to_nowhere() {
+  spillway::Config config;
+  config.service = "bench";
+  config.metrics = spillway::MetricsTo::emf_file;
+  config.metrics_file = "/dev/null";
+  config.logs = spillway::LogsTo::file;
+  config.logs_file = "/dev/null";
+  config.on_diagnostic = [](std::string_view) {};
+  return config;
+}
+
+// ---- How does the cost grow with threads? (1 and 2 are record_percentiles') ----
+
+template <class Call>
+void ask_threads(const Options& options, const std::string& name, int batch, Call call) {
+  if (!options.wants(name)) return;
+  for (const int threads : {4, 8}) {
+    std::vector<Samples> samples(static_cast<std::size_t>(threads));
+    std::barrier start(threads);
+    {
+      std::vector<std::jthread> all;
+      for (Samples& own : samples) {
+        all.emplace_back([&] {
+          start.arrive_and_wait();
+          const bench::Plan plan{.calls = batch, .bursts = options.bursts()};
+          bench::measure(
+              plan, call, [] {}, own);
+        });
+      }
+    }
+    Samples together;
+    for (const Samples& own : samples) together.insert(together.end(), own.begin(), own.end());
+    print(name, together, threads);
+  }
+}
+
+void ask_threads(const Options& options) {
+  bench::SpillwaySubject ours;
+  ask_threads(options, "counter_add", 100, [&](int) { ours.counter.add(1); });
+  ask_threads(options, "histogram_record", 100,
+              [&](int i) { ours.histogram.record(arguments().values[i & 1023]); });
+  ask_threads(options, "log_3_fields", 20, [&](int i) { ours.log(i, arguments()); });
+}
+
+// ---- With the number of series? ----
+
+void ask_series(const Options& options) {
+  for (const int count : {1, 100, 100'000}) {
+    for (const bool histograms : {false, true}) {
+      const std::string name = histograms ? "histogram_series" : "counter_series";
+      if (!options.wants(name)) continue;
+      spillway::Config config = to_nowhere();
+      config.series_max = std::int64_t{1} << 18;
+      config.series_per_metric_max = 200'000;
+      spillway::Engine engine(config);
+      std::vector<spillway::Counter> counters;
+      std::vector<spillway::Histogram> values;
+      for (int i = 0; i < count; ++i) {
+        const spillway::Dimensions dimensions{{"User", std::to_string(i)}};
+        if (histograms) {
+          values.push_back(engine.histogram("Latency", spillway::Unit::none, dimensions));
+        } else {
+          counters.push_back(engine.counter("Requests", spillway::Unit::count, dimensions));
+        }
+      }
+      // Any order but that of their memory.
+      std::uint32_t random = 1;
+      const auto next = [&random, count] {
+        random = random * 1664525U + 1013904223U;
+        return (static_cast<std::uint64_t>(random) * static_cast<std::uint32_t>(count)) >> 32;
+      };
+      const auto call = [&](int i) {
+        if (histograms) {
+          values[next()].record(arguments().values[i & 1023]);
+        } else {
+          counters[next()].add(1);
+        }
+      };
+      Samples ns;
+      bench::measure(
+          {.calls = 100, .bursts = options.bursts()}, call, [] {}, ns);
+      print(name, ns, 1, std::to_string(count) + " series");
+    }
+  }
+}
+
+// ---- With fields, and the length of a string? ----
+
+template <std::size_t... Index>
+void log_fields(const spillway::Engine& engine, int i, std::index_sequence<Index...>) {
+  static constexpr const char* keys[] = {"f0", "f1", "f2",  "f3",  "f4",  "f5",  "f6",  "f7",
+                                         "f8", "f9", "f10", "f11", "f12", "f13", "f14", "f15"};
+  static_assert(sizeof...(Index) <= std::size(keys));
+  static constinit spillway::LogSite site{spillway::Severity::info, "order placed", __FILE__,
+                                          __LINE__};
+  engine.log(site, {spillway::StaticName(keys[Index]), i + static_cast<int>(Index)}...);
+}
+
+void ask_sizes(const Options& options) {
+  bench::SpillwaySubject ours;
+  const bench::Plan plan{.calls = 20, .bursts = options.bursts()};
+  const auto ask = [&](const std::string& name, const std::string& subject, auto call) {
+    Samples ns;
+    bench::measure(
+        plan, call, [] {}, ns);
+    print(name, ns, 1, subject);
+  };
+  if (options.wants("log_fields")) {
+    const auto with = [&]<std::size_t count>(std::integral_constant<std::size_t, count>) {
+      ask("log_fields", std::to_string(count) + " fields",
+          [&](int i) { log_fields(ours.engine, i, std::make_index_sequence<count>()); });
+    };
+    with(std::integral_constant<std::size_t, 0>());
+    with(std::integral_constant<std::size_t, 1>());
+    with(std::integral_constant<std::size_t, 2>());
+    with(std::integral_constant<std::size_t, 4>());
+    with(std::integral_constant<std::size_t, 8>());
+    with(std::integral_constant<std::size_t, 16>());
+  }
+  if (!options.wants("log_string")) return;
+  for (const std::size_t bytes : {8U, 64U, 512U, 4096U}) {
+    const std::string text(bytes, 'x');
+    // Bursts that fit into the ring.
+    bench::Plan fitting = plan;
+    fitting.batches = bytes > 512 ? 8 : 50;
+    Samples ns;
+    bench::measure(
+        fitting,
+        [&](int) {
+          SPILLWAY_INFO(ours.engine, "order placed", {"text", std::string_view(text)});
+        },
+        [] {}, ns);
+    print("log_string", ns, 1, std::to_string(bytes) + " bytes");
+  }
+}
+
+// ---- With the ring near empty, near full, and full? ----
+
+void ask_ring(const Options& options) {
+  if (!options.wants("log_ring")) return;
+  // Drained by this thread between bursts, so that nothing but the ring's state differs.
+  bench::SpillwaySubject ours({.threads = false});
+  bench::Plan plan{.calls = 20, .batches = 10, .bursts = options.bursts()};
+  plan.pause = std::chrono::microseconds(0);
+  constexpr int capacity = (1 << 20) / 8 * 7 / 56;  // Logs before the part kept for warnings.
+  const auto fill_up_to = [&](int logs) {
+    ours.engine.flush(std::chrono::seconds(10));
+    for (int i = 0; i < logs; ++i) ours.log(i, arguments());
+  };
+  const auto ask = [&](const std::string& state, int filled) {
+    fill_up_to(filled);
+    Samples ns;
+    bench::measure(
+        plan, [&](int i) { ours.log(i, arguments()); }, [&] { fill_up_to(filled); }, ns);
+    print("log_ring", ns, 1, state);
+  };
+  ask("near empty", 0);
+  ask("near full", capacity - plan.calls * plan.batches - 10);
+  ask("dropping", 2 * capacity);
+}
+
+// ---- What does the first record of a thread cost, and its memory? ----
+
+/// Threads that run `body` one after the other and then stay until the group goes.
+class ParkedThreads {
+ public:
+  ~ParkedThreads() {
+    {
+      const std::lock_guard lock(mutex_);
+      leave_ = true;
+    }
+    changed_.notify_all();
+    for (const pthread_t thread : threads_) pthread_join(thread, nullptr);
+  }
+
+  /// False: the system gives no more threads.
+  bool add(std::function<void()> body) {
+    pthread_attr_t attributes{};
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 64U << 10);
+    body_ = std::move(body);
+    std::unique_lock lock(mutex_);
+    done_ = false;
+    pthread_t thread{};
+    const bool made = pthread_create(&thread, &attributes, &ParkedThreads::run, this) == 0;
+    pthread_attr_destroy(&attributes);
+    if (!made) return false;
+    threads_.push_back(thread);
+    changed_.wait(lock, [this] { return done_; });
+    return true;
+  }
+
+ private:
+  static void* run(void* self) {
+    auto& group = *static_cast<ParkedThreads*>(self);
+    group.body_();
+    std::unique_lock lock(group.mutex_);
+    group.done_ = true;
+    group.changed_.notify_all();
+    group.changed_.wait(lock, [&group] { return group.leave_; });
+    return nullptr;
+  }
+
+  std::function<void()> body_;
+  std::vector<pthread_t> threads_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+  bool leave_ = false;
+};
+
+double resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  double size = 0;
+  double resident = 0;
+  statm >> size >> resident;
+  return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+void ask_first_record(const Options& options) {
+  if (!options.wants("first_record")) return;
+  const int threads = options.quick ? 50 : 500;
+  bench::SpillwaySubject ours;
+  const auto ask = [&](const std::string& subject, auto call) {
+    Samples ns;
+    ParkedThreads parked;
+    for (int i = 0; i < threads; ++i) parked.add([&] { ns.push_back(once(call)); });
+    print("first_record", ns, 1, subject);
+  };
+  ask("log, fresh lane", [&] { ours.log(1, arguments()); });
+  // The lanes of the threads above, which have ended.
+  ask("log, recycled lane", [&] { ours.log(1, arguments()); });
+  ask("counter, recycled lane", [&] { ours.counter.add(1); });
+}
+
+void ask_memory(const Options& options) {
+  if (!options.wants("thread_memory")) return;
+  const int threads = options.quick ? 500 : 10'000;
+  const auto ask = [&](const std::string& subject, const std::function<void()>& body) {
+    ParkedThreads parked;
+    const double before = resident_bytes();
+    int made = 0;
+    while (made < threads && parked.add(body)) ++made;
+    bench::Row row{"record", "thread_memory", subject, made};
+    row.bytes = (resident_bytes() - before) / made;
+    bench::print(row);
+  };
+  ask("thread alone", [] {});
+  bench::SpillwaySubject first;
+  ask("one counter add", [&] { first.counter.add(1); });
+  bench::SpillwaySubject second;
+  ask("one log", [&] { second.log(1, arguments()); });
+  bench::SpillwaySubject third;
+  ask("a log, a counter, a histogram, a span", [&] {
+    third.log(1, arguments());
+    third.counter.add(1);
+    third.histogram.record(1.5);
+    third.span(1, arguments());
+  });
+}
+
+// ---- What does the first call after an idle second cost? ----
+
+void ask_idle(const Options& options) {
+  if (!options.wants("after_idle_second")) return;
+  bench::SpillwaySubject ours;
+  struct Cold {
+    const char* subject;
+    std::function<void()> call;
+    Samples ns{};
+  };
+  std::array<Cold, 4> calls{{{"counter add", [&] { ours.counter.add(1); }},
+                             {"histogram record", [&] { ours.histogram.record(12.5); }},
+                             {"log, 3 fields", [&] { ours.log(1, arguments()); }},
+                             {"span, 3 annotations", [&] { ours.span(1, arguments()); }}}};
+  const int rounds = options.quick ? 3 : 15;
+  for (int round = 0; round < rounds; ++round) {
+    for (Cold& one : calls) {
+      if (round == 0) one.call();  // The thread's very first is another question.
+      std::this_thread::sleep_for(milliseconds(options.quick ? 20 : 1000));
+      one.ns.push_back(once(one.call));
+    }
+  }
+  for (Cold& one : calls) print("after_idle_second", one.ns, 1, one.subject);
+}
+
+// ---- How much does the one flusher take in? ----
+
+/// Two threads call without a pause. Returns whether every record is accounted for.
+template <class Call>
+bool ask_sustained(const Options& options, const std::string& name, int records_a_call,
+                   spillway::SignalStats spillway::Stats::*signal, Call call) {
+  if (!options.wants(name)) return true;
+  bench::SpillwaySubject ours;
+  const auto seconds = std::chrono::seconds(options.quick ? 1 : 10);
+  std::array<std::uint64_t, 2> calls{};
+  const auto began = std::chrono::steady_clock::now();
+  {
+    std::vector<std::jthread> producers;
+    for (std::uint64_t& own : calls) {
+      producers.emplace_back([&] {
+        std::uint64_t count = 0;
+        while (std::chrono::steady_clock::now() - began < seconds) {
+          for (int i = 0; i < 1000; ++i) call(ours, i);
+          count += 1000;
+        }
+        own = count;
+      });
+    }
+  }
+  const double took =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  const spillway::SignalStats stats = ours.engine.shutdown(std::chrono::seconds(30)).*signal;
+  const std::uint64_t made = (calls[0] + calls[1]) * static_cast<std::uint64_t>(records_a_call);
+  const auto report = [&](const std::string& subject, std::uint64_t records) {
+    bench::Row row{"record", name, subject, 2};
+    row.per_second = static_cast<double>(records) / took;
+    bench::print(row);
+  };
+  report("recorded", stats.recorded);
+  report("taken in and delivered", stats.delivered);
+  report("dropped, counted", stats.dropped_total());
+  if (stats.recorded == made && stats.residue() == 0 && stats.held() == 0) return true;
+  std::fprintf(stderr, "%s: %llu calls, recorded %llu, delivered %llu, dropped %llu\n",
+               name.c_str(), static_cast<unsigned long long>(made),
+               static_cast<unsigned long long>(stats.recorded),
+               static_cast<unsigned long long>(stats.delivered),
+               static_cast<unsigned long long>(stats.dropped_total()));
+  return false;
+}
+
+bool ask_sustained(const Options& options) {
+  bool exact = ask_sustained(options, "sustained_measurements", 2, &spillway::Stats::metrics,
+                             [](bench::SpillwaySubject& ours, int i) {
+                               ours.counter.add(1);
+                               ours.histogram.record(arguments().values[i & 1023]);
+                             });
+  exact &= ask_sustained(options, "sustained_samples", 1, &spillway::Stats::metrics,
+                         [](bench::SpillwaySubject& ours, int i) {
+                           ours.histogram.sample(arguments().values[i & 1023]);
+                         });
+  exact &= ask_sustained(options, "sustained_logs", 1, &spillway::Stats::logs,
+                         [](bench::SpillwaySubject& ours, int i) { ours.log(i, arguments()); });
+  exact &= ask_sustained(options, "sustained_spans", 1, &spillway::Stats::spans,
+                         [](bench::SpillwaySubject& ours, int i) { ours.span(i, arguments()); });
+  return exact;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--quick") options.quick = true;
+    if (argument == "--case" && i + 1 < argc) options.only = argv[++i];
+  }
+  ask_threads(options);
+  ask_series(options);
+  ask_sizes(options);
+  ask_ring(options);
+  ask_first_record(options);
+  ask_memory(options);
+  ask_idle(options);
+  return ask_sustained(options) ? 0 : 1;
+}
