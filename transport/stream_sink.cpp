@@ -7,12 +7,56 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <spillway/transport/stream_sink.hpp>
 
 namespace spillway::transport {
+namespace {
+
+/// Keeps the signals that a write can raise (no reader, file too large) from the thread, and takes
+/// those back that were raised meanwhile: errno says the same.
+class WithoutSignals {
+ public:
+  WithoutSignals() noexcept {
+    sigemptyset(&ours_);
+    sigset_t pending;
+    sigpending(&pending);
+    for (const int signal : {SIGPIPE, SIGXFSZ}) {
+      if (sigismember(&pending, signal) == 0) sigaddset(&ours_, signal);
+    }
+    pthread_sigmask(SIG_BLOCK, &ours_, &before_);
+  }
+  WithoutSignals(const WithoutSignals&) = delete;
+  WithoutSignals& operator=(const WithoutSignals&) = delete;
+  ~WithoutSignals() {
+    const int error = errno;
+    const timespec at_once{};
+    while (sigtimedwait(&ours_, nullptr, &at_once) > 0 || errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    errno = error;
+  }
+
+ private:
+  sigset_t ours_;
+  sigset_t before_;
+};
+
+/// write() that says EAGAIN where it would wait, although the descriptor is not O_NONBLOCK: others
+/// may have filled it since it was ready. Kernels that cannot promise that (before 6.4 for pipes)
+/// just write.
+ssize_t write_without_waiting(int descriptor, std::string_view text) noexcept {
+  const iovec part{const_cast<char*>(text.data()), text.size()};  // NOLINT: writev's type
+  const ssize_t written = pwritev2(descriptor, &part, 1, -1, RWF_NOWAIT);
+  if (written >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS)) return written;
+  return ::write(descriptor, text.data(), text.size());
+}
+
+}  // namespace
 
 StreamSink::StreamSink(StreamSink&& other) noexcept
     : path_(std::move(other.path_)),
@@ -51,24 +95,33 @@ void StreamSink::fail(std::string_view what) {
 
 WriteResult StreamSink::write(std::string_view& text, std::chrono::milliseconds wait) {
   if (descriptor_ < 0) {
-    const int opened = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+    // Not blocking, for a named pipe that nobody reads; a file does not care.
+    const int opened =
+        open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
     if (opened < 0) {
       fail("cannot open ");
       return WriteResult::failed;
     }
     use(opened);
   }
+  const WithoutSignals guard;
+  const auto deadline = std::chrono::steady_clock::now() + wait;
   while (!text.empty()) {
-    std::size_t bytes = text.size();
+    ssize_t written = 0;
     if (may_block_) {
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
       pollfd ready{descriptor_, POLLOUT, 0};
-      const int count = poll(&ready, 1, static_cast<int>(wait.count()));
+      const int count =
+          poll(&ready, 1,
+               static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), wait).count()));
       if (count < 0 && errno != EINTR) break;
       if (count <= 0) return WriteResult::busy;
       // A pipe that is writable takes PIPE_BUF bytes without blocking (POSIX, write).
-      bytes = std::min<std::size_t>(bytes, PIPE_BUF);
+      written = write_without_waiting(descriptor_, text.substr(0, PIPE_BUF));
+    } else {
+      written = ::write(descriptor_, text.data(), text.size());
     }
-    const ssize_t written = ::write(descriptor_, text.data(), bytes);
     if (written > 0) {
       text.remove_prefix(static_cast<std::size_t>(written));
     } else if (written < 0 && errno == EAGAIN) {

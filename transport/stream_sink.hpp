@@ -12,7 +12,8 @@ enum class WriteResult : std::uint8_t { written, busy, failed };
 
 /// A file descriptor that takes lines: stdout, a file, a pipe. One thread. A pipe that nobody reads
 /// makes it `busy`, never blocks it: only what the kernel says it has room for is written, and
-/// never with O_NONBLOCK, which would change the descriptor for everybody who shares it.
+/// standard output never with O_NONBLOCK, which would change it for everybody who shares it. A
+/// write raises no signal: a pipe without a reader is `failed`.
 class StreamSink {
  public:
   /// Standard output, which is not closed.
