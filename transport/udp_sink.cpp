@@ -39,40 +39,29 @@ UdpSink::~UdpSink() {
   if (descriptor_ >= 0) close(descriptor_);
 }
 
-bool UdpSink::open() {
-  const HostPort target = udp_host_port(address_);
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_DGRAM;
-  addrinfo* found = nullptr;
-  if (const int status = getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found);
-      status != 0) {
-    error_ = "cannot resolve " + address_ + ": " + gai_strerror(status);
-    return false;
-  }
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
-  for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
-    const int descriptor = socket(at->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (descriptor < 0) continue;
-    if (connect(descriptor, at->ai_addr, at->ai_addrlen) == 0) {
-      descriptor_ = descriptor;
-      return true;
-    }
-    close(descriptor);
-  }
-  error_ = "cannot open a socket to " + address_ + ": " + std::strerror(errno);
-  return false;
+void UdpSink::fail(int error) {
+  error_ = "cannot send to " + address_ + ": " + std::strerror(error);
+  if (descriptor_ >= 0) close(std::exchange(descriptor_, -1));
 }
 
-DatagramResult UdpSink::send(std::string_view head, std::string_view body) {
-  if (descriptor_ < 0 && !open()) return DatagramResult::failed;
+// To the address that the socket is connected to; `failed` closes it.
+DatagramResult UdpSink::transmit(std::string_view head, std::string_view body) {
   std::array<iovec, 2> parts{
       {{const_cast<char*>(head.data()), head.size()},  // NOLINT: sendmsg's type
        {const_cast<char*>(body.data()), body.size()}}};
   msghdr message{};
   message.msg_iov = parts.data();
   message.msg_iovlen = parts.size();
-  if (sendmsg(descriptor_, &message, MSG_NOSIGNAL) >= 0) return DatagramResult::sent;
-  switch (errno) {
+  int error = 0;
+  if (sendmsg(descriptor_, &message, MSG_NOSIGNAL) >= 0) {
+    // On loopback the refusal is there already; from elsewhere it comes with the next datagram.
+    socklen_t size = sizeof error;
+    getsockopt(descriptor_, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error == 0) return DatagramResult::sent;
+  } else {
+    error = errno;
+  }
+  switch (error) {
     case EAGAIN:
     case ENOBUFS:
     case EINTR:
@@ -80,12 +69,35 @@ DatagramResult UdpSink::send(std::string_view head, std::string_view body) {
     case EMSGSIZE:
       return DatagramResult::too_large;
     default:
-      break;
+      fail(error);
+      return DatagramResult::failed;
   }
-  // Refused: an earlier datagram found nobody at that port, and this one was not sent.
-  error_ = "cannot send to " + address_ + ": " + std::strerror(errno);
-  close(descriptor_);
-  descriptor_ = -1;
+}
+
+DatagramResult UdpSink::send(std::string_view head, std::string_view body) {
+  if (descriptor_ >= 0) {
+    const DatagramResult result = transmit(head, body);
+    if (result != DatagramResult::failed) return result;
+  }
+  const HostPort target = udp_host_port(address_);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_DGRAM;
+  addrinfo* found = nullptr;
+  if (const int status = getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found);
+      status != 0) {
+    error_ = "cannot resolve " + address_ + ": " + gai_strerror(status);
+    return DatagramResult::failed;
+  }
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
+  for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
+    descriptor_ = socket(at->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (descriptor_ < 0 || connect(descriptor_, at->ai_addr, at->ai_addrlen) != 0) {
+      fail(errno);
+      continue;
+    }
+    const DatagramResult result = transmit(head, body);
+    if (result != DatagramResult::failed) return result;
+  }
   return DatagramResult::failed;
 }
 

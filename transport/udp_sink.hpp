@@ -10,6 +10,9 @@ namespace spillway::transport {
 enum class DatagramResult : std::uint8_t { sent, busy, too_large, failed };
 
 /// A connected UDP socket, opened at the first datagram and never blocking. One thread.
+///
+/// A name may have several addresses of which only one is listened on ("localhost" is ::1 and
+/// 127.0.0.1): the first that does not refuse a datagram is kept.
 class UdpSink {
  public:
   /// `address`: "host:port", or the daemon's form "tcp:host:port udp:host:port". The host is a name
@@ -19,13 +22,14 @@ class UdpSink {
   UdpSink& operator=(const UdpSink&) = delete;
   ~UdpSink();
 
-  /// Sends `head` and `body` as one datagram. `busy`: no room in the kernel now. `failed`: see
-  /// error(); the next call opens the socket anew.
+  /// Sends `head` and `body` as one datagram. `busy`: no room in the kernel now. `failed`: no
+  /// address takes it, see error(); the next call tries all of them anew.
   DatagramResult send(std::string_view head, std::string_view body);
   const std::string& error() const noexcept { return error_; }
 
  private:
-  bool open();
+  DatagramResult transmit(std::string_view head, std::string_view body);
+  void fail(int error);
   std::string address_;
   int descriptor_ = -1;
   std::string error_;
