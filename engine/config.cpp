@@ -14,6 +14,7 @@
 #include <spillway/engine/config.hpp>
 #include <spillway/transport/endpoint.hpp>
 #include <spillway/transport/text.hpp>
+#include <spillway/transport/udp_sink.hpp>
 #include <spillway/transport/url.hpp>
 
 namespace spillway {
@@ -75,10 +76,17 @@ std::optional<milliseconds> parse(std::string_view text, milliseconds* /*tag*/) 
   const auto number = parse_number<std::int64_t>(text.substr(0, unit));
   if (!number) return std::nullopt;
   const std::string_view name = text.substr(unit);
-  if (name == "ms" || name.empty()) return milliseconds(*number);
-  if (name == "s") return milliseconds(*number * 1000);
-  if (name == "m") return milliseconds(*number * 60'000);
-  return std::nullopt;
+  std::int64_t unit_ms = 1;
+  if (name == "s") {
+    unit_ms = 1000;
+  } else if (name == "m") {
+    unit_ms = 60'000;
+  } else if (!name.empty() && name != "ms") {
+    return std::nullopt;
+  }
+  constexpr std::int64_t longest_ms = std::int64_t{1} << 52;  // No product overflows below it.
+  if (*number > longest_ms / unit_ms || *number < -longest_ms / unit_ms) return std::nullopt;
+  return milliseconds(*number * unit_ms);
 }
 std::optional<Dimensions> parse(std::string_view text, Dimensions* /*tag*/) {
   Dimensions dimensions;
@@ -240,11 +248,6 @@ void read_environment(Config& config, std::vector<ConfigError>& errors) {
 
 std::string text_of(simdjson::dom::element value) {
   if (std::string_view text; value.get(text) == simdjson::SUCCESS) return std::string(text);
-  if (simdjson::dom::object object; value.get(object) == simdjson::SUCCESS) {
-    Dimensions pairs;
-    for (const auto& [key, member] : object) pairs.push_back({std::string(key), text_of(member)});
-    return print(pairs);
-  }
   return simdjson::minify(value);
 }
 
@@ -261,6 +264,16 @@ void read_file(Config& config, const std::string& path, std::vector<ConfigError>
     return fail(std::string("must hold one JSON object: ") + simdjson::error_message(error));
   }
   for (const auto& [key, value] : object) {
+    // As an object, names and values may have any character.
+    if (simdjson::dom::object pairs; key == "dimensions" && value.get(pairs) == simdjson::SUCCESS) {
+      if (config.dimensions.origin() >= Origin::file) continue;
+      Dimensions dimensions;
+      for (const auto& [name, member] : pairs) {
+        dimensions.push_back({std::string(name), text_of(member)});
+      }
+      config.dimensions = {std::move(dimensions), Origin::file};
+      continue;
+    }
     if (!set_from_text(config, key, text_of(value), Origin::file, errors)) {
       errors.push_back({std::string(key), text_of(value), Origin::file, "is not a setting"});
     }
@@ -428,6 +441,10 @@ std::vector<ConfigError> validate(const Config& config) {
   check_endpoint(uses_logs(config), "logs_endpoint", config.logs_endpoint);
   check_endpoint(config.traces == TracesTo::put_trace_segments, "xray_endpoint",
                  config.xray_endpoint);
+  check(config.traces != TracesTo::xray_daemon ||
+            !transport::udp_host_port(config.xray_daemon_address.get()).host.empty(),
+        "xray_daemon_address", config.xray_daemon_address,
+        "must be host:port, or tcp:host:port udp:host:port");
   in_range("trace_reservoir", config.trace_reservoir, 0, 1'000'000);
   in_range("trace_sample_rate", config.trace_sample_rate, 0, 1);
   in_range("metric_interval", config.metric_interval, milliseconds(1000), hours(1));
