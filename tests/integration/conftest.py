@@ -229,7 +229,7 @@ class XrayDaemon:
 
 @pytest.fixture(scope="session")
 def xray_daemon(serve, build, tmp_path_factory):
-    program = pathlib.Path("build/xray-daemon/xray").resolve()
+    program = build.parent / "xray-daemon" / "xray"
     assert program.exists(), f"{program} is missing: tools/setup test builds it"
     return XrayDaemon(serve, build, program, tmp_path_factory.mktemp("xray"))
 
