@@ -45,27 +45,14 @@ bool is_clean(const HttpRequest& request) {
 }
 
 HttpOutcome outcome_of(CURLcode code, CURL* easy) {
-  switch (code) {
-    case CURLE_OK:
-      return HttpOutcome::answered;
-    case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
-      return HttpOutcome::refused_locally;
-    case CURLE_COULDNT_RESOLVE_PROXY:
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_CONNECT:
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_PEER_FAILED_VERIFICATION:
-      return HttpOutcome::not_connected;
-    case CURLE_WRITE_ERROR:
-      return HttpOutcome::too_large;
-    default: {
-      // Once the connection stood, the request may have been read.
-      curl_off_t connected_us = 0;
-      curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
-      return connected_us > 0 ? HttpOutcome::lost : HttpOutcome::not_connected;
-    }
-  }
+  if (code == CURLE_OK) return HttpOutcome::answered;
+  if (code == CURLE_WRITE_ERROR) return HttpOutcome::too_large;
+  // Once the connection stood, the request may have been read, whatever went wrong then.
+  curl_off_t connected_us = 0;
+  curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
+  if (connected_us > 0) return HttpOutcome::lost;
+  const bool impossible = code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL;
+  return impossible ? HttpOutcome::refused_locally : HttpOutcome::not_connected;
 }
 
 }  // namespace
@@ -77,6 +64,7 @@ struct CurlTransport::Exchange {
   HeaderList headers;
   Easy easy;
   std::size_t header_bytes = 0;
+  bool headers_ended = false;
   char error[CURL_ERROR_SIZE] = {};
 
   static std::size_t take_body(char* data, std::size_t size, std::size_t count, void* self) {
@@ -95,6 +83,9 @@ struct CurlTransport::Exchange {
     const std::string_view line(data, bytes);
     if (line.starts_with("HTTP/")) {
       exchange.response.headers.clear();  // A 100 Continue, or a proxy's answer, went before.
+      exchange.headers_ended = false;
+    } else if (trim(line).empty()) {
+      exchange.headers_ended = true;
     } else if (const std::size_t colon = line.find(':'); colon != std::string_view::npos) {
       exchange.response.headers.push_back(
           {std::string(trim(line.substr(0, colon))), std::string(trim(line.substr(colon + 1)))});
@@ -131,7 +122,8 @@ struct CurlTransport::Exchange {
     curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(handle, CURLOPT_QUICK_EXIT, 1L);
-    curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(timeout.count()));
+    curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS,
+                     static_cast<long>(std::max(timeout.count(), std::int64_t{1})));  // 0: none
     curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(handle, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
     if (const char* const bundle = std::getenv("AWS_CA_BUNDLE");
@@ -196,13 +188,10 @@ void CurlTransport::start(std::uint64_t id, HttpRequest request,
   state_->running.emplace(id, std::move(exchange));
 }
 
-std::vector<HttpCompletion> CurlTransport::poll(std::chrono::milliseconds wait) {
+// Moves exchanges along and takes those that ended.
+void CurlTransport::perform() {
   int running = 0;
   curl_multi_perform(state_->multi, &running);
-  if (state_->finished.empty()) {
-    curl_multi_poll(state_->multi, nullptr, 0, static_cast<int>(wait.count()), nullptr);
-    curl_multi_perform(state_->multi, &running);
-  }
   int queued = 0;
   while (const CURLMsg* const message = curl_multi_info_read(state_->multi, &queued)) {
     if (message->msg != CURLMSG_DONE) continue;
@@ -217,11 +206,23 @@ std::vector<HttpCompletion> CurlTransport::poll(std::chrono::milliseconds wait) 
     if (response.outcome != HttpOutcome::answered) {
       response.error =
           exchange.error[0] != '\0' ? exchange.error : curl_easy_strerror(message->data.result);
+    } else if (!exchange.headers_ended) {
+      // libcurl takes the end of the connection for the end of the headers.
+      response.outcome = HttpOutcome::lost;
+      response.error = "the connection ended within the headers of the answer";
     }
     curl_multi_remove_handle(state_->multi, exchange.easy.get());
     state_->finished.push_back({exchange.id, std::move(response)});
     if (state_->idle.size() < idle_handles_max) state_->idle.push_back(std::move(exchange.easy));
     state_->running.erase(exchange.id);
+  }
+}
+
+std::vector<HttpCompletion> CurlTransport::poll(std::chrono::milliseconds wait) {
+  perform();
+  if (state_->finished.empty()) {
+    curl_multi_poll(state_->multi, nullptr, 0, static_cast<int>(wait.count()), nullptr);
+    perform();
   }
   return std::exchange(state_->finished, {});
 }

@@ -25,6 +25,7 @@ class CurlTransport final : public HttpTransport {
  private:
   struct Exchange;
   struct State;
+  void perform();
   std::unique_ptr<State> state_;
 };
 
