@@ -64,7 +64,6 @@ std::map<std::string, Extracted> extract(const Payload& payload) {
     EXPECT_GE(metrics.size(), 1U);
     EXPECT_LE(metrics.size(), 100U);
     std::set<std::string> names;
-    double records = 0;
     for (std::size_t i = 0; i < metrics.size(); ++i) {
       const std::string name = metrics[i]["Name"].string();
       EXPECT_TRUE(names.insert(name).second) << name << " stands twice in a document";
@@ -95,7 +94,6 @@ std::map<std::string, Extracted> extract(const Payload& payload) {
       } else {
         all.add(target.number(), 1);
       }
-      records += all.count - before;
     }
     // Members: _aws, the dimensions, the metrics, and nothing else.
     EXPECT_EQ(document.size(), 1 + keys.size() + metrics.size());
