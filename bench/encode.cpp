@@ -338,23 +338,6 @@ Work zipped_log_body() {
 
 // ---- The flusher, from a ring that a producer filled ----
 
-/// Takes every request at once.
-class AgreeingTransport final : public spillway::transport::HttpTransport {
- public:
-  void start(std::uint64_t id, spillway::transport::HttpRequest,
-             std::chrono::milliseconds) override {
-    done_.push_back({id, {spillway::transport::HttpOutcome::answered, 200, {}, "{}", {}}});
-  }
-  std::vector<spillway::transport::HttpCompletion> poll(std::chrono::milliseconds) override {
-    return std::exchange(done_, {});
-  }
-  void wake() noexcept override {}
-  void cancel_all() noexcept override { done_.clear(); }
-
- private:
-  std::vector<spillway::transport::HttpCompletion> done_;
-};
-
 /// An engine without threads whose every round is measured: `record()` fills it, and what it takes
 /// until the records are settled is the pass.
 template <class Record>
@@ -363,10 +346,7 @@ std::function<Work()> pipeline(spillway::Config config, Record record) {
   config.trace_sample_rate = 1.0;
   config.region = "eu-west-1";
   config.on_diagnostic = [](std::string_view) {};
-  auto engine = std::make_shared<spillway::Engine>(
-      config, spillway::Runtime{.http = std::make_unique<AgreeingTransport>(),
-                                .random = [] { return 0.5; },
-                                .threads = false});
+  auto engine = std::make_shared<spillway::Engine>(config, bench::agreeing(false));
   return [engine, record] {
     const spillway::DeliveryStats before = engine->stats().delivery;
     Work work;
@@ -491,8 +471,6 @@ int main(int argc, char** argv) {
     if (argument == "--quick") quick = true;
     if (argument == "--case" && i + 1 < argc) only = argv[++i];
   }
-  setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE", 1);
-  setenv("AWS_SECRET_ACCESS_KEY", "secret", 1);
   std::vector<Case> cases = all_cases();
   std::erase_if(cases, [&](const Case& one) { return !only.empty() && one.name != only; });
 

@@ -65,7 +65,7 @@ void count(const char* name, bench::SpillwaySubject& ours, Call* call) {
 }  // namespace
 
 int main() {
-  bench::SpillwaySubject ours({.threads = false});
+  bench::SpillwaySubject ours(false);
   if (!spillway::detail::asymmetric_fences() || !spillway::detail::hardware_ticks_are_steady()) {
     std::fputs("no membarrier or no steady processor clock: these would be other code\n", stderr);
     return 1;

@@ -10,16 +10,15 @@
 // Exit status 1: a sustained run lost count of a record.
 #include <array>
 #include <barrier>
-#include <condition_variable>
+#include <deque>
 #include <fstream>
 #include <functional>
 #include <limits>
-#include <mutex>
+#include <semaphore>
 #include <string_view>
 #include <thread>
 
 #include <pthread.h>
-#include <unistd.h>
 
 #include "rows.hpp"
 #include "subjects.hpp"
@@ -199,7 +198,7 @@ void ask_sizes(const Options& options) {
 void ask_ring(const Options& options) {
   if (!options.wants("log_ring")) return;
   // Drained by this thread between bursts, so that nothing but the ring's state differs.
-  bench::SpillwaySubject ours({.threads = false});
+  bench::SpillwaySubject ours(false);
   bench::Plan plan{.calls = 20, .batches = 10, .bursts = options.bursts()};
   plan.pause = std::chrono::microseconds(0);
   constexpr int capacity = (1 << 20) / 8 * 7 / 56;  // Logs before the part kept for warnings.
@@ -221,60 +220,74 @@ void ask_ring(const Options& options) {
 
 // ---- What does the first record of a thread cost, and its memory? ----
 
-/// Threads that run `body` one after the other and then stay until the group goes.
+/// Threads that wait, each do one thing in their turn, and wait again until the group goes.
 class ParkedThreads {
  public:
-  ~ParkedThreads() {
-    {
-      const std::lock_guard lock(mutex_);
-      leave_ = true;
-    }
-    changed_.notify_all();
-    for (const pthread_t thread : threads_) pthread_join(thread, nullptr);
-  }
-
-  /// False: the system gives no more threads.
-  bool add(std::function<void()> body) {
+  /// As many of `count` as the system gives.
+  explicit ParkedThreads(int count) {
     pthread_attr_t attributes{};
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 64U << 10);
-    body_ = std::move(body);
-    std::unique_lock lock(mutex_);
-    done_ = false;
-    pthread_t thread{};
-    const bool made = pthread_create(&thread, &attributes, &ParkedThreads::run, this) == 0;
+    for (int i = 0; i < count; ++i) {
+      Parked& one = threads_.emplace_back(*this);
+      if (pthread_create(&one.thread, &attributes, &ParkedThreads::run, &one) == 0) continue;
+      threads_.pop_back();
+      break;
+    }
     pthread_attr_destroy(&attributes);
-    if (!made) return false;
-    threads_.push_back(thread);
-    changed_.wait(lock, [this] { return done_; });
-    return true;
+    each([] {});
+  }
+  ~ParkedThreads() {
+    leave_ = true;
+    for (Parked& one : threads_) {
+      one.go.release();
+      pthread_join(one.thread, nullptr);
+    }
+  }
+
+  int size() const { return static_cast<int>(threads_.size()); }
+  /// Each thread runs `body`, one after the other.
+  void each(std::function<void()> body) {
+    body_ = std::move(body);
+    for (Parked& one : threads_) {
+      one.go.release();
+      done_.acquire();
+    }
   }
 
  private:
-  static void* run(void* self) {
-    auto& group = *static_cast<ParkedThreads*>(self);
-    group.body_();
-    std::unique_lock lock(group.mutex_);
-    group.done_ = true;
-    group.changed_.notify_all();
-    group.changed_.wait(lock, [&group] { return group.leave_; });
-    return nullptr;
+  struct Parked {
+    explicit Parked(ParkedThreads& its_group) : group(its_group) {}
+    ParkedThreads& group;
+    std::binary_semaphore go{0};
+    pthread_t thread{};
+  };
+  static void* run(void* parked) {
+    auto& self = *static_cast<Parked*>(parked);
+    for (;;) {
+      self.go.acquire();
+      if (self.group.leave_) return nullptr;
+      self.group.body_();
+      self.group.done_.release();
+    }
   }
 
+  std::deque<Parked> threads_;
   std::function<void()> body_;
-  std::vector<pthread_t> threads_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool done_ = false;
+  std::binary_semaphore done_{0};
   bool leave_ = false;
 };
 
+/// Of the whole process, counted page by page: /proc/self/statm lags by up to 64 pages a thread.
 double resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  double size = 0;
-  double resident = 0;
-  statm >> size >> resident;
-  return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
+  std::ifstream rollup("/proc/self/smaps_rollup");
+  for (std::string word; rollup >> word;) {
+    if (word != "Rss:") continue;
+    double kibibytes = 0;
+    rollup >> kibibytes;
+    return kibibytes * 1024;
+  }
+  return bench::absent;
 }
 
 void ask_first_record(const Options& options) {
@@ -283,8 +296,7 @@ void ask_first_record(const Options& options) {
   bench::SpillwaySubject ours;
   const auto ask = [&](const std::string& subject, auto call) {
     Samples ns;
-    ParkedThreads parked;
-    for (int i = 0; i < threads; ++i) parked.add([&] { ns.push_back(once(call)); });
+    ParkedThreads(threads).each([&] { ns.push_back(once(call)); });
     print("first_record", ns, 1, subject);
   };
   ask("log, fresh lane", [&] { ours.log(1, arguments()); });
@@ -297,15 +309,14 @@ void ask_memory(const Options& options) {
   if (!options.wants("thread_memory")) return;
   const int threads = options.quick ? 500 : 10'000;
   const auto ask = [&](const std::string& subject, const std::function<void()>& body) {
-    ParkedThreads parked;
+    ParkedThreads parked(threads);
     const double before = resident_bytes();
-    int made = 0;
-    while (made < threads && parked.add(body)) ++made;
-    bench::Row row{"record", "thread_memory", subject, made};
-    row.bytes = (resident_bytes() - before) / made;
+    parked.each(body);
+    bench::Row row{"record", "thread_memory", subject, parked.size()};
+    row.bytes = (resident_bytes() - before) / parked.size();
     bench::print(row);
   };
-  ask("thread alone", [] {});
+  ask("nothing", [] {});
   bench::SpillwaySubject first;
   ask("one counter add", [&] { first.counter.add(1); });
   bench::SpillwaySubject second;
@@ -377,9 +388,11 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
     row.per_second = static_cast<double>(records) / took;
     bench::print(row);
   };
+  const std::uint64_t missed = stats.dropped_for(spillway::DropCause::ring_full);
   report("recorded", stats.recorded);
-  report("taken in and delivered", stats.delivered);
-  report("dropped, counted", stats.dropped_total());
+  report("taken in by the flusher", stats.recorded - missed);
+  report("dropped at the ring, counted", missed);
+  report("delivered", stats.delivered);
   if (stats.recorded == made && stats.residue() == 0 && stats.held() == 0) return true;
   std::fprintf(stderr, "%s: %llu calls, recorded %llu, delivered %llu, dropped %llu\n",
                name.c_str(), static_cast<unsigned long long>(made),
