@@ -5,7 +5,7 @@
 // the copying of it (`floor`), then whole requests with compression and signature, then the flusher
 // from a full ring to signed requests. Subjects take turns, round by round. Prints JSON rows.
 //
-//   encode [--quick] [--case NAME]
+//   encode [--quick | --smoke] [--case NAME]
 #include <cstdlib>
 #include <functional>
 #include <iterator>
@@ -16,6 +16,7 @@
 
 #include <simdjson.h>
 
+#include "options.hpp"
 #include "rows.hpp"
 #include "subjects.hpp"
 #include <spillway/encoders/emf.hpp>
@@ -464,18 +465,13 @@ std::vector<Case> all_cases() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool quick = false;
-  std::string_view only;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument == "--quick") quick = true;
-    if (argument == "--case" && i + 1 < argc) only = argv[++i];
-  }
+  const bench::Options options(argc, argv);
+  bench::use_any_credentials();
   std::vector<Case> cases = all_cases();
-  std::erase_if(cases, [&](const Case& one) { return !only.empty() && one.name != only; });
+  std::erase_if(cases, [&](const Case& one) { return !options.wants(one.name); });
 
-  const double round_ns = quick ? 10e6 : 200e6;
-  const int rounds = quick ? 2 : 5;
+  const double round_ns = 200e6 * options.effort;
+  const int rounds = options.times(5);
   std::vector<std::vector<double>> ns(cases.size());
   std::vector<Work> sums(cases.size());
   for (int round = 0; round < rounds; ++round) {

@@ -5,7 +5,7 @@
 // record, and in memory; what does the first call after a pause cost; and how much does the one
 // flusher take in when two threads record flat out. Prints JSON rows.
 //
-//   record_questions [--quick] [--case NAME]
+//   record_questions [--quick | --smoke] [--case NAME]
 //
 // Exit status 1: a sustained run lost count of a record.
 #include <array>
@@ -15,11 +15,11 @@
 #include <functional>
 #include <limits>
 #include <semaphore>
-#include <string_view>
 #include <thread>
 
 #include <pthread.h>
 
+#include "options.hpp"
 #include "rows.hpp"
 #include "subjects.hpp"
 
@@ -33,12 +33,7 @@ const bench::Arguments& arguments() {
   return made;
 }
 
-struct Options {
-  bool quick = false;
-  std::string_view only;
-  bool wants(std::string_view name) const { return only.empty() || only == name; }
-  int bursts() const { return quick ? 20 : 400; }
-};
+using bench::Options;
 
 void print(const std::string& name, Samples& ns, int threads = 1,
            const std::string& subject = "spillway") {
@@ -81,7 +76,7 @@ void ask_threads(const Options& options, const std::string& name, int batch, Cal
       for (Samples& own : samples) {
         all.emplace_back([&] {
           start.arrive_and_wait();
-          const bench::Plan plan{.calls = batch, .bursts = options.bursts()};
+          const bench::Plan plan{.calls = batch, .bursts = options.times(400)};
           bench::measure(
               plan, call, [] {}, own);
         });
@@ -137,7 +132,7 @@ void ask_series(const Options& options) {
       };
       Samples ns;
       bench::measure(
-          {.calls = 100, .bursts = options.bursts()}, call, [] {}, ns);
+          {.calls = 100, .bursts = options.times(400)}, call, [] {}, ns);
       print(name, ns, 1, std::to_string(count) + " series");
     }
   }
@@ -157,7 +152,7 @@ void log_fields(const spillway::Engine& engine, int i, std::index_sequence<Index
 
 void ask_sizes(const Options& options) {
   bench::SpillwaySubject ours;
-  const bench::Plan plan{.calls = 20, .bursts = options.bursts()};
+  const bench::Plan plan{.calls = 20, .bursts = options.times(400)};
   const auto ask = [&](const std::string& name, const std::string& subject, auto call) {
     Samples ns;
     bench::measure(
@@ -199,7 +194,7 @@ void ask_ring(const Options& options) {
   if (!options.wants("log_ring")) return;
   // Drained by this thread between bursts, so that nothing but the ring's state differs.
   bench::SpillwaySubject ours(false);
-  bench::Plan plan{.calls = 20, .batches = 10, .bursts = options.bursts()};
+  bench::Plan plan{.calls = 20, .batches = 10, .bursts = options.times(400)};
   plan.pause = std::chrono::microseconds(0);
   constexpr int capacity = (1 << 20) / 8 * 7 / 56;  // Logs before the part kept for warnings.
   const auto fill_up_to = [&](int logs) {
@@ -292,7 +287,7 @@ double resident_bytes() {
 
 void ask_first_record(const Options& options) {
   if (!options.wants("first_record")) return;
-  const int threads = options.quick ? 50 : 500;
+  const int threads = options.times(500);
   bench::SpillwaySubject ours;
   const auto ask = [&](const std::string& subject, auto call) {
     Samples ns;
@@ -307,7 +302,7 @@ void ask_first_record(const Options& options) {
 
 void ask_memory(const Options& options) {
   if (!options.wants("thread_memory")) return;
-  const int threads = options.quick ? 500 : 10'000;
+  const int threads = options.times(10'000);
   const auto ask = [&](const std::string& subject, const std::function<void()>& body) {
     ParkedThreads parked(threads);
     const double before = resident_bytes();
@@ -344,11 +339,11 @@ void ask_idle(const Options& options) {
                              {"histogram record", [&] { ours.histogram.record(12.5); }},
                              {"log, 3 fields", [&] { ours.log(1, arguments()); }},
                              {"span, 3 annotations", [&] { ours.span(1, arguments()); }}}};
-  const int rounds = options.quick ? 3 : 15;
+  const int rounds = options.times(15);
   for (int round = 0; round < rounds; ++round) {
     for (Cold& one : calls) {
       if (round == 0) one.call();  // The thread's very first is another question.
-      std::this_thread::sleep_for(milliseconds(options.quick ? 20 : 1000));
+      std::this_thread::sleep_for(options.lasting(milliseconds(1000)));
       one.ns.push_back(once(one.call));
     }
   }
@@ -363,7 +358,7 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
                    spillway::SignalStats spillway::Stats::*signal, Call call) {
   if (!options.wants(name)) return true;
   bench::SpillwaySubject ours;
-  const auto seconds = std::chrono::seconds(options.quick ? 1 : 10);
+  const milliseconds how_long = options.lasting(milliseconds(10'000));
   std::array<std::uint64_t, 2> calls{};
   const auto began = std::chrono::steady_clock::now();
   {
@@ -371,7 +366,7 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
     for (std::uint64_t& own : calls) {
       producers.emplace_back([&] {
         std::uint64_t count = 0;
-        while (std::chrono::steady_clock::now() - began < seconds) {
+        while (std::chrono::steady_clock::now() - began < how_long) {
           for (int i = 0; i < 1000; ++i) call(ours, i);
           count += 1000;
         }
@@ -422,12 +417,7 @@ bool ask_sustained(const Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument == "--quick") options.quick = true;
-    if (argument == "--case" && i + 1 < argc) options.only = argv[++i];
-  }
+  const Options options(argc, argv);
   ask_threads(options);
   ask_series(options);
   ask_sizes(options);

@@ -2,10 +2,13 @@
 """Runs the benchmark programs and prints one table per question. See tools/bench."""
 
 import argparse
+import contextlib
 import json
 import pathlib
 import subprocess
 import sys
+import tempfile
+import time
 
 import instructions
 
@@ -49,17 +52,28 @@ QUESTIONS = {
         "drain_samples": "How many timed samples a second?",
         "drain_1000_series": "How many series a second, each with 10 measurements of an interval?",
     },
+    "deliver": {
+        "deliver_logs": "How many logs a second arrive at a receiver on this machine, sent by PutLogEvents?",
+        "deliver_series": "How many series, by PutMetricData?",
+        "deliver_spans": "How many spans, by PutTraceSegments?",
+        "log_beside_destination": "What does a log cost the caller, whose destination is well, slow, dead?",
+    },
+    "middleware": {
+        "http_request": "What does the HTTP middleware add to a request? (floor: the request without it)",
+    },
 }
 
 
-def rows_of(program, quick):
-    command = [program] + (["--quick"] if quick else [])
+def rows_of(program, effort, *arguments):
+    """`effort` is a list of options: none, --quick or --smoke."""
+    command = [program, *arguments, *effort]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [json.loads(line) for line in output.splitlines()]
 
 
-def run_record(build, quick):
-    rows = rows_of(build / "bench/record_percentiles", quick) + rows_of(build / "bench/record_questions", quick)
+def run_record(build, effort):
+    few = ["--quick", "--case", "counter_add"] if effort == ["--smoke"] else effort
+    rows = rows_of(build / "bench/record_percentiles", few) + rows_of(build / "bench/record_questions", effort)
     counted = instructions.count(build)
     for row in rows:
         if row["subject"] == "spillway" and row["threads"] == 1:
@@ -67,17 +81,45 @@ def run_record(build, quick):
     return rows
 
 
-def run_encode(build, quick):
-    return rows_of(build / "bench/encode", quick)
+def run_encode(build, effort):
+    return rows_of(build / "bench/encode", effort)
 
 
-SUITES = {"record": run_record, "encode": run_encode}
+@contextlib.contextmanager
+def receiver(build, *options):
+    """The address of a `spillway local` that runs meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        ports = pathlib.Path(folder, "ports")
+        process = subprocess.Popen([build / "tools/spillway", "local", "--port", "0", "--udp-port", "0",
+                                    "--keep-messages", "0", "--keep-documents", "0", "--port-file", ports, *options],
+                                   stdout=subprocess.DEVNULL)
+        try:
+            while not ports.exists():
+                if process.poll() is not None:
+                    sys.exit("spillway local did not start")
+                time.sleep(0.01)
+            yield json.loads(ports.read_text())["endpoint"]
+        finally:
+            process.terminate()
+            process.wait()
 
 
-def means(build, quick):
+def run_deliver(build, effort):
+    with receiver(build) as healthy, receiver(build, "--fault", "delay:ms=1000") as slow:
+        return rows_of(build / "bench/deliver", effort, healthy, slow)
+
+
+def run_middleware(build, effort):
+    return rows_of(build / "bench/middleware", effort)
+
+
+SUITES = {"record": run_record, "encode": run_encode, "deliver": run_deliver, "middleware": run_middleware}
+
+
+def means(build, effort):
     """Google Benchmark's means, as (name, threads, ns)."""
     command = [build / "bench/record_bench", "--benchmark_format=json",
-               f"--benchmark_min_time={0.05 if quick else 0.5}"]
+               f"--benchmark_min_time={0.05 if effort else 0.5}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [(run["name"].split("/")[0], run["threads"], run["real_time"] * run["threads"])
             for run in json.loads(output)["benchmarks"]]
@@ -123,29 +165,32 @@ def table(rows):
             for line in zip(*cells)]
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(prog="tools/bench")
     parser.add_argument("--build", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("suite", nargs="?", choices=[*SUITES, "all"], default="all")
-    parser.add_argument("--quick", action="store_true", help="less of everything: to see that it runs")
+    parser.add_argument("--quick", action="store_const", const=["--quick"], default=[], dest="effort",
+                        help="a fifth of everything")
+    parser.add_argument("--smoke", action="store_const", const=["--smoke"], dest="effort", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the rows, as a JSON array")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     rows = []
     for suite in SUITES if options.suite == "all" else [options.suite]:
-        found = SUITES[suite](options.build, options.quick)
+        found = SUITES[suite](options.build, options.effort)
         rows += found
         for case in dict.fromkeys([*QUESTIONS[suite], *(row["case"] for row in found)]):
             of_case = [row for row in found if row["case"] == case]
             if of_case:
                 print(f"\n{QUESTIONS[suite].get(case, case)}  ({suite} {case})", *table(of_case), sep="\n")
-        if suite == "record":
+        if suite == "record" and options.effort != ["--smoke"]:
             print("\nMeans by Google Benchmark (ns a call, per thread)")
-            for name, threads, mean in means(options.build, options.quick):
+            for name, threads, mean in means(options.build, options.effort):
                 print(f"  {name:34} {threads} {mean:8.1f}")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
