@@ -22,6 +22,11 @@ inline constexpr int bucket_shift = 52 - bucket_bits;
 inline constexpr double magnitude_max = 0x1p360;
 inline constexpr double magnitude_min = 0x1p-360;
 
+/// Whether CloudWatch would take the value: finite, at most 2^360 in magnitude.
+constexpr bool is_valid_measurement(double value) noexcept {
+  return value >= -magnitude_max && value <= magnitude_max;
+}
+
 /// Bucket of a finite value; zero (of either sign) and subnormals are bucket 0.
 constexpr std::uint32_t bucket_of(double value) noexcept {
   const auto bucket =

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include <spillway/buffers/cells.hpp>
 
 namespace spillway::detail {
@@ -35,19 +37,28 @@ std::uint32_t Bank::find_block(HistogramCell& histogram, std::uint32_t bucket) n
   return ensure_block(block) ? block : 0;
 }
 
-void Bank::record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept {
-  if (histogram.count == 0) {
+template <class Cell>
+bool Bank::widen(Cell& cell, std::uint32_t series, double value) noexcept {
+  if (!is_valid_measurement(value)) return false;
+  if (cell.count == 0) {
     touch(series);
-    histogram.minimum = histogram.maximum = value;
+    cell.minimum = cell.maximum = value;
   }
+  cell.minimum = std::min(cell.minimum, value);
+  cell.maximum = std::max(cell.maximum, value);
+  return true;
+}
+template bool Bank::widen(GaugeCell&, std::uint32_t, double) noexcept;
+
+bool Bank::record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept {
+  if (!widen(histogram, series, value)) return false;
+  histogram.sum.add(value, histogram.count);
   histogram.count += 1;
-  histogram.sum += value;
-  if (value < histogram.minimum) histogram.minimum = value;
-  if (value > histogram.maximum) histogram.maximum = value;
   const std::uint32_t bucket = bucket_of(value);
   if (const std::uint32_t block = find_block(histogram, bucket); block != 0) {
     ++octave_block(block)[bucket & (buckets_per_octave - 1)];
   }
+  return true;
 }
 
 }  // namespace spillway::detail

@@ -33,21 +33,35 @@ namespace spillway::detail {
 
 struct CounterCell {
   std::uint64_t count;
-  std::uint64_t whole;  ///< sum of what was added as integers
-  double fraction;      ///< sum of what was added as doubles
+  /// Sum of what was added as integers, less `count`, modulo 2^64: to add 1, the common case, is one
+  /// store.
+  std::uint64_t excess;
+  double fraction;  ///< sum of what was added as doubles
   std::uint64_t reserved;
+
+  double sum() const noexcept { return static_cast<double>(count + excess) + fraction; }
 };
 static_assert(sizeof(CounterCell) == 32);
+
+/// A sum in two halves that measurements go to in turn. A sum waits for the one before it to reach
+/// memory and come back, some 9 cycles; two of them wait half as long.
+struct AlternatingSum {
+  double halves[2];
+
+  /// `count` is the number of values added before.
+  void add(double value, std::uint64_t count) noexcept { halves[count & 1] += value; }
+  double total() const noexcept { return halves[0] + halves[1]; }
+};
 
 struct GaugeCell {
   std::uint64_t count;
   double last;
-  double sum;
+  AlternatingSum sum;
   double minimum;
   double maximum;
   std::uint64_t ticks;  ///< coarse time of `last`, to find the latest of several threads
 };
-static_assert(sizeof(GaugeCell) == 48);
+static_assert(sizeof(GaugeCell) == 56);
 
 /// Octaves with a direct slot: 2^-24 (60 ns in seconds) up to 2^40 (18 minutes in ns, 1 TiB in
 /// bytes).
@@ -56,14 +70,14 @@ inline constexpr std::uint32_t direct_octave_first = 1023 - 24;
 
 struct HistogramCell {
   std::uint64_t count;
-  double sum;
+  AlternatingSum sum;
   double minimum;
   double maximum;
   std::uint16_t block_of_octave[direct_octaves];  ///< 0: none yet
   std::uint16_t directory_block;                  ///< of the other octaves, 0: none yet
   std::uint16_t reserved[3];
 };
-static_assert(sizeof(HistogramCell) == 168);
+static_assert(sizeof(HistogramCell) == 176);
 
 using OctaveBlock = std::uint32_t[buckets_per_octave];
 
@@ -117,10 +131,10 @@ class alignas(cache_line_bytes) Bank {
     auto& counter = cell<CounterCell>(offset);
     if (counter.count == 0) [[unlikely]]
       touch(series);
-    counter.whole += n;
+    counter.excess += n - 1;
     // Kept apart from the line above: as one 16-byte vector addition the two cost 2.8 ns instead
     // of 1.0.
-    asm("" : "+m"(counter.whole));
+    if (n != 1) asm("" : "+m"(counter.excess));
     counter.count += 1;
   }
   void add(std::uint32_t offset, std::uint32_t series, double value) noexcept {
@@ -128,46 +142,43 @@ class alignas(cache_line_bytes) Bank {
     if (counter.count == 0) [[unlikely]]
       touch(series);
     counter.fraction += value;
+    counter.excess -= 1;
     counter.count += 1;
   }
 
-  void set(std::uint32_t offset, std::uint32_t series, double value, std::uint64_t ticks) noexcept {
+  // A value between the extremes so far is like one that was looked at before: NaN, infinity, what
+  // CloudWatch does not take, a new extreme and a cell's first value all go the slow way.
+
+  /// False: the value is none that CloudWatch takes, and was left out.
+  bool set(std::uint32_t offset, std::uint32_t series, double value, std::uint64_t ticks) noexcept {
     auto& gauge = cell<GaugeCell>(offset);
-    if (gauge.count == 0) [[unlikely]] {
-      touch(series);
-      gauge.minimum = gauge.maximum = value;
+    if (gauge.count == 0 || !(value >= gauge.minimum && value <= gauge.maximum)) [[unlikely]] {
+      if (!widen(gauge, series, value)) return false;
     }
     gauge.last = value;
     gauge.ticks = ticks;
-    gauge.sum += value;
+    gauge.sum.add(value, gauge.count);
     asm("" : "+m"(gauge.sum));
     gauge.count += 1;
-    if (value < gauge.minimum) [[unlikely]]
-      gauge.minimum = value;
-    if (value > gauge.maximum) [[unlikely]]
-      gauge.maximum = value;
+    return true;
   }
 
-  /// `value` is finite and its magnitude at most magnitude_max.
-  void record(std::uint32_t offset, std::uint32_t series, double value) noexcept {
+  /// False: the value is none that CloudWatch takes, and was left out.
+  bool record(std::uint32_t offset, std::uint32_t series, double value) noexcept {
     auto& histogram = cell<HistogramCell>(offset);
     const std::uint64_t bits = std::bit_cast<std::uint64_t>(value);
     const std::uint64_t octave = (bits >> 52) - direct_octave_first;
     if (octave < direct_octaves) [[likely]] {
       const std::uint32_t block = histogram.block_of_octave[octave];
-      if (block != 0) [[likely]] {
+      if (block != 0 && value >= histogram.minimum && value <= histogram.maximum) [[likely]] {
         ++octave_block(block)[bits >> bucket_shift & (buckets_per_octave - 1)];
-        histogram.sum += value;
+        histogram.sum.add(value, histogram.count);
         asm("" : "+m"(histogram.sum));
         histogram.count += 1;
-        if (value < histogram.minimum) [[unlikely]]
-          histogram.minimum = value;
-        if (value > histogram.maximum) [[unlikely]]
-          histogram.maximum = value;
-        return;
+        return true;
       }
     }
-    record_slow(histogram, series, value);
+    return record_slow(histogram, series, value);
   }
 
   // ---- the flusher, while it owns the bank ----
@@ -180,9 +191,12 @@ class alignas(cache_line_bytes) Bank {
 
  private:
   Bank() = default;
-  // First use of an octave since the bank was cleared, a value outside the direct octaves, or no
-  // block left.
-  void record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept;
+  // A cell's first value, or a new extreme. False: not a valid value.
+  template <class Cell>
+  bool widen(Cell& cell, std::uint32_t series, double value) noexcept;
+  // What needs widen(), the first use of an octave since the bank was cleared, a value outside the
+  // direct octaves, or no block left.
+  bool record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept;
   // The block of counts that holds `bucket`, or 0 when blocks ran out.
   std::uint32_t find_block(HistogramCell& histogram, std::uint32_t bucket) noexcept;
   bool ensure_block(std::uint16_t& slot) noexcept;

@@ -169,7 +169,11 @@ LaneSet::LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> tic
     : layout_(layout),
       ticks_(std::move(ticks)),
       services_(services),
-      engine_id_(registry().last_engine_id.fetch_add(1, std::memory_order_relaxed) + 1) {}
+      engine_id_(registry().last_engine_id.fetch_add(1, std::memory_order_relaxed) + 1) {
+  // Asked here, because the kernel's answer to the first one may take milliseconds, which no
+  // producer should wait for.
+  asymmetric_fences();
+}
 
 std::shared_ptr<LaneSet> LaneSet::create(const LaneLayout& layout,
                                          std::shared_ptr<const TickSource> ticks,
@@ -262,7 +266,11 @@ void LaneSet::take_cells(const std::function<void(Bank&)>& visit) {
   constexpr int looks_max = 2000;
   for_each([&](Lane& lane) {
     if (!lane.spare_is_dirty_) return;
-    for (int look = 0; lane.busy_.load(std::memory_order_seq_cst) != 0;) {  // F3.
+    const auto is_idle = [&lane] {
+      return lane.busy_.load(std::memory_order_seq_cst) == 0 ||  // F3.
+             lane.at_rest_.load(std::memory_order_acquire);
+    };
+    for (int look = 0; !is_idle();) {
       if (++look == looks_max) return;
     }
     visit(*lane.spare_bank_);  // F4.
@@ -279,8 +287,10 @@ void LaneSet::close(const std::function<bool()>& give_up) {
   });
   heavy_fence();  // F2.
   for_each([&](Lane& lane) {
-    while (lane.busy_.load(std::memory_order_seq_cst) != 0 && !give_up()) {  // F3.
+    while (lane.busy_.load(std::memory_order_seq_cst) != 0) {  // F3.
+      if (give_up()) return;
     }
+    lane.at_rest_.store(true, std::memory_order_release);
   });
 }
 

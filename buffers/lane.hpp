@@ -3,9 +3,7 @@
 // A lane is what one producer thread writes for one engine: a ring of records, two banks of cells,
 // and counters. The flusher of that engine reads it. Every call that records is one operation:
 //
-//   Lane* lane = enter(engine_id);     nullptr: the engine is closed, and the call was counted
-//   ... write cells, or reserve and commit a record ...
-//   lane->leave();
+//   operate(engine_id, signal, [](Lane& lane) { write cells, or reserve and commit a record });
 //
 // The flusher takes a thread's cells, or closes its lane, by this hand-over:
 //
@@ -133,6 +131,9 @@ static_assert(std::is_trivially_default_constructible_v<NameCache> &&
 /// matches them.
 inline constexpr std::uint64_t no_engine_id = ~std::uint64_t{0};
 
+enum class Signal : std::uint8_t { metrics, logs, spans };
+inline constexpr std::size_t signal_count = 3;
+
 class LaneSet;
 /// What an engine does for producers out of line (engine/services.hpp).
 class EngineServices;
@@ -169,6 +170,8 @@ class alignas(cache_line_bytes) Lane {
  private:
   friend class LaneSet;
   friend Lane* enter(std::uint64_t engine_id) noexcept;
+  template <class Operation>
+  friend void operate(std::uint64_t engine_id, Signal signal, Operation&& operation) noexcept;
   friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
 
 #if defined(SPILLWAY_THREAD_SANITIZER)
@@ -203,6 +206,8 @@ class alignas(cache_line_bytes) Lane {
   bool spare_is_dirty_ = false;  // flusher: taken from the producer, not yet read
   std::uint32_t index_ = 0;      // constant
   Lane* next_ = nullptr;         // constant: the set's list
+  // Closed, and seen idle since: what a late caller still does to busy_ is no operation.
+  std::atomic<bool> at_rest_{false};
 };
 
 /// A thread's current lane; never null. `no_lane` stands for none.
@@ -216,18 +221,27 @@ extern constinit thread_local Lane* current_lane;
 /// one (which allocates and takes a lock). nullptr: the engine has shut down, or there is no memory
 /// for a lane. The caller counts that with count_closed().
 Lane* enter_slow(std::uint64_t engine_id) noexcept;
-[[gnu::always_inline]] inline Lane* enter(std::uint64_t engine_id) noexcept {
+inline Lane* enter(std::uint64_t engine_id) noexcept {
   Lane* const lane = current_lane;
-  if (lane->try_enter(engine_id)) [[likely]]
-    return lane;
-  return enter_slow(engine_id);
+  return lane->try_enter(engine_id) ? lane : enter_slow(engine_id);
 }
 
-enum class Signal : std::uint8_t { metrics, logs, spans };
-inline constexpr std::size_t signal_count = 3;
-
 /// Counts a call that found its engine closed.
-void count_closed(std::uint64_t engine_id, Signal signal) noexcept;
+[[gnu::cold]] void count_closed(std::uint64_t engine_id, Signal signal) noexcept;
+
+/// Runs `operation(Lane&)` as one operation of the calling thread for an engine, or counts a closed
+/// call.
+template <class Operation>
+[[gnu::always_inline]] inline void operate(std::uint64_t engine_id, Signal signal,
+                                           Operation&& operation) noexcept {
+  Lane* lane = current_lane;
+  if (!lane->try_enter(engine_id)) [[unlikely]] {
+    lane = enter_slow(engine_id);
+    if (lane == nullptr) return count_closed(engine_id, signal);
+  }
+  operation(*lane);
+  lane->leave();
+}
 /// Calls that came after their engine object was gone, in this process.
 std::uint64_t closed_without_engine() noexcept;
 

@@ -62,8 +62,8 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexce
   const std::uint32_t id = all.sites.push(std::move(info));
   all.site_ids.emplace(variant, id);
   if (site.id.load(std::memory_order_relaxed) == 0) {
-    site.types.store(types, std::memory_order_relaxed);
-    site.id.store(id, std::memory_order_release);
+    site.id.store(id, std::memory_order_relaxed);
+    site.types.store(types, std::memory_order_release);
   }
   return id;
 } catch (...) {

@@ -25,8 +25,9 @@ struct LogSite {
   const char* message;
   const char* file;
   std::uint32_t line;
-  std::atomic<std::uint32_t> id{0};     ///< 0 until the first record; then its number in the table
-  std::atomic<std::uint64_t> types{0};  ///< the value types that `id` stands for, 4 bits a field
+  std::atomic<std::uint32_t> id{0};  ///< its number in the table, from the first record on
+  /// The value types that `id` stands for, 4 bits a field; none are like this until there is an id.
+  std::atomic<std::uint64_t> types{~std::uint64_t{0}};
 };
 
 }  // namespace spillway

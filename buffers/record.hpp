@@ -132,6 +132,16 @@ static_assert(sizeof(ContextBody) == 24 && std::is_trivially_copyable_v<ContextB
 
 constexpr std::uint32_t round_up_to_8(std::uint32_t bytes) noexcept { return (bytes + 7U) & ~7U; }
 
+/// Copies `bytes`, rounded up to 8, without a call: both ends have room for that.
+inline void copy_words(std::byte* to, const std::byte* from, std::uint32_t bytes) noexcept {
+  for (std::uint32_t at = 0; at < bytes; at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, from + at, 8);
+    std::memcpy(to + at, &word, 8);
+    asm("");  // Else the compiler makes the loop a call of memcpy again.
+  }
+}
+
 /// Copies `bytes` characters without a call for the short strings that records mostly hold.
 inline void copy_short(std::byte* to, const char* from, std::size_t bytes) noexcept {
   if (bytes >= 8 && bytes <= 16) {

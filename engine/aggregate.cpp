@@ -87,7 +87,7 @@ void Aggregator::take(Bank& bank) {
       case MetricKind::counter: {
         auto& cell = bank.cell<CounterCell>(series.cell_offset);
         if (account(cell.count)) {
-          const double sum = static_cast<double>(cell.whole) + cell.fraction;
+          const double sum = cell.sum();
           merge(touch(series), cell.count, sum, sum, sum);
         }
         cell = {};
@@ -97,7 +97,7 @@ void Aggregator::take(Bank& bank) {
         auto& cell = bank.cell<GaugeCell>(series.cell_offset);
         if (account(cell.count)) {
           State& state = touch(series);
-          merge(state, cell.count, cell.sum, cell.minimum, cell.maximum);
+          merge(state, cell.count, cell.sum.total(), cell.minimum, cell.maximum);
           if (cell.ticks >= state.last_ticks) {
             state.last = cell.last;
             state.last_ticks = cell.ticks;
@@ -110,7 +110,7 @@ void Aggregator::take(Bank& bank) {
         auto& cell = bank.cell<HistogramCell>(series.cell_offset);
         if (account(cell.count)) {
           State& state = touch(series);
-          merge(state, cell.count, cell.sum, cell.minimum, cell.maximum);
+          merge(state, cell.count, cell.sum.total(), cell.minimum, cell.maximum);
           merge_histogram(state, bank, cell);
         }
         cell = {};

@@ -127,6 +127,7 @@ bool Flusher::drain_rings() {
     drained += lane.ring.drain([&](const std::byte* record, const RecordHeader& header) {
       drain_record(context, record, header);
     });
+    lane.ring.populate_ahead();
   });
   return drained != 0;
 }

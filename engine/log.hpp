@@ -121,6 +121,20 @@ namespace detail {
 
 inline constexpr std::size_t fields_max = 16;
 
+/// The fields of a call that are there, for the slow paths.
+class FieldCopies {
+ public:
+  template <std::same_as<Field>... Fields>
+  [[gnu::always_inline]] explicit FieldCopies(const Fields&... fields) noexcept {
+    ((fields.type() == ValueType::none ? void() : void(copies_[count_++] = fields.copy())), ...);
+  }
+  std::span<const FieldCopy> present() const noexcept { return {copies_, count_}; }
+
+ private:
+  FieldCopy copies_[fields_max];
+  std::size_t count_ = 0;
+};
+
 /// A record that no ring takes: longer than a quarter of one. Copied and queued; the flusher's
 /// memory budget bounds it.
 [[gnu::cold]] void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks,
@@ -136,53 +150,53 @@ template <std::same_as<Field>... Fields>
   std::uint64_t types = 0;
   ((types = fields.type() == ValueType::none ? types : pack_type(types, fields.type())), ...);
   const std::uint32_t value_bytes = (0U + ... + fields.bytes());
-  Lane* const lane = enter(engine_id);
-  if (lane == nullptr) [[unlikely]]
-    return count_closed(engine_id, Signal::logs);
-
-  std::uint32_t id = site.id.load(std::memory_order_relaxed);
-  if (id == 0 || site.types.load(std::memory_order_relaxed) != types) [[unlikely]] {
-    const FieldCopy copies[] = {fields.copy()...};
-    id = site_number_slow(site, copies);
-  }
-  const bool urgent = site.severity >= Severity::warn;
-  const Active& context = current_active();
-  const bool in_span = context.span_id != 0;
-  const std::uint32_t bytes = round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader)) +
-                                            (in_span ? 8U : 0U) + value_bytes);
-  const std::uint64_t ticks = coarse_time ? lane->coarse_ticks() : lane->exact_ticks();
-  lane->counters.logs_recorded.add();
-  std::byte* at = nullptr;
-  if (bytes > lane->ring.record_bytes_max()) [[unlikely]] {
-    const FieldCopy copies[] = {fields.copy()...};
-    log_large(*lane, id, ticks, copies);
-  } else if ((lane->written_context == context.serial ||
-              write_context(*lane, context.serial, context.identity, context.trace_id, urgent)) &&
-             (at = lane->ring.reserve(bytes, urgent)) != nullptr) [[likely]] {
-    const RecordKind kind = in_span ? RecordKind::log_in_span : RecordKind::log;
-    const RecordHeader header{RecordHeader::pack(bytes, kind), id, ticks};
-    std::memcpy(at, &header, sizeof header);
-    at += sizeof header;
-    if (in_span) {
-      std::memcpy(at, &context.span_id, 8);
-      at += 8;
+  const auto write = [&](Lane & lane) __attribute__((always_inline)) {
+    const std::uint32_t id = site.types.load(std::memory_order_acquire) == types
+                                 ? site.id.load(std::memory_order_relaxed)
+                                 : site_number_slow(site, FieldCopies(fields...).present());
+    const bool urgent = site.severity >= Severity::warn;
+    const Active& context = current_active();
+    const bool in_span = context.span_id != 0;
+    const std::uint32_t bytes = round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader)) +
+                                              (in_span ? 8U : 0U) + value_bytes);
+    lane.counters.logs_recorded.add();
+    std::byte* at = nullptr;
+    if ((lane.written_context == context.serial ||
+         write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
+        (at = lane.ring.reserve(bytes, urgent)) != nullptr) [[likely]] {
+      const RecordKind kind = in_span ? RecordKind::log_in_span : RecordKind::log;
+      const RecordHeader header{RecordHeader::pack(bytes, kind), id,
+                                coarse_time ? lane.coarse_ticks() : lane.exact_ticks()};
+      std::memcpy(at, &header, sizeof header);
+      at += sizeof header;
+      if (in_span) {
+        std::memcpy(at, &context.span_id, 8);
+        at += 8;
+      }
+      ((at = fields.write(at)), ...);
+      lane.ring.commit(bytes);
+    } else if (bytes > lane.ring.record_bytes_max()) {
+      log_large(lane, id, lane.exact_ticks(), FieldCopies(fields...).present());
+    } else {
+      lane.counters.logs_ring_full.add();
     }
-    ((at = fields.write(at)), ...);
-    lane->ring.commit(bytes);
-  } else {
-    lane->counters.logs_ring_full.add();
-  }
-  lane->leave();
+  };
+  operate(engine_id, Signal::logs, write);
 }
 
 }  // namespace detail
 }  // namespace spillway
 
+// Where the compiler puts the code: of TRACE and DEBUG out of the way, so that a disabled one costs a
+// load and a branch that is not taken.
+#define SPILLWAY_LOG_EXPECTED(enabled, severity_) \
+  __builtin_expect_with_probability((enabled), (severity_) >= ::spillway::Severity::info, 0.999)
+
 /// Records a log with a severity that is a constant. `engine` is a spillway::Engine. See the head
 /// of this file.
 #define SPILLWAY_LOG(engine, severity_, message_, ...)                                             \
   do {                                                                                             \
-    if ((engine).log_enabled(severity_)) {                                                         \
+    if (SPILLWAY_LOG_EXPECTED((engine).log_enabled(severity_), severity_)) {                       \
       static constinit ::spillway::LogSite spillway_site{severity_, message_, __FILE__, __LINE__}; \
       (engine).log(spillway_site __VA_OPT__(, ) __VA_ARGS__);                                      \
     }                                                                                              \

@@ -6,7 +6,6 @@
 // nothing else.
 #pragma once
 
-#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <string_view>
@@ -26,12 +25,6 @@ struct MetricRef {
   std::uint32_t series = 0;
 };
 
-/// Whether CloudWatch would take the value: finite, at most 2^360 in magnitude. What is below
-/// 2^-360 counts as zero.
-inline bool is_valid_measurement(double value) noexcept {
-  return std::fabs(value) <= magnitude_max;
-}
-
 /// The one place where each kind of metric goes into its cell. `lane` is entered.
 inline void record_count(Lane& lane, const MetricRef& metric, std::uint64_t n) noexcept {
   lane.bank().add(metric.cell_offset, metric.series, n);
@@ -44,33 +37,32 @@ inline void record_count(Lane& lane, const MetricRef& metric, double value) noex
   }
 }
 inline void record_gauge(Lane& lane, const MetricRef& metric, double value) noexcept {
-  if (is_valid_measurement(value)) [[likely]] {
-    lane.bank().set(metric.cell_offset, metric.series, value, lane.coarse_ticks());
-  } else {
+  if (!lane.bank().set(metric.cell_offset, metric.series, value, lane.coarse_ticks()))
+      [[unlikely]] {
     lane.counters.measurements_invalid.add();
   }
 }
 inline void record_value(Lane& lane, const MetricRef& metric, double value) noexcept {
-  if (is_valid_measurement(value)) [[likely]] {
-    lane.bank().record(metric.cell_offset, metric.series, value);
-  } else {
+  if (!lane.bank().record(metric.cell_offset, metric.series, value)) [[unlikely]] {
     lane.counters.measurements_invalid.add();
   }
 }
-void record_sample(Lane& lane, const MetricRef& metric, double value, std::uint64_t ticks) noexcept;
-
-/// Runs `operation(lane)` as one operation of the calling thread for the engine, or counts a closed
-/// call.
-template <class Operation>
-[[gnu::always_inline]] inline void with_lane(std::uint64_t engine_id,
-                                             Operation&& operation) noexcept {
-  Lane* const lane = enter(engine_id);
-  if (lane != nullptr) [[likely]] {
-    operation(*lane);
-    lane->leave();
-  } else {
-    count_closed(engine_id, Signal::metrics);
+inline void record_sample(Lane& lane, const MetricRef& metric, double value,
+                          std::uint64_t ticks) noexcept {
+  if (!is_valid_measurement(value)) [[unlikely]]
+    return lane.counters.measurements_invalid.add();
+  constexpr std::uint32_t bytes = sizeof(RecordHeader) + sizeof(double);
+  lane.counters.samples_recorded.add();
+  std::byte* const at = lane.ring.reserve(bytes);
+  if (at == nullptr) [[unlikely]] {
+    lane.counters.samples_folded.add();
+    lane.bank().record(metric.cell_offset, metric.series, value);
+    return;
   }
+  const RecordHeader header{RecordHeader::pack(bytes, RecordKind::sample), metric.series, ticks};
+  std::memcpy(at, &header, sizeof header);
+  std::memcpy(at + sizeof header, &value, sizeof value);
+  lane.ring.commit(bytes);
 }
 
 }  // namespace detail
@@ -85,7 +77,7 @@ class Counter {
   /// threads   any; never blocks; allocates only on a thread's first record.
   template <std::integral Integer>
   void add(Integer n) const noexcept {
-    detail::with_lane(metric_.engine_id, [&](detail::Lane& lane) {
+    detail::operate(metric_.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
       if constexpr (std::signed_integral<Integer>) {
         if (n < 0) [[unlikely]]
           return lane.counters.measurements_invalid.add();
@@ -94,8 +86,8 @@ class Counter {
     });
   }
   void add(double value) const noexcept {
-    detail::with_lane(metric_.engine_id,
-                      [&](detail::Lane& lane) { detail::record_count(lane, metric_, value); });
+    detail::operate(metric_.engine_id, detail::Signal::metrics,
+                    [&](detail::Lane& lane) { detail::record_count(lane, metric_, value); });
   }
   void add() const noexcept { add(1U); }
 
@@ -117,8 +109,8 @@ class Gauge {
   /// Sets the level. NaN, infinite and values beyond 2^360 are dropped and counted as invalid.
   /// threads   any; never blocks; allocates only on a thread's first record.
   void set(double value) const noexcept {
-    detail::with_lane(metric_.engine_id,
-                      [&](detail::Lane& lane) { detail::record_gauge(lane, metric_, value); });
+    detail::operate(metric_.engine_id, detail::Signal::metrics,
+                    [&](detail::Lane& lane) { detail::record_gauge(lane, metric_, value); });
   }
 
   const detail::MetricRef& ref() const noexcept { return metric_; }
@@ -129,6 +121,10 @@ class Gauge {
   detail::MetricRef metric_;
 };
 
+/// How a record gets its time: from the processor's counter, which costs some 10 ns, or from the
+/// flusher's last round, at most a millisecond ago under load.
+enum class Stamp : std::uint8_t { exact, coarse };
+
 /// A distribution: latencies, sizes. Count, sum, minimum and maximum are exact; values within 1 %.
 class Histogram {
  public:
@@ -137,16 +133,17 @@ class Histogram {
   /// Records one value. NaN, infinite and values beyond 2^360 are dropped and counted as invalid.
   /// threads   any; never blocks; allocates only on a thread's first record.
   void record(double value) const noexcept {
-    detail::with_lane(metric_.engine_id,
-                      [&](detail::Lane& lane) { detail::record_value(lane, metric_, value); });
+    detail::operate(metric_.engine_id, detail::Signal::metrics,
+                    [&](detail::Lane& lane) { detail::record_value(lane, metric_, value); });
   }
 
   /// Records one value together with its time, as a record in the ring: for high resolution, where
   /// the second that a value belongs to matters more than nanoseconds. When the ring is full the
   /// value is folded into the thread's cells: it keeps its value and loses its time.
-  void sample(double value) const noexcept {
-    detail::with_lane(metric_.engine_id, [&](detail::Lane& lane) {
-      detail::record_sample(lane, metric_, value, lane.exact_ticks());
+  void sample(double value, Stamp stamp = Stamp::exact) const noexcept {
+    detail::operate(metric_.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
+      detail::record_sample(lane, metric_, value,
+                            stamp == Stamp::exact ? lane.exact_ticks() : lane.coarse_ticks());
     });
   }
 
@@ -201,7 +198,7 @@ class PerContext {
   template <class Number>
   requires std::same_as<Metric, Counter> && std::is_arithmetic_v<Number>
   void add(Number n) const noexcept {
-    detail::with_lane(view_.base.engine_id, [&](detail::Lane& lane) {
+    detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
       if constexpr (std::integral<Number>) {
         if constexpr (std::signed_integral<Number>) {
           if (n < 0) [[unlikely]]
@@ -214,12 +211,12 @@ class PerContext {
     });
   }
   void set(double value) const noexcept requires std::same_as<Metric, Gauge> {
-    detail::with_lane(view_.base.engine_id, [&](detail::Lane& lane) {
+    detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
       detail::record_gauge(lane, view_.find(lane), value);
     });
   }
   void record(double value) const noexcept requires std::same_as<Metric, Histogram> {
-    detail::with_lane(view_.base.engine_id, [&](detail::Lane& lane) {
+    detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
       detail::record_value(lane, view_.find(lane), value);
     });
   }

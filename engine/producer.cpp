@@ -10,22 +10,6 @@
 
 namespace spillway::detail {
 
-void record_sample(Lane& lane, const MetricRef& metric, double value,
-                   std::uint64_t ticks) noexcept {
-  if (!is_valid_measurement(value)) return lane.counters.measurements_invalid.add();
-  constexpr std::uint32_t bytes = sizeof(RecordHeader) + sizeof(double);
-  lane.counters.samples_recorded.add();
-  std::byte* const at = lane.ring.reserve(bytes);
-  if (at == nullptr) {
-    lane.counters.samples_folded.add();
-    return lane.bank().record(metric.cell_offset, metric.series, value);
-  }
-  const RecordHeader header{RecordHeader::pack(bytes, RecordKind::sample), metric.series, ticks};
-  std::memcpy(at, &header, sizeof header);
-  std::memcpy(at + sizeof header, &value, sizeof value);
-  lane.ring.commit(bytes);
-}
-
 void fill_view(Lane& lane, ViewCache::View& cached, const ContextView& view,
                std::uint32_t identity) noexcept {
   const MetricRef found = lane.services().with_dimension(view.base, name_of(view.dimension_name),

@@ -31,7 +31,6 @@ struct RandomPool {
   std::size_t used;
 };
 constinit thread_local RandomPool random_pool{{}, sizeof(RandomPool::bytes)};
-constinit thread_local std::uint64_t span_id_state = 0;
 
 // Whether this trace is one of the second's reservoir.
 bool take_from_reservoir(TracingState& tracing, std::uint64_t second) noexcept {
@@ -46,17 +45,9 @@ bool take_from_reservoir(TracingState& tracing, std::uint64_t second) noexcept {
 
 }  // namespace
 
-std::uint64_t next_span_id() noexcept {
-  // splitmix64 from a random start: one id does not tell the next without the state, and costs a
-  // nanosecond.
-  if (span_id_state == 0) [[unlikely]]
-    span_id_state = system_random();
-  std::uint64_t id = (span_id_state += 0x9E3779B97F4A7C15U);
-  id = (id ^ (id >> 30)) * 0xBF58476D1CE4E5B9U;
-  id = (id ^ (id >> 27)) * 0x94D049BB133111EBU;
-  id ^= id >> 31;
-  return id != 0 ? id : 1;
-}
+constinit thread_local std::uint64_t span_id_state = 0;
+
+std::uint64_t seed_span_ids() noexcept { return system_random() | 1; }
 
 TraceId next_trace_id(std::uint32_t epoch_seconds) noexcept {
   RandomPool& pool = random_pool;
@@ -114,14 +105,14 @@ Span::Span(Span&& other) noexcept
       detached_(other.detached_),
       flags_(other.flags_),
       http_status_(other.http_status_),
-      name_(other.name_),
       entry_bytes_(other.entry_bytes_),
+      span_id_(other.span_id_),
+      trace_id_(other.trace_id_),
+      name_(other.name_),
       engine_id_(other.engine_id_),
       start_ticks_(other.start_ticks_),
-      span_id_(other.span_id_),
       parent_id_(other.parent_id_),
       segment_id_(other.segment_id_),
-      trace_id_(other.trace_id_),
       before_(other.before_) {
   std::memcpy(entries_, other.entries_, entry_bytes_);
 }
@@ -150,30 +141,30 @@ void Span::detach() noexcept {
 
 void Span::finish() noexcept {
   recording_ = false;
-  detail::Lane* const lane = detail::enter(engine_id_);
-  if (lane == nullptr) return detail::count_closed(engine_id_, detail::Signal::spans);
+  detail::operate(engine_id_, detail::Signal::spans, [this](detail::Lane& lane) { write(lane); });
+}
 
+void Span::write(detail::Lane& lane) const noexcept {
   const bool urgent = (flags_ & detail::span_fault) != 0;
   const detail::Active& context = detached_ ? before_ : detail::current_active();
   const std::uint32_t bytes = detail::round_up_to_8(static_cast<std::uint32_t>(
       sizeof(detail::RecordHeader) + sizeof(detail::SpanBody) + entry_bytes_));
-  lane->counters.spans_recorded.add();
+  lane.counters.spans_recorded.add();
   std::byte* at = nullptr;
-  if ((lane->written_context == context.serial ||
-       detail::write_context(*lane, context.serial, context.identity, context.trace_id, urgent)) &&
-      (at = lane->ring.reserve(bytes, urgent)) != nullptr) {
+  if ((lane.written_context == context.serial ||
+       detail::write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
+      (at = lane.ring.reserve(bytes, urgent)) != nullptr) {
     const detail::RecordHeader header{detail::RecordHeader::pack(bytes, detail::RecordKind::span),
-                                      name_, lane->exact_ticks()};
+                                      name_, lane.exact_ticks()};
     const detail::SpanBody body{start_ticks_, span_id_, parent_id_,   segment_id_,
                                 trace_id_,    flags_,   http_status_, entry_bytes_};
     std::memcpy(at, &header, sizeof header);
     std::memcpy(at + sizeof header, &body, sizeof body);
-    std::memcpy(at + sizeof header + sizeof body, entries_, entry_bytes_);
-    lane->ring.commit(bytes);
+    detail::copy_words(at + sizeof header + sizeof body, entries_, entry_bytes_);
+    lane.ring.commit(bytes);
   } else {
-    lane->counters.spans_ring_full.add();
+    lane.counters.spans_ring_full.add();
   }
-  lane->leave();
 }
 
 void Span::write_part(std::span<const std::byte> more) noexcept {
@@ -204,8 +195,8 @@ void Span::write_part(std::span<const std::byte> more) noexcept {
   entry_bytes_ = 0;
 }
 
-void Span::add_text(detail::EntryClass entry_class, std::uint32_t name,
-                    std::string_view text) noexcept {
+void Span::add_long_text(detail::EntryClass entry_class, std::uint32_t name,
+                         std::string_view text) noexcept {
   constexpr std::size_t text_bytes_max = 16U << 10;
   if (text.size() > text_bytes_max) {
     text = text.substr(0, text_bytes_max);
@@ -214,15 +205,7 @@ void Span::add_text(detail::EntryClass entry_class, std::uint32_t name,
   const auto size = static_cast<std::uint32_t>(text.size());
   const std::uint32_t header =
       detail::EntryHeader::pack(name, entry_class, detail::ValueType::string);
-  if (8 + size <= sizeof entries_) {
-    std::byte* const at = room_for(8 + size);
-    std::memcpy(at, &header, 4);
-    std::memcpy(at + 4, &size, 4);
-    detail::copy_short(at + 8, text.data(), size);
-    return;
-  }
-  // Longer than the buffer: the entry's head goes into it, the text directly behind it into the
-  // ring.
+  // The entry's head goes into the buffer, the text directly behind it into the ring.
   std::byte* const at = room_for(8);
   std::memcpy(at, &header, 4);
   std::memcpy(at + 4, &size, 4);

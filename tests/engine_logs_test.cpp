@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Logs through the whole engine on a stopped clock.
+#include <cmath>
 #include <thread>
 
 #include <support/engine_fixture.hpp>

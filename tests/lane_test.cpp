@@ -50,7 +50,7 @@ struct Taken {
     for (std::uint32_t i = 0; i < bank.touched_count(); ++i) {
       auto& cell = bank.cell<CounterCell>(offset);
       count += cell.count;
-      sum += cell.whole;
+      sum += cell.count + cell.excess;
       cell = {};
     }
   }

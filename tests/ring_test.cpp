@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The ring without threads: edges, and seeded random steps beside a std::deque that is the model.
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include <gtest/gtest.h>
 #include <support/seed.hpp>
+#include <sys/mman.h>
 
 #include <spillway/buffers/ring.hpp>
 
@@ -116,6 +118,57 @@ TEST_F(RingTest, TakesTheLargestRecordWhereverItsHeadStands) {
     }
     ASSERT_NE(fresh.reserve(largest), nullptr) << "head at " << offset;
   }
+}
+
+// How many pages of the memory the kernel has given.
+std::size_t resident_pages(void* memory, std::size_t bytes) {
+  std::vector<unsigned char> pages(bytes / 4096);
+  EXPECT_EQ(mincore(memory, bytes, pages.data()), 0);
+  return static_cast<std::size_t>(std::count_if(
+      pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+TEST(RingPagesTest, AreAskedForAheadOfTheFirstLapAndKeepWhatTheyHold) {
+  constexpr std::uint32_t large = 1U << 20;
+  void* const memory =
+      mmap(nullptr, large, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  ASSERT_EQ(madvise(memory, large, MADV_NOHUGEPAGE), 0);
+  Ring ring;
+  ring.attach(static_cast<std::byte*>(memory), large);
+  std::uint32_t next = 0;
+  const auto push = [&](int records) {
+    for (int i = 0; i < records; ++i) {
+      const RecordHeader header{RecordHeader::pack(64, RecordKind::log), next++, 0};
+      std::byte* const at = ring.reserve(64);
+      ASSERT_NE(at, nullptr);
+      std::memcpy(at, &header, sizeof header);
+      ring.commit(64);
+    }
+  };
+  std::uint32_t expected = 0;
+  const auto drain = [&] {
+    ring.drain(
+        [&](const std::byte*, const RecordHeader& header) { EXPECT_EQ(header.id, expected++); });
+  };
+  push(10);
+  drain();
+  ring.populate_ahead();
+  EXPECT_EQ(resident_pages(memory, large), 1U) << "a thread that records little stays small";
+  push(128);  // Two pages more.
+  drain();
+  push(100);  // And some that are still there when the pages come.
+  ring.populate_ahead();
+  const std::size_t some = resident_pages(memory, large);
+  EXPECT_GE(some, 16U);
+  EXPECT_LT(some, large / 4096);
+  drain();
+  push(4096);
+  drain();
+  ring.populate_ahead();
+  EXPECT_EQ(resident_pages(memory, large), large / 4096);
+  EXPECT_EQ(expected, next);
+  munmap(memory, large);
 }
 
 TEST_F(RingTest, StopsDrainingAtTheBound) {
