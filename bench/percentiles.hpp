@@ -89,6 +89,7 @@ inline Distribution summarise(std::vector<double>& ns) {
 
 struct Plan {
   int calls = 20;    ///< in a batch
+  int warm_up = 0;   ///< calls before the first burst, not timed
   int batches = 50;  ///< in a burst
   int bursts = 400;
   std::chrono::microseconds pause{1000};
@@ -100,6 +101,14 @@ template <class Call, class BurstDone>
 void measure(const Plan& plan, Call&& call, BurstDone&& burst_done, std::vector<double>& ns) {
   const double rate = ns_per_tick();
   const std::uint64_t cost = stamp_cost();
+  const auto rest = [&plan] {
+    const timespec pause{plan.pause.count() / 1'000'000, plan.pause.count() % 1'000'000 * 1000};
+    nanosleep(&pause, nullptr);
+  };
+  for (int i = 0; i < plan.warm_up; ++i) {
+    call(i);
+    if (i % (plan.calls * plan.batches) == 0) rest();
+  }
   ns.reserve(ns.size() +
              static_cast<std::size_t>(plan.batches) * static_cast<std::size_t>(plan.bursts));
   for (int burst = 0; burst < plan.bursts; ++burst) {
@@ -111,10 +120,7 @@ void measure(const Plan& plan, Call&& call, BurstDone&& burst_done, std::vector<
       ns.push_back(static_cast<double>(took > cost ? took - cost : 0) * rate / plan.calls);
     }
     burst_done();
-    if (plan.pause.count() != 0) {
-      const timespec pause{plan.pause.count() / 1'000'000, plan.pause.count() % 1'000'000 * 1000};
-      nanosleep(&pause, nullptr);
-    }
+    if (plan.pause.count() != 0) rest();
   }
 }
 template <class Call>

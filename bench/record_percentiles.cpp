@@ -13,10 +13,14 @@
 
 #include "percentiles.hpp"
 #include "subjects.hpp"
+#include <spillway/engine/trace_header.hpp>
 
 namespace {
 
 using Samples = std::vector<double>;
+
+// Of a lambda: its body stands in the measuring loop, as a log call stands in the code that logs.
+#define INLINED __attribute__((always_inline))
 
 struct Case {
   std::string name;
@@ -26,10 +30,7 @@ struct Case {
   std::function<void(const bench::Plan&, Samples&)> run;
 };
 
-const bench::Arguments& arguments() {
-  static const bench::Arguments made;
-  return made;
-}
+const bench::Arguments arguments;
 
 Samples run_on(int threads, const Case& what) {
   std::vector<Samples> samples(static_cast<std::size_t>(threads));
@@ -56,11 +57,25 @@ std::function<void(const bench::Plan&, Samples&)> calls(Call call) {
   };
 }
 
+/// The contexts that some calls need.
+struct TenantScope {
+  spillway::Context context{{.tenant = "acme"}};
+  spillway::Scope scope{context};
+};
+struct UnsampledScope {
+  spillway::Context context{
+      {.trace = spillway::parse_trace_header(
+           "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=1a2b3c4d5e6f7081;Sampled=0")}};
+  spillway::Scope scope{context};
+};
+
 // ---- Floors: bare code that does the stores and clock reads of the call, and nothing else ----
 
 struct FloorRing {
+  static constexpr std::uint64_t capacity = 1U << 20;
+  static constexpr std::uint64_t ahead = 640;
   std::unique_ptr<std::byte[]> bytes =
-      std::make_unique<std::byte[]>((1U << 20) + 256);  // The last record may hang over.
+      std::make_unique<std::byte[]>(capacity + 1024);  // The last record may hang over.
   std::atomic<std::uint64_t> head{0};
   std::atomic<std::uint64_t> tail{0};
   bench::Consumer consumer{[this] {
@@ -69,15 +84,21 @@ struct FloorRing {
     std::uint64_t sum = 0;
     for (std::uint64_t at = tail.load(std::memory_order_relaxed); at < end; at += 64) {
       std::uint64_t word = 0;
-      std::memcpy(&word, &bytes[at & ((1U << 20) - 1)], 8);
+      std::memcpy(&word, &bytes[at & (capacity - 1)], 8);
       sum += word;
     }
     bench::opaque(sum);
     tail.store(end, std::memory_order_release);
   }};
 
-  std::byte* room() { return &bytes[head.load(std::memory_order_relaxed) & ((1U << 20) - 1)]; }
-  void commit(std::uint64_t size) {
+  [[gnu::always_inline]] std::byte* room(std::uint64_t size) {
+    const std::uint64_t at = head.load(std::memory_order_relaxed);
+    for (std::uint64_t line = 0; line < size; line += 64) {
+      spillway::detail::prefetch_for_write(&bytes[(at + ahead + line) & (capacity - 1)]);
+    }
+    return &bytes[at & (capacity - 1)];
+  }
+  [[gnu::always_inline]] void commit(std::uint64_t size) {
     head.store(head.load(std::memory_order_relaxed) + size, std::memory_order_release);
   }
 };
@@ -87,119 +108,177 @@ FloorRing& floor_ring() {
   return ring;
 }
 
-void floor_counter(int /*i*/) {
-  thread_local std::uint64_t cell = 0;
-  cell += 1;
-  bench::opaque(cell);
+// A thread finds a series' cell through a pointer that it loads: there is no thread_local variable
+// per series.
+template <class Cell>
+Cell* volatile& floor_cell() {
+  thread_local Cell cell{};
+  thread_local Cell* volatile here = &cell;
+  return here;
 }
 
-void floor_gauge(int i) {
-  thread_local struct {
-    double last, sum;
-    std::uint64_t count;
-  } cell{};
-  cell.last = arguments().values[i & 1023];
-  cell.sum += cell.last;
-  bench::opaque(cell.sum);
-  cell.count += 1;
-  bench::opaque(cell.count);
+struct FloorCounter {
+  std::uint64_t value;
+  [[gnu::always_inline]] void add() {
+    value += 1;
+    bench::opaque(value);
+  }
+};
+
+// Two sums in turn: one would wait for itself.
+struct FloorGauge {
+  std::uint64_t count;
+  double last;
+  double sums[2];
+  [[gnu::always_inline]] void set(double value) {
+    last = value;
+    sums[count & 1] += value;
+    bench::opaque(sums);
+    count += 1;
+  }
+};
+
+struct FloorHistogram {
+  std::uint64_t count;
+  double sums[2];
+  std::uint32_t buckets[8192];
+  [[gnu::always_inline]] void record(double value) {
+    ++buckets[(std::bit_cast<std::uint64_t>(value) >> 45) & 8191];
+    sums[count & 1] += value;
+    bench::opaque(sums);
+    count += 1;
+  }
+};
+
+[[gnu::always_inline]] inline std::uint64_t ticks_if(bool exact) {
+  return exact ? spillway::detail::hardware_ticks() : 1;
 }
 
-void floor_histogram(int i) {
-  thread_local struct {
-    double sum;
-    std::uint64_t count;
-    std::uint32_t buckets[8192];
-  } cell{};
-  const double value = arguments().values[i & 1023];
-  ++cell.buckets[(std::bit_cast<std::uint64_t>(value) >> 45) & 8191];
-  cell.sum += value;
-  bench::opaque(cell.sum);
-  cell.count += 1;
-  bench::opaque(cell.count);
-}
-
-void floor_log(int i) {
-  FloorRing& ring = floor_ring();
-  const bench::Arguments& with = arguments();
-  std::byte* const at = ring.room();
-  const std::uint64_t head[2] = {static_cast<std::uint64_t>(i), spillway::detail::hardware_ticks()};
+template <bool exact>
+[[gnu::always_inline]] inline void floor_log(FloorRing& ring, int i) {
+  std::byte* const at = ring.room(48);
+  const std::uint64_t head[2] = {static_cast<std::uint64_t>(i), ticks_if(exact)};
+  const std::int64_t id = i;
   const std::uint32_t size = 9;
   std::memcpy(at, head, 16);
-  std::memcpy(at + 16, &i, 4);
-  std::memcpy(at + 24, &with.values[i & 1023], 8);
+  std::memcpy(at + 16, &id, 8);
+  std::memcpy(at + 24, &arguments.values[i & 1023], 8);
   std::memcpy(at + 32, &size, 4);
-  std::memcpy(at + 36, with.view.data(), 9);
+  std::memcpy(at + 36, arguments.view.data(), 9);
   ring.commit(48);
 }
 
-void floor_span(int i) {
-  FloorRing& ring = floor_ring();
-  const bench::Arguments& with = arguments();
+template <bool exact>
+[[gnu::always_inline]] inline void floor_sample(FloorRing& ring, int i) {
+  std::byte* const at = ring.room(24);
+  const std::uint64_t head[2] = {static_cast<std::uint64_t>(i), ticks_if(exact)};
+  std::memcpy(at, head, 16);
+  std::memcpy(at + 16, &arguments.values[i & 1023], 8);
+  ring.commit(24);
+}
+
+[[gnu::always_inline]] inline void floor_span(FloorRing& ring, int i) {
   const std::uint64_t start = spillway::detail::hardware_ticks();
-  std::byte* const at = ring.room();
+  std::byte* const at = ring.room(112);
   const std::uint64_t words[9] = {1, start, 3, 4, 5, 6, 7, 8, static_cast<std::uint64_t>(i)};
   std::memcpy(at, words, sizeof words);
-  std::memcpy(at + 72, &with.values[i & 1023], 8);
-  std::memcpy(at + 80, with.view.data(), 9);
+  std::memcpy(at + 72, &arguments.values[i & 1023], 8);
+  std::memcpy(at + 80, arguments.view.data(), 9);
   const std::uint64_t end = spillway::detail::hardware_ticks();
   std::memcpy(at + 96, &end, 8);
   ring.commit(112);
 }
 
-std::vector<Case> all_cases(bench::SpillwaySubject& ours) {
+/// Calls `call(state, i)` with the state that `make()` gives the measuring thread.
+template <class Make, class Call>
+std::function<void(const bench::Plan&, Samples&)> calls_on(Make make, Call call) {
+  return [make, call](const bench::Plan& plan, Samples& samples) {
+    auto&& state = make();
+    bench::measure(
+        plan, [&](int i) { call(state, i); }, [] {}, samples);
+  };
+}
+template <class Call>
+auto floor_calls(Call call) {
+  return calls_on([]() -> FloorRing& { return floor_ring(); }, call);
+}
+
+std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject& coarse) {
   const bench::Plan cell{.calls = 100};
-  const bench::Plan record{.calls = 20};
-  std::vector<Case> cases {
-    {"counter_add", "spillway", cell, calls([&](int) { ours.counter.add(1); })},
-        {"counter_add", "floor", cell, calls(floor_counter)},
+  // A ring's first lap meets pages that the kernel has yet to give: warmed up before, and measured by
+  // record_questions.
+  const bench::Plan record{.calls = 20, .warm_up = 25'000};
+  const double* const values = arguments.values;
+  std::atomic<bool>* const off = new std::atomic<bool>(false);  // Lives as long as the cases.
+  return {
+    {"counter_add", "spillway", cell, calls([&](int) INLINED { ours.counter.add(1); })},
+        {"counter_add", "floor", cell,
+         calls_on(floor_cell<FloorCounter>, [](FloorCounter* volatile& at, int) { at->add(); })},
         {"gauge_set", "spillway", cell,
-         calls([&](int i) { ours.gauge.set(arguments().values[i & 1023]); })},
-        {"gauge_set", "floor", cell, calls(floor_gauge)},
+         calls([&ours, values](int i) INLINED { ours.gauge.set(values[i & 1023]); })},
+        {"gauge_set", "floor", cell,
+         calls_on(floor_cell<FloorGauge>,
+                  [values](FloorGauge* volatile& at, int i) { at->set(values[i & 1023]); })},
         {"histogram_record", "spillway", cell,
-         calls([&](int i) { ours.histogram.record(arguments().values[i & 1023]); })},
-        {"histogram_record", "floor", cell, calls(floor_histogram)},
+         calls([&ours, values](int i) INLINED { ours.histogram.record(values[i & 1023]); })},
+        {"histogram_record", "floor", cell,
+         calls_on(floor_cell<FloorHistogram>,
+                  [values](FloorHistogram* volatile& at, int i) { at->record(values[i & 1023]); })},
         {"counter_by_context", "spillway", cell,
-         [&](const bench::Plan& plan, Samples& samples) {
-           const spillway::Context context{{.tenant = "acme"}};
-           const spillway::Scope scope(context);
-           bench::measure(
-               plan, [&](int) { ours.by_tenant.add(1); }, [] {}, samples);
-         }},
+         calls_on([] { return std::make_unique<TenantScope>(); },
+                  [&](auto&, int) INLINED { ours.by_tenant.add(1); })},
+        {"counter_by_context", "floor", cell,
+         calls_on(floor_cell<FloorCounter>, [](FloorCounter* volatile& at, int) { at->add(); })},
         {"log_disabled", "spillway", cell,
-         calls([&](int i) { ours.log_disabled(i, arguments()); })},
-        {"log_3_fields", "spillway", record, calls([&](int i) { ours.log(i, arguments()); })},
-        {"log_3_fields", "floor", record, calls(floor_log)},
+         calls([&](int i) INLINED { ours.log_disabled(i, arguments); })},
+        {"log_disabled", "floor", cell, calls([off](int) {
+           if (off->load(std::memory_order_relaxed)) std::abort();
+         })},
+        {"span_unsampled", "spillway", cell,
+         calls_on([] { return std::make_unique<UnsampledScope>(); },
+                  [&](auto&, int i) INLINED { ours.span(i, arguments); })},
+        {"span_unsampled", "floor", cell, calls([off](int) {
+           if (off->load(std::memory_order_relaxed)) std::abort();
+         })},
+        {"sample_exact", "spillway", record,
+         calls([&ours, values](int i) INLINED { ours.histogram.sample(values[i & 1023]); })},
+        {"sample_exact", "floor", record, floor_calls(floor_sample<true>)},
+        {"sample_coarse", "spillway", record, calls([&ours, values](int i) INLINED {
+           ours.histogram.sample(values[i & 1023], spillway::Stamp::coarse);
+         })},
+        {"sample_coarse", "floor", record, floor_calls(floor_sample<false>)},
+        {"log_3_fields_coarse", "spillway", record,
+         calls([&](int i) INLINED { coarse.log(i, arguments); })},
+        {"log_3_fields_coarse", "floor", record, floor_calls(floor_log<false>)},
+        {"log_3_fields", "spillway", record, calls([&](int i) INLINED { ours.log(i, arguments); })},
+        {"log_3_fields", "floor", record, floor_calls(floor_log<true>)},
         {"log_3_fields", "boost spsc_queue", record,
-         [](const bench::Plan& plan, Samples& samples) {
-           const auto subject = std::make_unique<bench::BoostSpscSubject>();
-           bench::measure(
-               plan, [&](int i) { subject->log(i, arguments()); }, [] {}, samples);
-         }},
+         calls_on([] { return std::make_unique<bench::BoostSpscSubject>(); },
+                  [](auto& subject, int i) { subject->log(i, arguments); })},
         {"log_3_fields", "moodycamel", record,
-         [](const bench::Plan& plan, Samples& samples) {
-           static bench::MoodycamelSubject subject;
-           auto token = subject.token();
-           bench::measure(
-               plan, [&](int i) { subject.log(token, i, arguments()); }, [] {}, samples);
-         }},
+         calls_on(
+             [] {
+               static bench::MoodycamelSubject subject;
+               return std::pair<bench::MoodycamelSubject&, moodycamel::ProducerToken>(
+                   subject, subject.token());
+             },
+             [](auto& subject, int i) { subject.first.log(subject.second, i, arguments); })},
 #if defined(SPILLWAY_BENCH_SPDLOG)
-        {"log_3_fields", "spdlog async", record,
-         [](const bench::Plan& plan, Samples& samples) {
-           static bench::SpdlogSubject subject;
-           bench::measure(
-               plan, [&](int i) { subject.log(i, arguments()); }, [] {}, samples);
-         }},
+        {"log_3_fields",
+         "spdlog async",
+         {.calls = 20},
+         calls_on(
+             []() -> bench::SpdlogSubject& {
+               static bench::SpdlogSubject subject;
+               return subject;
+             },
+             [](bench::SpdlogSubject& subject, int i) { subject.log(i, arguments); })},
 #endif
         {"span_3_annotations", "spillway", record,
-         [&](const bench::Plan& plan, Samples& samples) {
-           const spillway::Span root = ours.engine.span("root");
-           bench::measure(
-               plan, [&](int i) { ours.span(i, arguments()); }, [] {}, samples);
-         }},
-        {"span_3_annotations", "floor", record, calls(floor_span)},
+         calls_on([&] { return ours.engine.span("root"); },
+                  [&](auto&, int i) INLINED { ours.span(i, arguments); })},
+        {"span_3_annotations", "floor", record, floor_calls(floor_span)},
   };
-  return cases;
 }
 
 }  // namespace
@@ -214,7 +293,8 @@ int main(int argc, char** argv) {
   }
   const int rounds = quick ? 3 : 10;
   bench::SpillwaySubject ours;
-  std::vector<Case> cases = all_cases(ours);
+  bench::SpillwaySubject coarse(true, true);
+  std::vector<Case> cases = all_cases(ours, coarse);
   std::erase_if(cases, [&](const Case& one) { return !only.empty() && one.name != only; });
   std::map<std::pair<std::size_t, int>, Samples> samples;
   for (int round = 0; round < rounds; ++round) {
