@@ -13,6 +13,7 @@
 #include <valgrind/callgrind.h>
 
 #include "subjects.hpp"
+#include <spillway/engine/trace_header.hpp>
 
 namespace {
 
@@ -36,8 +37,11 @@ CALL gauge_set(const bench::SpillwaySubject& ours, int i, const bench::Arguments
 CALL histogram_record(const bench::SpillwaySubject& ours, int i, const bench::Arguments& with) {
   ours.histogram.record(with.values[i & 1023]);
 }
-CALL sample(const bench::SpillwaySubject& ours, int i, const bench::Arguments& with) {
+CALL sample_exact(const bench::SpillwaySubject& ours, int i, const bench::Arguments& with) {
   ours.histogram.sample(with.values[i & 1023]);
+}
+CALL sample_coarse(const bench::SpillwaySubject& ours, int i, const bench::Arguments& with) {
+  ours.histogram.sample(with.values[i & 1023], spillway::Stamp::coarse);
 }
 CALL counter_by_context(const bench::SpillwaySubject& ours, int, const bench::Arguments&) {
   ours.by_tenant.add(1);
@@ -74,15 +78,27 @@ int main() {
   count("counter_add", ours, counter_add);
   count("gauge_set", ours, gauge_set);
   count("histogram_record", ours, histogram_record);
-  count("sample", ours, sample);
+  count("sample_exact", ours, sample_exact);
+  count("sample_coarse", ours, sample_coarse);
   count("log_3_fields", ours, log_3_fields);
   count("log_disabled", ours, log_disabled);
+  {
+    bench::SpillwaySubject coarse(false, true);
+    count("log_3_fields_coarse", coarse, log_3_fields);
+  }
   {
     const spillway::Span root = ours.engine.span("root");
     count("span_3_annotations", ours, span_3_annotations);
   }
-  const spillway::Context context{{.tenant = "acme"}};
+  {
+    const spillway::Context context{{.tenant = "acme"}};
+    const spillway::Scope scope(context);
+    count("counter_by_context", ours, counter_by_context);
+  }
+  const spillway::Context context{
+      {.trace = spillway::parse_trace_header(
+           "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=1a2b3c4d5e6f7081;Sampled=0")}};
   const spillway::Scope scope(context);
-  count("counter_by_context", ours, counter_by_context);
+  count("span_unsampled", ours, span_3_annotations);
   std::printf("%d calls a case\n", calls_per_case);
 }

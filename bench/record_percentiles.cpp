@@ -4,31 +4,27 @@
 // beside its floor and what a service would use in its place? Subjects take turns, round by round,
 // so that a slow minute of the machine meets all alike. Prints JSON rows, one a line.
 //
-//   record_percentiles [--quick] [--case NAME]
+//   record_percentiles [--quick | --smoke] [--case NAME]
 #include <barrier>
 #include <cmath>
-#include <functional>
 #include <map>
 #include <thread>
 
-#include "percentiles.hpp"
+#include "cases.hpp"
+#include "options.hpp"
+#include "peers.hpp"
+#include "rows.hpp"
 #include "subjects.hpp"
 #include <spillway/engine/trace_header.hpp>
 
 namespace {
 
-using Samples = std::vector<double>;
+using bench::calls_on;
+using bench::Case;
+using bench::Samples;
 
 // Of a lambda: its body stands in the measuring loop, as a log call stands in the code that logs.
 #define INLINED __attribute__((always_inline))
-
-struct Case {
-  std::string name;
-  std::string subject;
-  bench::Plan plan;
-  /// Called on each measuring thread; appends its samples.
-  std::function<void(const bench::Plan&, Samples&)> run;
-};
 
 const bench::Arguments arguments;
 
@@ -189,15 +185,6 @@ template <bool exact>
   ring.commit(112);
 }
 
-/// Calls `call(state, i)` with the state that `make()` gives the measuring thread.
-template <class Make, class Call>
-std::function<void(const bench::Plan&, Samples&)> calls_on(Make make, Call call) {
-  return [make, call](const bench::Plan& plan, Samples& samples) {
-    auto&& state = make();
-    bench::measure(
-        plan, [&](int i) { call(state, i); }, [] {}, samples);
-  };
-}
 template <class Call>
 auto floor_calls(Call call) {
   return calls_on([]() -> FloorRing& { return floor_ring(); }, call);
@@ -208,6 +195,8 @@ std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject
   // A ring's first lap meets pages that the kernel has yet to give: warmed up before, and measured by
   // record_questions.
   const bench::Plan record{.calls = 20, .warm_up = 25'000};
+  // The flusher takes a microsecond for a span: it needs the time, or spans are dropped.
+  const bench::Plan span{.calls = 20, .warm_up = 25'000, .pause = std::chrono::milliseconds(4)};
   const double* const values = arguments.values;
   std::atomic<bool>* const off = new std::atomic<bool>(false);  // Lives as long as the cases.
   return {
@@ -274,46 +263,55 @@ std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject
              },
              [](bench::SpdlogSubject& subject, int i) { subject.log(i, arguments); })},
 #endif
-        {"span_3_annotations", "spillway", record,
+        {"span_3_annotations", "spillway", span,
          calls_on([&] { return ours.engine.span("root"); },
                   [&](auto&, int i) INLINED { ours.span(i, arguments); })},
-        {"span_3_annotations", "floor", record, floor_calls(floor_span)},
+        {"span_3_annotations", "floor", span, floor_calls(floor_span)},
   };
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool quick = false;
-  std::string_view only;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument == "--quick") quick = true;
-    if (argument == "--case" && i + 1 < argc) only = argv[++i];
-  }
-  const int rounds = quick ? 3 : 10;
+  const bench::Options options(argc, argv);
+  const int rounds = options.times(10);
   bench::SpillwaySubject ours;
   bench::SpillwaySubject coarse(true, true);
   std::vector<Case> cases = all_cases(ours, coarse);
-  std::erase_if(cases, [&](const Case& one) { return !only.empty() && one.name != only; });
+  for (Case& one : bench::peer_cases()) cases.push_back(std::move(one));
+  std::erase_if(cases, [&](const Case& one) { return !options.wants(one.name); });
   std::map<std::pair<std::size_t, int>, Samples> samples;
+  // A dropped record costs other than a recorded one.
+  std::vector<std::uint64_t> dropped_in(cases.size());
+  const auto dropped = [&] {
+    std::uint64_t sum = 0;
+    for (const bench::SpillwaySubject* const one : {&ours, &coarse}) {
+      const spillway::Stats stats = one->engine.stats();
+      sum += stats.logs.dropped_total() + stats.spans.dropped_total();
+    }
+    return sum;
+  };
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < cases.size(); ++i) {
-      cases[i].plan.bursts = quick ? 40 : 100;
+      cases[i].plan.bursts = std::min(100, options.times(200));
       for (const int threads : {1, 2}) {
+        const std::uint64_t dropped_before = dropped();
         Samples more = run_on(threads, cases[i]);
+        dropped_in[i] += dropped() - dropped_before;
         Samples& all = samples[{i, threads}];
         all.insert(all.end(), more.begin(), more.end());
       }
     }
   }
   for (auto& [key, all] : samples) {
-    const Case& what = cases[key.first];
-    const bench::Distribution d = bench::summarise(all);
-    std::printf(
-        "{\"suite\":\"record\",\"case\":\"%s\",\"subject\":\"%s\",\"threads\":%d,\"ns_p50\":%.2f,"
-        "\"ns_p99\":%.2f,"
-        "\"ns_p999\":%.2f,\"ns_mean\":%.2f,\"instructions\":null,\"per_second\":null}\n",
-        what.name.c_str(), what.subject.c_str(), key.second, d.p50, d.p99, d.p999, d.mean);
+    bench::Row row{"record", cases[key.first].name, cases[key.first].subject, key.second};
+    row.ns = bench::summarise(all);
+    bench::print(row);
+  }
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    if (dropped_in[i] != 0) {
+      std::fprintf(stderr, "%s: %llu records of the run were dropped\n", cases[i].name.c_str(),
+                   static_cast<unsigned long long>(dropped_in[i]));
+    }
   }
 }

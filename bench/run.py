@@ -5,9 +5,12 @@ import argparse
 import contextlib
 import json
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import instructions
@@ -20,7 +23,11 @@ QUESTIONS = {
         "counter_by_context": "What does a counter cost whose series the request's tenant chooses?",
         "log_disabled": "What does a log below the level cost?",
         "log_3_fields": "What does a log with an int, a double and nine characters cost?",
+        "log_3_fields_coarse": "What does it cost with the time of the flusher's last round?",
         "span_3_annotations": "What does a span with three annotations cost, begun and ended?",
+        "span_unsampled": "What does it cost in a trace that is not sampled?",
+        "sample_exact": "What does a sample with its time cost?",
+        "sample_coarse": "What does it cost with the time of the flusher's last round?",
         "counter_series": "How does a counter's cost grow with the number of series, used in any order?",
         "histogram_series": "And a histogram's?",
         "log_fields": "How does a log's cost grow with its integer fields?",
@@ -71,9 +78,40 @@ def rows_of(program, effort, *arguments):
     return [json.loads(line) for line in output.splitlines()]
 
 
+@contextlib.contextmanager
+def tracing():
+    """A session of LTTng that keeps the last events in memory, where its tools are installed: tracepoints record."""
+    if not shutil.which("lttng-sessiond"):
+        print("LTTng's session daemon is not installed: its tracepoints are off", file=sys.stderr)
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        def lttng(*arguments):
+            subprocess.run(["lttng", *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        ready = threading.Event()
+        signal.signal(signal.SIGUSR1, lambda *_: ready.set())
+        daemon = subprocess.Popen(["lttng-sessiond", "--no-kernel", "--sig-parent"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(100):  # The signal, not the time, ends the wait where all is well.
+                if ready.is_set():
+                    break
+                time.sleep(0.1)
+            lttng("create", "spillway-bench", "--snapshot", "--output", folder)
+            lttng("enable-event", "--userspace", "spillway_bench:order")
+            lttng("start")
+            yield
+            lttng("destroy", "spillway-bench")
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
 def run_record(build, effort):
-    few = ["--quick", "--case", "counter_add"] if effort == ["--smoke"] else effort
-    rows = rows_of(build / "bench/record_percentiles", few) + rows_of(build / "bench/record_questions", effort)
+    with tracing() if effort != ["--smoke"] else contextlib.nullcontext():
+        rows = rows_of(build / "bench/record_percentiles", effort)
+    rows += rows_of(build / "bench/record_questions", effort)
     counted = instructions.count(build)
     for row in rows:
         if row["subject"] == "spillway" and row["threads"] == 1:

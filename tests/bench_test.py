@@ -80,17 +80,12 @@ class Programs(unittest.TestCase):
         return {one["case"] for one in rows}, printed.getvalue()
 
     def test_every_question_is_answered(self):
-        for suite in ("encode", "deliver", "middleware"):
+        for suite, questions in run.QUESTIONS.items():
             with self.subTest(suite):
                 cases, printed = self.smoke(suite)
-                self.assertEqual(cases, run.QUESTIONS[suite].keys())
-                for question in run.QUESTIONS[suite].values():
+                self.assertEqual(cases, questions.keys())
+                for question in questions.values():
                     self.assertIn(question, printed)
-
-    def test_the_record_suite_runs(self):
-        cases, _ = self.smoke("record")
-        self.assertLessEqual(cases, run.QUESTIONS["record"].keys())
-        self.assertLessEqual({"counter_add", "log_fields", "sustained_logs", "thread_memory"}, cases)
 
 
 if __name__ == "__main__":
