@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include <spillway/engine/batcher.hpp>
+#include <spillway/engine/private_heap.hpp>
 
 namespace spillway::detail {
 
@@ -12,47 +13,66 @@ Payload& Batcher::open() { return *payload_; }
 
 void Batcher::appended(SteadyTime now) {
   if (fitting_items_ == 0 && !payload_->items.empty()) oldest_ = now;
-  const BatchLimits& limits = exporter_.limits();
   while (fitting_items_ < payload_->items.size()) {
-    const PayloadItem& item = payload_->items[fitting_items_];
-    const std::size_t bytes = item.bytes + limits.overhead_bytes;
-    if (bytes > limits.bytes_max) {
-      // Encoders keep below the limits; what comes out larger all the same must not take its
-      // neighbours down.
-      ledger_.drop_in_batch(exporter_.signal(), DropCause::too_large, item.records);
+    const PayloadItem item = payload_->items[fitting_items_];
+    if (item.bytes + exporter_.limits().overhead_bytes > exporter_.limits().bytes_max) {
+      drop_too_large(item);
       payload_->items.erase(payload_->items.begin() + static_cast<std::ptrdiff_t>(fitting_items_));
-      continue;
+    } else if (fits(item)) {
+      count_in(item);
+    } else {
+      return move_on(now);
     }
-    const bool first = fitting_items_ == 0;
-    const std::int64_t earliest = first ? item.time_ms : std::min(earliest_ms_, item.time_ms);
-    const std::int64_t latest = first ? item.time_ms : std::max(latest_ms_, item.time_ms);
-    const bool fits = fitting_items_ < limits.items_max &&
-                      fitting_bytes_ + bytes <= limits.bytes_max &&
-                      (limits.span_ms_max == 0 || latest - earliest <= limits.span_ms_max);
-    if (!fits) {
-      split_off(fitting_items_);
-      oldest_ = now;
-      continue;
-    }
-    ++fitting_items_;
-    fitting_bytes_ += bytes;
-    earliest_ms_ = earliest;
-    latest_ms_ = latest;
   }
 }
 
-void Batcher::split_off(std::size_t item) {
-  std::unique_ptr<Payload> rest = outbox_.take_empty();
-  const auto begin = payload_->items.begin() + static_cast<std::ptrdiff_t>(item);
-  for (auto at = begin; at != payload_->items.end(); ++at) {
-    const std::size_t offset = rest->bytes.size();
-    rest->bytes.append(payload_->item(*at));
-    rest->end_item(offset, at->records, at->time_ms, at->id);
-  }
-  payload_->bytes.truncate(begin->offset);
+bool Batcher::fits(const PayloadItem& item) const {
+  const BatchLimits& limits = exporter_.limits();
+  if (fitting_items_ == 0) return true;
+  return fitting_items_ < limits.items_max &&
+         fitting_bytes_ + item.bytes + limits.overhead_bytes <= limits.bytes_max &&
+         (limits.span_ms_max == 0 ||
+          std::max(latest_ms_, item.time_ms) - std::min(earliest_ms_, item.time_ms) <=
+              limits.span_ms_max);
+}
+
+void Batcher::count_in(const PayloadItem& item) {
+  const bool first = fitting_items_ == 0;
+  earliest_ms_ = first ? item.time_ms : std::min(earliest_ms_, item.time_ms);
+  latest_ms_ = first ? item.time_ms : std::max(latest_ms_, item.time_ms);
+  ++fitting_items_;
+  fitting_bytes_ += item.bytes + exporter_.limits().overhead_bytes;
+}
+
+void Batcher::drop_too_large(const PayloadItem& item) {
+  // Encoders keep below the limits; what comes out larger all the same must not take its
+  // neighbours down.
+  ledger_.drop_in_batch(exporter_.signal(), DropCause::too_large, item.records);
+}
+
+// Each byte moves twice at most, however many payloads the rest fills: a segment with very many
+// spans fills thousands.
+void Batcher::move_on(SteadyTime now) {
+  const auto begin = payload_->items.begin() + static_cast<std::ptrdiff_t>(fitting_items_);
+  const std::size_t cut = begin->offset;
+  Payload rest(private_heap());
+  rest.bytes.append(payload_->bytes.view(cut, payload_->bytes.size() - cut));
+  rest.items.assign(begin, payload_->items.end());
   payload_->items.erase(begin, payload_->items.end());
+  payload_->bytes.truncate(cut);
   seal();
-  payload_ = std::move(rest);
+  for (const PayloadItem& item : rest.items) {
+    if (item.bytes + exporter_.limits().overhead_bytes > exporter_.limits().bytes_max) {
+      drop_too_large(item);
+      continue;
+    }
+    if (!fits(item)) seal();
+    const std::size_t offset = payload_->bytes.size();
+    payload_->bytes.append(rest.bytes.view(item.offset - cut, item.bytes));
+    payload_->end_item(offset, item.records, item.time_ms, item.id);
+    count_in(item);
+  }
+  oldest_ = now;
 }
 
 void Batcher::seal_if_due(SteadyTime now) {

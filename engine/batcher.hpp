@@ -30,7 +30,12 @@ class Batcher {
   void seal();
 
  private:
-  void split_off(std::size_t item);
+  /// Whether the item may go behind those that are known to fit.
+  bool fits(const PayloadItem& item) const;
+  void count_in(const PayloadItem& item);
+  void drop_too_large(const PayloadItem& item);
+  /// Seals the items that fit, and goes on with those behind them.
+  void move_on(SteadyTime now);
 
   const Exporter& exporter_;
   Outbox& outbox_;
