@@ -21,13 +21,18 @@ struct Case {
   std::function<void(const Plan&, Samples&)> run;
 };
 
-/// Calls `call(state, i)` with the state that `make()` gives the measuring thread.
+/// Calls `call(state, i)` with the state that `make()` gives the measuring thread, and `state.rest()`,
+/// where there is one, behind each burst.
 template <class Make, class Call>
 std::function<void(const Plan&, Samples&)> calls_on(Make make, Call call) {
   return [make, call](const Plan& plan, Samples& samples) {
     auto&& state = make();
     measure(
-        plan, [&](int i) { call(state, i); }, [] {}, samples);
+        plan, [&](int i) { call(state, i); },
+        [&] {
+          if constexpr (requires { state.rest(); }) state.rest();
+        },
+        samples);
   };
 }
 

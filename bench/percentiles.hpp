@@ -107,7 +107,10 @@ void measure(const Plan& plan, Call&& call, BurstDone&& burst_done, std::vector<
   };
   for (int i = 0; i < plan.warm_up; ++i) {
     call(i);
-    if (i % (plan.calls * plan.batches) == 0) rest();
+    if (i % (plan.calls * plan.batches) == 0) {
+      burst_done();
+      rest();
+    }
   }
   ns.reserve(ns.size() +
              static_cast<std::size_t>(plan.batches) * static_cast<std::size_t>(plan.bursts));

@@ -8,6 +8,7 @@
 #include <barrier>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include "cases.hpp"
@@ -57,6 +58,17 @@ std::function<void(const bench::Plan&, Samples&)> calls(Call call) {
 struct TenantScope {
   spillway::Context context{{.tenant = "acme"}};
   spillway::Scope scope{context};
+};
+/// A segment per burst: one that takes in all spans of the run would go out as one, and keep the
+/// flusher for a tenth of a second.
+struct Root {
+  explicit Root(const spillway::Engine& its_engine) : engine(its_engine) {}
+  void rest() {
+    span.reset();
+    span.emplace(engine.span("root"));
+  }
+  const spillway::Engine& engine;
+  std::optional<spillway::Span> span{engine.span("root")};
 };
 struct UnsampledScope {
   spillway::Context context{
@@ -264,7 +276,7 @@ std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject
              [](bench::SpdlogSubject& subject, int i) { subject.log(i, arguments); })},
 #endif
         {"span_3_annotations", "spillway", span,
-         calls_on([&] { return ours.engine.span("root"); },
+         calls_on([&] { return Root(ours.engine); },
                   [&](auto&, int i) INLINED { ours.span(i, arguments); })},
         {"span_3_annotations", "floor", span, floor_calls(floor_span)},
   };

@@ -211,6 +211,7 @@ def main(arguments=None):
                         help="a fifth of everything")
     parser.add_argument("--smoke", action="store_const", const=["--smoke"], dest="effort", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the rows, as a JSON array")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="DIR", help="pictures of the rows, as PNG")
     options = parser.parse_args(arguments)
 
     rows = []
@@ -227,6 +228,9 @@ def main(arguments=None):
                 print(f"  {name:34} {threads} {mean:8.1f}")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if options.plot:
+        import plot  # Needs matplotlib, which nothing else does.
+        plot.draw(rows, QUESTIONS, options.plot)
     return 0
 
 
