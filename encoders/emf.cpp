@@ -151,7 +151,8 @@ std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuf
   append_json_string(out, point.series->key.name);
   out.append(':');
   if (!point.values.empty()) {
-    if (options.histogram_object && point.count > 1) return append_object(pending, out);
+    const bool many = point.count > limits::emf_array_measurements_max;
+    if (many || (options.histogram_object && point.count > 1)) return append_object(pending, out);
     return append_next_values(pending, out);
   }
   pending.done = true;

@@ -15,7 +15,7 @@ namespace spillway::detail {
 struct EmfOptions {
   std::string_view metric_namespace;
   /// Histograms as {"Values","Counts","Max","Min","Count","Sum"} in place of arrays of at most 100
-  /// numbers.
+  /// numbers. Those of more than limits::emf_array_measurements_max are always.
   bool histogram_object = false;
 };
 

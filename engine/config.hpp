@@ -82,7 +82,8 @@ struct Config {
   Setting<std::string> emf_log_group = by_default(std::string());
   Setting<std::string> emf_log_stream = by_default(std::string());
   /// Histograms in EMF as {"Values","Counts",...}: 1/100 of the size. AWS's own agents write it;
-  /// the published specification knows numbers and arrays of numbers only.
+  /// the published specification knows numbers and arrays of numbers only. Histograms of more than
+  /// 10 000 measurements in an interval are written so in any case.
   Setting<bool> emf_histogram_object = by_default(false);
 
   // ---- AWS ----
