@@ -56,6 +56,8 @@ inline constexpr std::int64_t log_future_ms_max = 2 * 3600 * 1000LL;
 
 // XSD
 inline constexpr std::size_t segment_document_bytes_max = 64'000;
+/// Ours: subsegments may nest without a limit in the specification, but readers of JSON have one.
+inline constexpr std::size_t segment_levels_max = 100;
 inline constexpr std::size_t segment_name_chars_max = 200;
 inline constexpr std::size_t segment_string_chars_max = 250;
 inline constexpr std::size_t annotation_string_chars_max = 1000;

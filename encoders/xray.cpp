@@ -269,6 +269,7 @@ class TraceTree {
     std::size_t text_bytes = 0;
     std::size_t parent = none;
     std::size_t bytes = 0;  // with everything below
+    std::size_t levels = 1;
     bool too_large = false;
     bool measured = false;
     std::vector<std::size_t> children;
@@ -297,7 +298,8 @@ class TraceTree {
   }
 
   // Measures the tree below `top`, children first, and takes the largest children out of whatever
-  // has grown too large for a document; they become documents of their own. Without recursion: a
+  // has grown too large for a document, and what is nested too deep; they become documents of their
+  // own. Without recursion: a
   // trace may be a chain of any length.
   void fit(std::size_t top) {
     std::vector<std::size_t> order{top};
@@ -310,14 +312,26 @@ class TraceTree {
       node.measured = true;
       std::sort(node.children.begin(), node.children.end(),
                 [&](std::size_t a, std::size_t b) { return nodes_[a].bytes < nodes_[b].bytes; });
+      const auto split_off = [&](std::size_t child) {
+        nodes_[child].parent = none;
+        roots_.push_back(child);
+      };
+      std::erase_if(node.children, [&](std::size_t child) {
+        const bool deep = nodes_[child].levels == limits::segment_levels_max;
+        if (deep) split_off(child);
+        return deep;
+      });
       node.bytes = node.text_bytes + nesting_bytes;
       for (const std::size_t child : node.children) node.bytes += nodes_[child].bytes + 1;
       while (!node.children.empty() && node.bytes > room()) {
         const std::size_t largest = node.children.back();
         node.children.pop_back();
         node.bytes -= nodes_[largest].bytes + 1;
-        nodes_[largest].parent = none;
-        roots_.push_back(largest);
+        split_off(largest);
+      }
+      node.levels = 1;
+      for (const std::size_t child : node.children) {
+        node.levels = std::max(node.levels, nodes_[child].levels + 1);
       }
       std::sort(node.children.begin(), node.children.end(), [&](std::size_t a, std::size_t b) {
         return spans_[a].start_ns < spans_[b].start_ns;

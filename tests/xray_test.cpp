@@ -426,6 +426,18 @@ TEST(XraySizeTest, AChainOfAnyLengthIsSplit) {
   for (const auto& [id, times] : seen) EXPECT_EQ(times, 1) << id;
 }
 
+TEST(XraySizeTest, AChainOfShortSpansStaysReadable) {
+  Trace trace;
+  trace.span("root", 1, 0);
+  for (std::uint64_t id = 2; id <= 700; ++id) trace.span("s", id, id - 1);
+  Payload payload = testing::make_payload();
+  EXPECT_EQ(trace.encode(payload).spans_too_large, 0U);
+  EXPECT_EQ(payload.items.size(), 7U) << "a hundred levels in each";
+  const auto seen = census(payload, 64'000);  // Parses them: deeper ones no reader takes.
+  EXPECT_EQ(seen.size(), 700U);
+  for (const auto& [id, times] : seen) EXPECT_EQ(times, 1) << id;
+}
+
 TEST(XraySizeTest, ACycleOfParentsLosesNothing) {
   Trace trace;
   trace.span("root", 1, 0);
