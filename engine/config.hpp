@@ -27,9 +27,10 @@ enum class Origin : std::uint8_t { fallback, file, environment, code };
 template <class T>
 class Setting {
  public:
+  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): the constraint keeps copies out.
   template <class U>
-  requires(!std::same_as<std::remove_cvref_t<U>, Setting> && std::convertible_to<U, T>) Setting(
-      U&& value)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
+  requires(!std::same_as<std::remove_cvref_t<U>, Setting> && std::convertible_to<U, T>)
+      Setting(U&& value)  // NOLINT(google-explicit-constructor)
       : value_(static_cast<T>(std::forward<U>(value))), origin_(Origin::code) {}
   Setting(T value, Origin origin) : value_(std::move(value)), origin_(origin) {}
 
