@@ -148,8 +148,8 @@ void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
     known_second = seconds;
   }
   char* to = out.reserve(30);
-  std::memcpy(to, known_text,
-              19);  // NOLINT(bugprone-not-null-terminated-result): JSON, no C string.
+  // NOLINTNEXTLINE(bugprone-not-null-terminated-result): JSON, not a C string.
+  std::memcpy(to, known_text, 19);
   to[19] = '.';
   for (int digit = 28; digit > 19; --digit) {
     to[digit] = static_cast<char>('0' + fraction % 10);
