@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <condition_variable>
-#include <cstdio>
-#include <map>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -13,6 +11,7 @@
 
 #include <spillway/buffers/names.hpp>
 #include <spillway/encoders/limits.hpp>
+#include <spillway/engine/diagnostics.hpp>
 #include <spillway/engine/engine.hpp>
 #include <spillway/engine/flusher.hpp>
 #include <spillway/engine/sender.hpp>
@@ -77,40 +76,6 @@ class NoTransport final : public transport::HttpTransport {
   std::condition_variable wakened_;
   bool woken_ = false;
   std::vector<transport::HttpCompletion> refused_;
-};
-
-/// Lets each kind of message through once a minute. Any thread.
-class Diagnostics {
- public:
-  Diagnostics(std::function<void(std::string_view)> sink, std::shared_ptr<Clock> clock)
-      : sink_(std::move(sink)), clock_(std::move(clock)) {
-    if (!sink_) {
-      sink_ = [](std::string_view text) {
-        std::fprintf(stderr, "spillway: %.*s\n", static_cast<int>(text.size()), text.data());
-      };
-    }
-  }
-
-  void report(std::string_view message) {
-    constexpr std::chrono::minutes interval{1};
-    constexpr std::size_t kind_chars = 48;  // Exporter, endpoint and error stand in front.
-    constexpr std::size_t kinds_max = 256;
-    {
-      const std::scoped_lock lock(mutex_);
-      const SteadyTime now = clock_->steady();
-      if (last_.size() >= kinds_max) last_.clear();
-      const auto [at, first] = last_.try_emplace(std::string(message.substr(0, kind_chars)), now);
-      if (!first && now - at->second < interval) return;
-      at->second = now;
-    }
-    sink_(message);
-  }
-
- private:
-  std::function<void(std::string_view)> sink_;
-  const std::shared_ptr<Clock> clock_;
-  std::mutex mutex_;
-  std::map<std::string, SteadyTime, std::less<>> last_;
 };
 
 // Our threads leave every signal to the host's.
@@ -259,6 +224,7 @@ class Engine::Core final : public detail::EngineServices {
 
   bool step() {
     const bool drained = flusher_.run_once();
+    diagnostics_.deliver();
     sender_.run_once(milliseconds(0));
     return drained;
   }
@@ -266,6 +232,7 @@ class Engine::Core final : public detail::EngineServices {
   bool flush(milliseconds timeout) {
     if (!has_threads_) {
       flusher_.flush_all();
+      diagnostics_.deliver();
       return settle_by_hand();
     }
     const SteadyTime deadline = clock_->steady() + timeout;
@@ -300,6 +267,7 @@ class Engine::Core final : public detail::EngineServices {
       sender_thread_.join();
     } else {
       flusher_.flush_all();
+      diagnostics_.deliver();
       settle_by_hand();
     }
     sender_.abandon(DropCause::shutdown_deadline);
@@ -345,15 +313,15 @@ class Engine::Core final : public detail::EngineServices {
       error = "a metric may not be named like one of its dimensions, nor _aws";
     }
     if (error) {
-      diagnostics_.report("metric '" + key.name +
-                          "' is refused, its measurements are dropped as invalid: " + *error);
+      diagnostics_.post("metric '" + key.name +
+                        "' is refused, its measurements are dropped as invalid: " + *error);
       return ref(series_.refused(key.kind));
     }
     std::sort(key.dimensions.begin(), key.dimensions.end());
     const std::string name = key.name;
     const detail::Series& series = series_.intern(std::move(key));
     if (series.refused) {
-      diagnostics_.report(
+      diagnostics_.post(
           "metric '" + name +
           "' is refused: series_max is reached; its measurements are dropped as invalid");
     }
@@ -422,6 +390,7 @@ class Engine::Core final : public detail::EngineServices {
       } else {
         busy = flusher_.run_once();
       }
+      diagnostics_.deliver();
       if (outbox_.last_sequence() != sent) {
         sent = outbox_.last_sequence();
         sender_.wake();
@@ -449,7 +418,7 @@ class Engine::Core final : public detail::EngineServices {
 
   const Config config_;
   const std::shared_ptr<Clock> clock_;
-  Diagnostics diagnostics_;
+  detail::Diagnostics diagnostics_;
   const std::shared_ptr<detail::LaneSet> lanes_;
   detail::SeriesTable series_;
   detail::Ledger ledger_;

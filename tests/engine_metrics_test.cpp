@@ -214,6 +214,35 @@ TEST_F(EngineMetricsTest, AnIllegalSeriesIsRefusedWithAReasonAndSinksNothing) {
   EXPECT_NE(diagnostics[0].find("'Route' is empty"), std::string::npos) << diagnostics[0];
 }
 
+TEST_F(EngineMetricsTest, WhatIsWrongWithATenantIsNotSaidOnTheRequestsThread) {
+  Config config = EngineMetricsTest::config();
+  testing::TestEngine* engine = nullptr;
+  config.on_diagnostic = [&](std::string_view text) {
+    diagnostics.emplace_back(text);
+    engine->engine.counter("Diagnostics").add(1);  // No operation is under way.
+  };
+  testing::TestEngine test(config);
+  engine = &test;
+  const auto requests =
+      test.engine.per(test.engine.counter("Requests"), ContextField::tenant, "TenantID");
+  const Context context{{.tenant = "Müller"}};
+  {
+    const Scope scope(context);
+    requests.add(1);
+    requests.add(1);
+  }
+  EXPECT_TRUE(diagnostics.empty());
+  test.engine.step();
+  ASSERT_EQ(diagnostics.size(), 1U);
+  EXPECT_NE(diagnostics[0].find("Requests"), std::string::npos) << diagnostics[0];
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(diagnostics.size(), 1U);
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.metrics.delivered, 1U) << "the one of the callback";
+  EXPECT_EQ(stats.metrics.dropped_for(DropCause::invalid), 2U);
+  EXPECT_TRUE(is_settled(stats.metrics));
+}
+
 TEST_F(EngineMetricsTest, ThirtyDimensionsWithTheConfiguredOnesAreTaken) {
   testing::TestEngine test(config());
   Dimensions many;
