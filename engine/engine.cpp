@@ -410,7 +410,10 @@ class Engine::Core final : public detail::EngineServices {
     std::unique_lock lock(mutex_);
     while (!sender_stops_) {
       lock.unlock();
-      sender_.run_once(longest);
+      try {
+        sender_.run_once(longest);
+      } catch (const std::bad_alloc&) {  // The next round may find memory.
+      }
       lock.lock();
       progress_.notify_all();
     }

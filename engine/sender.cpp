@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cassert>
+#include <new>
+#include <variant>
 
 #include <spillway/engine/sender.hpp>
 #include <spillway/transport/retry.hpp>
@@ -21,6 +23,19 @@ constexpr int splits_max = 64;
 constexpr int refusals_max = 3;
 // Receive no more than so many payloads at once, so that a flood does not keep answers waiting.
 constexpr int receive_max = 64;
+
+// What an exporter makes of a payload. Without memory for it, it has its retries as any other failed
+// attempt: the host may find some meanwhile.
+template <class Attempt>
+auto unless_out_of_memory(Attempt&& attempt) -> decltype(attempt()) try {
+  return attempt();
+} catch (const std::bad_alloc&) {
+  Outcome outcome;
+  outcome.next = Outcome::Next::retry;
+  outcome.failure = Failure::transient;
+  outcome.cause = DropCause::no_memory;
+  return outcome;
+}
 
 }  // namespace
 
@@ -53,8 +68,9 @@ void Sender::run_once(milliseconds wait) {
     flights_.erase(found);
     --lanes_[flight.lane].in_flight;
     now = parts_.clock->steady();
-    const Outcome outcome =
-        parts_.exporters[flight.lane]->judge(*flight.job.payload, completion.response);
+    Exporter& exporter = *parts_.exporters[flight.lane];
+    const Outcome outcome = unless_out_of_memory(
+        [&] { return exporter.judge(*flight.job.payload, completion.response); });
     if (completion.response.outcome != transport::HttpOutcome::answered) {
       parts_.ledger.failures.fetch_add(1, std::memory_order_relaxed);
     }
@@ -84,11 +100,14 @@ void Sender::attempt(std::size_t lane, Job job, SteadyTime now, milliseconds wai
   Exporter& exporter = *parts_.exporters[lane];
   ++job.attempts;
   if (!exporter.uses_http()) {
-    const Outcome outcome = exporter.write(*job.payload, std::min(wait, milliseconds(50)));
+    const Outcome outcome = unless_out_of_memory(
+        [&] { return exporter.write(*job.payload, std::min(wait, milliseconds(50))); });
     if (outcome.next == Outcome::Next::again) --job.attempts;  // Goes on where it stopped.
     return settle(lane, std::move(job), outcome, now);
   }
-  auto made = exporter.request(*job.payload, parts_.clock->wall());
+  using Made = std::variant<transport::HttpRequest, Outcome>;
+  Made made = unless_out_of_memory(
+      [&]() -> Made { return exporter.request(*job.payload, parts_.clock->wall()); });
   if (const Outcome* const refused = std::get_if<Outcome>(&made)) {
     return settle(lane, std::move(job), *refused, now);
   }

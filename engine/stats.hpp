@@ -24,9 +24,10 @@ enum class DropCause : std::uint8_t {
   unauthorised,       ///< credentials missing, wrong, or without permission
   retries_exhausted,  ///< unreachable, failing or throttling for longer than the retries last
   shutdown_deadline,  ///< still on its way when shutdown() had to return
-  closed              ///< recorded after the engine had shut down
+  closed,             ///< recorded after the engine had shut down
+  no_memory           ///< the process could not allocate what the record needed on its way
 };
-inline constexpr std::size_t drop_cause_count = 10;
+inline constexpr std::size_t drop_cause_count = 11;
 std::string_view to_string(DropCause cause) noexcept;
 
 /// One signal's account, in records: measurements, log records, spans.
