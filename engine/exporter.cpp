@@ -231,18 +231,20 @@ class PutLogEventsExporter final : public AwsExporter {
     const bool good = response.status / 100 == 2;
     Outcome again;
     again.next = Outcome::Next::again;
+    Outcome later;
+    later.next = Outcome::Next::retry;
+    later.failure = Failure::transient;
+    later.cause = DropCause::retries_exhausted;
     if (step_ == Step::put) {
       if (error.code == "ResourceNotFoundException" && !created_) {
         step_ = Step::create_stream;
+        group_exists_ = false;
         return again;
       }
       if (error.code == "ResourceNotFoundException") {
         created_ =
             false;  // Just made and not seen yet, or deleted since: after a while, from the start.
-        again.next = Outcome::Next::retry;
-        again.failure = Failure::transient;
-        again.cause = DropCause::retries_exhausted;
-        return again;
+        return later;
       }
       if (error.code == "DataAlreadyAcceptedException") {
         Outcome done;
@@ -255,6 +257,7 @@ class PutLogEventsExporter final : public AwsExporter {
     const Step step = std::exchange(step_, Step::put);
     if (step == Step::create_group && exists) {
       step_ = Step::create_stream;
+      group_exists_ = true;
       return again;
     }
     if (step == Step::create_stream && exists) {
@@ -262,15 +265,12 @@ class PutLogEventsExporter final : public AwsExporter {
       return again;
     }
     if (step == Step::create_stream && error.code == "ResourceNotFoundException") {
+      // There, it was said, and yet missing: being deleted, or not seen everywhere yet.
+      if (group_exists_) return later;
       step_ = Step::create_group;
       return again;
     }
-    if (error.code == "OperationAbortedException") {  // Somebody else is making it.
-      again.next = Outcome::Next::retry;
-      again.failure = Failure::transient;
-      again.cause = DropCause::retries_exhausted;
-      return again;
-    }
+    if (error.code == "OperationAbortedException") return later;  // Somebody else is making it.
     if (error.code == "LimitExceededException") {  // Of log groups: waiting does not help.
       Outcome refused;
       refused.dropped = payload.records();
@@ -320,6 +320,7 @@ class PutLogEventsExporter final : public AwsExporter {
   const std::string stream_;
   Step step_ = Step::put;
   bool created_ = false;
+  bool group_exists_ = false;  // says the answer to CreateLogGroup, since the last PutLogEvents
 };
 
 class PutTraceSegmentsExporter final : public AwsExporter {

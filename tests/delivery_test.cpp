@@ -182,6 +182,27 @@ TEST_F(DeliveryTest, AStreamThatStaysMissingDoesNotLoopForEver) {
   EXPECT_LT(test.http.requests().size(), 20U);
 }
 
+TEST_F(DeliveryTest, AGroupThatExistsAndIsMissingIsAskedForAtMostOncePerAttempt) {
+  testing::TestEngine test(config());
+  log(test, 2);
+  test.http.set_answer([&](const transport::HttpRequest& request) {
+    // A loop without a back-off would never let the flush end.
+    if (test.http.requests().size() > 100) return MemoryTransport::answered(200, "");
+    return testing::operation_of(request) == "CreateLogGroup"
+               ? error(400, "ResourceAlreadyExistsException")
+               : error(400, "ResourceNotFoundException");
+  });
+  test.engine.flush(1s);
+  EXPECT_EQ(operations(test), (std::vector<std::string>{"PutLogEvents", "CreateLogStream",
+                                                        "CreateLogGroup", "CreateLogStream"}))
+      << "then a back-off";
+  wait_out(test);
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.logs.dropped_for(DropCause::retries_exhausted), 2U);
+  EXPECT_TRUE(is_settled(stats.logs));
+  EXPECT_EQ(test.http.requests().size(), 4U * 4U) << "attempts_max times";
+}
+
 TEST_F(DeliveryTest, WithoutPermissionToCreateTheBatchIsUnauthorised) {
   testing::TestEngine test(config());
   log(test, 2);
