@@ -5,8 +5,6 @@
 #include <random>
 #include <thread>
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <spillway/buffers/names.hpp>
@@ -16,6 +14,7 @@
 #include <spillway/engine/flusher.hpp>
 #include <spillway/engine/sender.hpp>
 #include <spillway/engine/services.hpp>
+#include <spillway/transport/background_thread.hpp>
 #include <spillway/transport/curl_transport.hpp>
 
 namespace spillway {
@@ -78,18 +77,6 @@ class NoTransport final : public transport::HttpTransport {
   std::vector<transport::HttpCompletion> refused_;
 };
 
-// Our threads leave every signal to the host's.
-std::thread start_thread(const char* name, std::function<void()> body) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread(std::move(body));
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_setname_np(thread.native_handle(), name);
-  return thread;
-}
-
 }  // namespace
 
 /// Everything behind an Engine. Its threads are the flusher's and the sender's; all else is called
@@ -114,8 +101,8 @@ class Engine::Core final : public detail::EngineServices {
     tracing_.sample_rate = config_.trace_sample_rate;
     tracing_.reservoir = static_cast<std::uint32_t>(config_.trace_reservoir.get());
     if (!has_threads_) return;
-    sender_thread_ = start_thread("spillway-send", [this] { run_sender(); });
-    flusher_thread_ = start_thread("spillway-flush", [this] { run_flusher(); });
+    sender_thread_ = transport::start_thread("spillway-send", [this] { run_sender(); });
+    flusher_thread_ = transport::start_thread("spillway-flush", [this] { run_flusher(); });
   }
 
   ~Core() override {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <dlfcn.h>
@@ -13,13 +16,58 @@
 
 #include <spillway/transport/udp_sink.hpp>
 
-// The name "two.test" has two addresses on every machine, as "localhost" has on many: this stands in
-// front of the C library's function.
+namespace {
+
+// Stands in for a name server that answers when the test says so.
+struct SlowServer {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool silent = false;
+  int waiting = 0;
+
+  void fall_silent() {
+    const std::scoped_lock lock(mutex);
+    silent = true;
+  }
+  void answer() {
+    const std::scoped_lock lock(mutex);
+    silent = false;
+    changed.notify_all();
+  }
+  void ask() {
+    std::unique_lock lock(mutex);
+    ++waiting;
+    changed.notify_all();
+    changed.wait(lock, [this] { return !silent; });
+    --waiting;
+    changed.notify_all();
+  }
+  void wait_until_asked_by(int n) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return waiting == n; });
+  }
+};
+
+SlowServer& slow_server() {
+  static auto* const server = new SlowServer;  // Threads that ask it may outlive the test.
+  return *server;
+}
+
+}  // namespace
+
+// The name "two.test" has two addresses on every machine, as "localhost" has on many, and "slow.test"
+// is one that the name server takes its time for: this stands in front of the C library's function.
 extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo* hints,
                            addrinfo** result) {
   static const auto real =
       reinterpret_cast<decltype(&getaddrinfo)>(dlsym(RTLD_NEXT, "getaddrinfo"));
-  if (std::string_view(node) != "two.test") return real(node, service, hints, result);
+  const std::string_view name(node);
+  const bool looked_up = (hints->ai_flags & AI_NUMERICHOST) == 0;
+  if (looked_up && name == "slow.test") {
+    slow_server().ask();
+    return real("127.0.0.1", service, hints, result);
+  }
+  if (!looked_up || name != "two.test") return real(node, service, hints, result);
   addrinfo* second = nullptr;
   if (const int status = real("127.0.0.1", service, hints, &second); status != 0) return status;
   if (const int status = real("::1", service, hints, result); status != 0) return status;
@@ -82,6 +130,16 @@ std::string at(std::string_view host, std::uint16_t port) {
   return std::string(host) + ":" + std::to_string(port);
 }
 
+// Sends, and waits for the name to be looked up before.
+DatagramResult send(UdpSink& sink, std::string_view body) {
+  DatagramResult result = sink.send("", body);
+  while (result == DatagramResult::busy) {
+    std::this_thread::yield();
+    result = sink.send("", body);
+  }
+  return result;
+}
+
 TEST(UdpSinkTest, HeadAndBodyAreOneDatagram) {
   const Listener daemon;
   UdpSink sink(at("127.0.0.1", daemon.port()));
@@ -107,8 +165,8 @@ TEST(UdpSinkTest, ADaemonOnOneOfANamesAddressesIsFound) {
     const Listener daemon(family);
     if (!daemon.listening()) continue;  // A machine without IPv6.
     UdpSink sink(at("two.test", daemon.port()));
-    EXPECT_EQ(sink.send("", "first"), DatagramResult::sent);
-    EXPECT_EQ(sink.send("", "second"), DatagramResult::sent);
+    EXPECT_EQ(send(sink, "first"), DatagramResult::sent);
+    EXPECT_EQ(send(sink, "second"), DatagramResult::sent);
     EXPECT_EQ(daemon.receive(), "first") << "on " << (family == AF_INET ? "IPv4" : "IPv6");
     EXPECT_EQ(daemon.receive(), "second");
   }
@@ -118,11 +176,11 @@ TEST(UdpSinkTest, ADaemonThatMovesToAnotherOfANamesAddressesIsFound) {
   auto daemon = std::make_unique<Listener>(AF_INET);
   const std::uint16_t port = daemon->port();
   UdpSink sink(at("two.test", port));
-  EXPECT_EQ(sink.send("", "one"), DatagramResult::sent);
+  EXPECT_EQ(send(sink, "one"), DatagramResult::sent);
   EXPECT_EQ(daemon->receive(), "one");
   daemon = std::make_unique<Listener>(AF_INET6, port);
   if (!daemon->listening()) GTEST_SKIP() << "a machine without IPv6";
-  EXPECT_EQ(sink.send("", "two"), DatagramResult::sent);
+  EXPECT_EQ(send(sink, "two"), DatagramResult::sent);
   EXPECT_EQ(daemon->receive(), "two");
 }
 
@@ -156,10 +214,38 @@ TEST(UdpSinkTest, ADaemonThatStartsAgainGetsTheNextDatagram) {
   EXPECT_EQ(daemon->receive(), "three");
 }
 
+TEST(UdpSinkTest, AnAddressInFiguresIsKnownAtOnce) {
+  const Listener daemon;
+  UdpSink sink(at("127.0.0.1", daemon.port()));
+  EXPECT_EQ(sink.send("", "text"), DatagramResult::sent);
+}
+
+TEST(UdpSinkTest, WhileANameIsLookedUpNobodyWaits) {
+  const Listener daemon;
+  slow_server().fall_silent();
+  {
+    UdpSink impatient(at("slow.test", daemon.port()));
+    EXPECT_EQ(impatient.send("", "never"), DatagramResult::busy);
+    slow_server().wait_until_asked_by(1);
+  }  // Gone before its answer.
+  UdpSink sink(at("slow.test", daemon.port()));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(sink.send("", "early"), DatagramResult::busy);
+  slow_server().wait_until_asked_by(2);
+  slow_server().answer();
+  slow_server().wait_until_asked_by(0);
+  EXPECT_EQ(send(sink, "one"), DatagramResult::sent);
+  slow_server().fall_silent();  // The answer is kept.
+  EXPECT_EQ(sink.send("", "two"), DatagramResult::sent);
+  EXPECT_EQ(daemon.receive(), "one");
+  EXPECT_EQ(daemon.receive(), "two");
+  EXPECT_EQ(daemon.receive(), std::nullopt);
+  slow_server().answer();
+}
+
 TEST(UdpSinkTest, AnAddressThatIsNoneFails) {
   for (const char* const address : {"", "host", ":2000", "256.256.256.256:2000"}) {
     UdpSink sink(address);
-    EXPECT_EQ(sink.send("", "text"), DatagramResult::failed) << address;
+    EXPECT_EQ(send(sink, "text"), DatagramResult::failed) << address;
     EXPECT_NE(sink.error(), "");
   }
 }

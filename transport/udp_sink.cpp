@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <memory>
+#include <new>
+#include <system_error>
 #include <utility>
 
 #include <netdb.h>
@@ -10,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <spillway/transport/background_thread.hpp>
 #include <spillway/transport/text.hpp>
 #include <spillway/transport/udp_sink.hpp>
 
@@ -33,6 +36,35 @@ HostPort udp_host_port(std::string_view address) {
   return {};
 }
 
+/// What the thread that looks a name up shares with the sink. `done` (release, acquire) hands the
+/// rest over.
+struct UdpSink::Lookup {
+  std::atomic<bool> done{false};
+  int status = 0;
+  std::vector<SocketAddress> found;
+
+  int run(const HostPort& target, int flags) noexcept {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_DGRAM;
+    hints.ai_flags = flags;
+    addrinfo* list = nullptr;
+    status = getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &list);
+    try {
+      for (const addrinfo* at = list; status == 0 && at != nullptr; at = at->ai_next) {
+        SocketAddress& address = found.emplace_back();
+        std::memcpy(&address.bytes, at->ai_addr, at->ai_addrlen);
+        address.size = at->ai_addrlen;
+        address.family = at->ai_family;
+      }
+    } catch (const std::bad_alloc&) {
+      status = EAI_MEMORY;
+    }
+    if (list != nullptr) freeaddrinfo(list);
+    done.store(true, std::memory_order_release);
+    return status;
+  }
+};
+
 UdpSink::UdpSink(std::string address) : address_(std::move(address)) {}
 
 UdpSink::~UdpSink() {
@@ -42,6 +74,10 @@ UdpSink::~UdpSink() {
 void UdpSink::fail(int error) {
   error_ = "cannot send to " + address_ + ": " + std::strerror(error);
   if (descriptor_ >= 0) close(std::exchange(descriptor_, -1));
+}
+
+void UdpSink::fail_lookup(const char* reason) {
+  error_ = "cannot resolve " + address_ + ": " + reason;
 }
 
 // To the address that the socket is connected to; `failed` closes it.
@@ -74,30 +110,55 @@ DatagramResult UdpSink::transmit(std::string_view head, std::string_view body) {
   }
 }
 
+// `sent`: targets_ are known. `busy`: not yet.
+DatagramResult UdpSink::look_up() {
+  if (lookup_ == nullptr) {
+    const HostPort target = udp_host_port(address_);
+    if (target.host.empty()) {
+      fail_lookup("not of the form host:port");
+      return DatagramResult::failed;
+    }
+    auto lookup = std::make_shared<Lookup>();
+    if (lookup->run(target, AI_NUMERICHOST) == EAI_NONAME) {
+      lookup->done.store(false, std::memory_order_relaxed);
+      try {
+        start_thread("spillway-name", [lookup, target] { lookup->run(target, 0); }).detach();
+      } catch (const std::system_error& error) {
+        fail_lookup(error.what());
+        return DatagramResult::failed;
+      }
+    }
+    lookup_ = std::move(lookup);
+  }
+  if (!lookup_->done.load(std::memory_order_acquire)) return DatagramResult::busy;
+  const std::shared_ptr<Lookup> lookup = std::exchange(lookup_, nullptr);
+  if (lookup->status != 0) {
+    fail_lookup(gai_strerror(lookup->status));
+    return DatagramResult::failed;
+  }
+  targets_ = std::move(lookup->found);
+  return DatagramResult::sent;
+}
+
 DatagramResult UdpSink::send(std::string_view head, std::string_view body) {
   if (descriptor_ >= 0) {
     const DatagramResult result = transmit(head, body);
     if (result != DatagramResult::failed) return result;
   }
-  const HostPort target = udp_host_port(address_);
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_DGRAM;
-  addrinfo* found = nullptr;
-  if (const int status = getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found);
-      status != 0) {
-    error_ = "cannot resolve " + address_ + ": " + gai_strerror(status);
-    return DatagramResult::failed;
+  if (targets_.empty()) {
+    if (const DatagramResult known = look_up(); known != DatagramResult::sent) return known;
   }
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
-  for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
-    descriptor_ = socket(at->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (descriptor_ < 0 || connect(descriptor_, at->ai_addr, at->ai_addrlen) != 0) {
+  for (const SocketAddress& target : targets_) {
+    descriptor_ = socket(target.family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (descriptor_ < 0 ||
+        connect(descriptor_, reinterpret_cast<const sockaddr*>(&target.bytes), target.size) != 0) {
       fail(errno);
       continue;
     }
     const DatagramResult result = transmit(head, body);
     if (result != DatagramResult::failed) return result;
   }
+  targets_.clear();  // The name may mean another machine by now.
   return DatagramResult::failed;
 }
 
