@@ -105,15 +105,11 @@ class Engine::Core final : public detail::EngineServices {
     flusher_thread_ = transport::start_thread("spillway-flush", [this] { run_flusher(); });
   }
 
-  ~Core() override {
-    if (getpid() == process_) {
-      shutdown(config_.shutdown_timeout);
-    } else {
-      // A forked child has the object but not its threads.
-      if (flusher_thread_.joinable()) flusher_thread_.detach();
-      if (sender_thread_.joinable()) sender_thread_.detach();
-    }
-  }
+  ~Core() override { shutdown(config_.shutdown_timeout); }
+
+  /// A forked child has the object but not its threads: to wait for them, or to destroy what they
+  /// slept on, would take for ever.
+  bool is_inherited() const noexcept { return getpid() != process_; }
 
   const Config& config() const noexcept { return config_; }
   std::uint64_t engine_id() const noexcept { return lanes_->engine_id(); }
@@ -217,6 +213,7 @@ class Engine::Core final : public detail::EngineServices {
   }
 
   bool flush(milliseconds timeout) {
+    if (is_inherited()) return false;
     if (!has_threads_) {
       flusher_.flush_all();
       diagnostics_.deliver();
@@ -234,6 +231,7 @@ class Engine::Core final : public detail::EngineServices {
   }
 
   Stats shutdown(milliseconds timeout) {
+    if (is_inherited()) return stats();
     const std::scoped_lock once(shutdown_mutex_);
     if (final_) return *final_;
     const SteadyTime deadline = clock_->steady() + timeout;
@@ -443,7 +441,9 @@ Engine::Engine(const Config& config, Runtime runtime)
   set_log_level(core_->config().log_level);
 }
 
-Engine::~Engine() = default;
+Engine::~Engine() {
+  if (core_->is_inherited()) (void)core_.release();  // NOLINT(bugprone-unused-return-value): leaked
+}
 
 void Engine::set_log_level(Severity level) noexcept {
   const bool nowhere = core_->config().logs == LogsTo::none;

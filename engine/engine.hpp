@@ -32,6 +32,8 @@ struct Runtime {
   bool threads = true;               ///< false: nothing moves but by step() and flush()
 };
 
+/// After fork() the child has the object but not its threads. What it records goes nowhere, flush()
+/// returns false, and shutdown() and the destructor return at once; an engine of its own delivers.
 class Engine {
  public:
   /// Starts the engine. Throws InvalidConfig, which lists every error of the configuration. Touches
