@@ -58,7 +58,10 @@ void Sender::receive() {
 void Sender::run_once(milliseconds wait) {
   receive();
   SteadyTime now = parts_.clock->steady();
+  const std::uint64_t settled_before = first_unsettled_;
   const SteadyTime due = start_due(now, wait);
+  // What went to a local destination is settled by now, and somebody may wait to hear of it.
+  if (first_unsettled_ != settled_before) wait = milliseconds(0);
   const auto until_due = std::chrono::ceil<milliseconds>(due - parts_.clock->steady());
   wait = std::clamp(until_due, milliseconds(0), wait);
   for (transport::HttpCompletion& completion : parts_.http->poll(wait)) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The sender with exporters that run out of memory.
+// The sender with exporters of the test's own.
 #include <memory>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -48,15 +49,15 @@ class StarvedExporter final : public Exporter {
   int& failures_;
 };
 
-class SenderTest : public ::testing::TestWithParam<bool> {
+class SenderTest : public ::testing::Test {
  protected:
   static constexpr int attempts_max = 4;
 
-  Sender make_sender() {
-    auto http = std::make_unique<transport::MemoryTransport>();
+  Sender make_sender(bool http_destination, std::unique_ptr<transport::HttpTransport> http =
+                                                std::make_unique<transport::MemoryTransport>()) {
     std::array<std::unique_ptr<Exporter>, signal_count> exporters;
     exporters[static_cast<std::size_t>(Signal::logs)] =
-        std::make_unique<StarvedExporter>(GetParam(), failures);
+        std::make_unique<StarvedExporter>(http_destination, failures);
     return Sender({clock, std::move(http), std::move(exporters), outbox, ledger, 1s, attempts_max,
                    [] { return 0.5; }, [](std::string_view) {}});
   }
@@ -82,9 +83,11 @@ class SenderTest : public ::testing::TestWithParam<bool> {
   Outbox outbox{1 << 20};
 };
 
-TEST_P(SenderTest, APayloadGoesOutWhenThereIsMemoryAgain) {
+class StarvedSenderTest : public SenderTest, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(StarvedSenderTest, APayloadGoesOutWhenThereIsMemoryAgain) {
   failures = attempts_max - 1;
-  Sender sender = make_sender();
+  Sender sender = make_sender(GetParam());
   send();
   run(sender);
   EXPECT_EQ(failures, 0);
@@ -92,9 +95,9 @@ TEST_P(SenderTest, APayloadGoesOutWhenThereIsMemoryAgain) {
   EXPECT_TRUE(sender.settled(outbox.last_sequence()));
 }
 
-TEST_P(SenderTest, WithoutMemoryForLongItIsDroppedAndCounted) {
+TEST_P(StarvedSenderTest, WithoutMemoryForLongItIsDroppedAndCounted) {
   failures = attempts_max;
-  Sender sender = make_sender();
+  Sender sender = make_sender(GetParam());
   send();
   run(sender);
   send();
@@ -105,7 +108,35 @@ TEST_P(SenderTest, WithoutMemoryForLongItIsDroppedAndCounted) {
   EXPECT_TRUE(sender.settled(outbox.last_sequence()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Destinations, SenderTest, ::testing::Values(false, true),
+// Remembers how long it was to wait for answers.
+class WaitingTransport final : public transport::HttpTransport {
+ public:
+  explicit WaitingTransport(std::vector<std::chrono::milliseconds>& waits) : waits_(waits) {}
+  void start(std::uint64_t /*id*/, transport::HttpRequest /*request*/,
+             std::chrono::milliseconds /*timeout*/) override {}
+  std::vector<transport::HttpCompletion> poll(std::chrono::milliseconds wait) override {
+    waits_.push_back(wait);
+    return {};
+  }
+  void wake() noexcept override {}
+  void cancel_all() noexcept override {}
+
+ private:
+  std::vector<std::chrono::milliseconds>& waits_;
+};
+
+TEST_F(SenderTest, AfterALocalDeliveryItDoesNotWaitBeforeItSaysSo) {
+  std::vector<std::chrono::milliseconds> waits;
+  Sender sender = make_sender(false, std::make_unique<WaitingTransport>(waits));
+  sender.run_once(500ms);
+  send();
+  sender.run_once(500ms);
+  EXPECT_TRUE(sender.settled(outbox.last_sequence()));
+  sender.run_once(500ms);
+  EXPECT_EQ(waits, (std::vector<std::chrono::milliseconds>{500ms, 0ms, 500ms}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Destinations, StarvedSenderTest, ::testing::Values(false, true),
                          [](const auto& kind) { return kind.param ? "Http" : "Local"; });
 
 }  // namespace
