@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include <spillway/encoders/emf.hpp>
@@ -77,16 +79,34 @@ void append_values(std::span<const double> values, ByteBuffer& out) {
   out.append(']');
 }
 
+// How many numbers an array needs for a gauge, if its extremes are to be the gauge's and its mean
+// that of all that was set. Infinite where rounding leaves the mean no place between the extremes.
+double gauge_values_needed(const MetricPoint& point, double mean) {
+  const double width = point.maximum - point.minimum;
+  if (width == 0) return 1;
+  const double nearer = std::min(mean - point.minimum, point.maximum - mean);
+  if (nearer <= 0) return std::numeric_limits<double>::infinity();
+  return std::ceil(width / nearer);
+}
+
+// CloudWatch takes the mean of an array for the average: beside the extremes stands, as often as it
+// takes, the number that makes it right. Where that would be too often, the object.
 void append_gauge(const MetricPoint& point, ByteBuffer& out) {
-  std::array<double, 3> values{point.minimum, point.maximum, point.last};
-  std::size_t distinct = 1;
-  for (std::size_t i = 1; i < values.size(); ++i) {
-    if (std::find(values.begin(), values.begin() + distinct, values[i]) ==
-        values.begin() + distinct) {
-      values[distinct++] = values[i];
-    }
+  const double mean = point.sum / static_cast<double>(point.count);
+  const double needed = gauge_values_needed(point, mean);
+  if (needed > static_cast<double>(limits::emf_values_per_metric_max)) {
+    out.append('{');
+    return append_statistics(point, out);
   }
-  append_values({values.data(), distinct}, out);
+  std::array<double, limits::emf_values_per_metric_max> values{point.minimum, point.maximum};
+  const auto used = static_cast<std::size_t>(needed);
+  if (used > 2) {
+    const double others = static_cast<double>(used - 2);
+    const double rest = mean * needed - point.minimum - point.maximum;
+    std::fill_n(values.begin() + 2, used - 2,
+                std::clamp(rest / others, point.minimum, point.maximum));
+  }
+  append_values({values.data(), used}, out);
 }
 
 // Up to 100 of a histogram's values, each as often as it was recorded. Returns how many.

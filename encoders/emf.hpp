@@ -20,8 +20,10 @@ struct EmfOptions {
 };
 
 /// Appends the documents for points of one dimension set and one time, one item each: at most 100
-/// metrics a document, 100 values a metric, and no metric name twice in a document. A gauge that
-/// moved is written as its minimum, maximum and last value.
+/// metrics a document, 100 values a metric, and no metric name twice in a document. A counter is
+/// its sum. A gauge that moved is the shortest array with its minimum, maximum and mean, which says
+/// nothing of how often it was set; one whose mean needs more than 100 numbers is an object
+/// {"Max","Min","Count","Sum"}.
 void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, Payload& payload);
 
 /// Bytes of the largest document that encode_emf can make of these points.

@@ -67,7 +67,9 @@ inline void record_sample(Lane& lane, const MetricRef& metric, double value,
 
 }  // namespace detail
 
-/// A sum that only grows: requests, bytes, money.
+/// A sum that only grows: requests, bytes, money. Each interval of each process is one sample of
+/// CloudWatch's, with the interval's sum as its value: read the statistic Sum. SampleCount, Average,
+/// Minimum and Maximum speak of those sums, not of single calls; the agent's counters do the same.
 class Counter {
  public:
   Counter() = default;
@@ -99,9 +101,10 @@ class Counter {
   detail::MetricRef metric_;
 };
 
-/// A level that goes up and down: queue length, temperature. Each interval reports count, sum,
-/// minimum and maximum of what was set, and the last. When several threads set one gauge, sets less
-/// than a flusher's round apart (1 ms under load) have no order.
+/// A level that goes up and down: queue length, temperature. Each interval reports minimum, maximum
+/// and average of what was set: with PutMetricData as a statistic set, in EMF as an array of few
+/// numbers, whose SampleCount is not how often the gauge was set unless `emf_histogram_object` is
+/// on.
 class Gauge {
  public:
   Gauge() = default;

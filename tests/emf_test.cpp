@@ -153,19 +153,42 @@ TEST(EmfTest, WithoutDimensionsTheSetIsEmpty) {
   extract(payload);
 }
 
-TEST(EmfTest, AGaugeIsItsMinimumMaximumAndLastValueEachOnce) {
+TEST(EmfTest, AGaugeIsTheShortestArrayWithItsExtremesAndItsMean) {
   struct Case {
-    double minimum, maximum, last;
+    std::uint64_t count;
+    double minimum, maximum, sum;
     const char* text;
   };
-  for (const Case& c : {Case{1, 1, 1, "1"}, Case{1, 3, 2, "[1,3,2]"}, Case{1, 3, 3, "[1,3]"},
-                        Case{1, 3, 1, "[1,3]"}}) {
+  for (const Case& c : {Case{9, 1, 1, 9, "1"}, Case{2, 1, 3, 4, "[1,3]"},
+                        Case{9, 1, 3, 18, "[1,3]"}, Case{3, 1, 4, 7, "[1,4,2]"},
+                        Case{4, -1, 7, 20, "[-1,7,7,7]"}, Case{4, -7, 1, -20, "[-7,1,-7,-7]"},
+                        Case{100, 0, 100, 100, nullptr}, Case{1000, 2, 4, 2021, nullptr}}) {
     Points points;
-    points.gauge("Depth", c.minimum, c.maximum, c.last, 10, 9);
+    points.gauge("Depth", c.minimum, c.maximum, c.maximum, c.sum, c.count);
     const Payload payload = documents_of(points);
-    EXPECT_EQ(Json(payload.item(payload.items[0]))["Depth"].text(), c.text);
-    EXPECT_EQ(payload.records(), 9U);
+    const Json document(payload.item(payload.items[0]));
+    if (c.text != nullptr) {
+      EXPECT_EQ(document["Depth"].text(), c.text);
+    }
+    const Extracted found = extract(payload)["Depth/Percent"];
+    EXPECT_EQ(found.minimum, c.minimum);
+    EXPECT_EQ(found.maximum, c.maximum);
+    EXPECT_NEAR(found.sum / found.count, c.sum / static_cast<double>(c.count), 1e-12);
+    EXPECT_EQ(payload.records(), c.count);
   }
+}
+
+// A level that is mostly one thing and rarely another, and sums that rounding has moved out of the
+// extremes.
+TEST(EmfTest, AGaugeWhoseMeanFitsNoArrayIsAnObject) {
+  Points points;
+  points.gauge("Depth", 0, 1e6, 0, 2e6, 1000);
+  points.gauge("Rounded", 1, std::nextafter(1.0, 2.0), 1, 10, 10);
+  const Payload payload = documents_of(points);
+  const Json document(payload.item(payload.items[0]));
+  EXPECT_EQ(document["Depth"].text(), R"({"Max":1000000.0,"Min":0,"Count":1000,"Sum":2000000.0})");
+  EXPECT_EQ(document["Rounded"]["Count"].number(), 10);
+  EXPECT_EQ(document["Rounded"]["Sum"].number(), 10);
 }
 
 TEST(EmfTest, AHundredMetricsADocument) {

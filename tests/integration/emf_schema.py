@@ -78,3 +78,5 @@ HISTOGRAM_TARGET = {
         },
     ]
 }
+# What the default writes: arrays, and objects where they cannot say it in few numbers.
+ANY_TARGET = {"anyOf": [METRIC_TARGET, HISTOGRAM_TARGET]}
