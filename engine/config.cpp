@@ -201,6 +201,25 @@ bool is_other_variable(std::string_view name) {
          name.starts_with("SPILLWAY_TEST_") || name.starts_with("SPILLWAY_BENCH_");
 }
 
+// Kubernetes tells each pod of a Service named "spillway", or "spillway-receiver", by variables like
+// SPILLWAY_SERVICE_HOST, SPILLWAY_SERVICE_PORT_HTTP, SPILLWAY_PORT and SPILLWAY_PORT_80_TCP_ADDR.
+// https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+bool is_service_link(std::string_view name, std::string_view value) {
+  if (name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") ||
+      name.find("_SERVICE_PORT_") != std::string_view::npos) {
+    return true;
+  }
+  if (name.ends_with("_PORT") && value.find("://") != std::string_view::npos) return true;
+  constexpr std::string_view port = "_PORT_";
+  const std::size_t at = name.find(port);
+  if (at == std::string_view::npos) return false;
+  std::string_view rest = name.substr(at + port.size());
+  const std::size_t digits = std::min(rest.find_first_not_of("0123456789"), rest.size());
+  if (digits == 0) return false;
+  rest.remove_prefix(digits);
+  return rest.starts_with("_TCP") || rest.starts_with("_UDP") || rest.starts_with("_SCTP");
+}
+
 std::string_view to_string(Origin origin) {
   constexpr std::array<std::string_view, 4> names{"default", "file", "environment", "code"};
   return names[static_cast<std::size_t>(origin)];
@@ -238,8 +257,9 @@ void read_environment(Config& config, std::vector<ConfigError>& errors) {
     if (!name.starts_with(variable_prefix) || is_other_variable(name)) continue;
     const std::string key = transport::lower(name.substr(variable_prefix.size()));
     const std::string_view value = text.substr(std::min(equals + 1, text.size()));
-    if (variable_of(key) != name ||
-        !set_from_text(config, key, value, Origin::environment, errors)) {
+    if (variable_of(key) == name && set_from_text(config, key, value, Origin::environment, errors))
+      continue;
+    if (!is_service_link(name, value)) {
       errors.push_back({std::string(name), std::string(value), Origin::environment,
                         "is not a setting; unset it or mend its name"});
     }

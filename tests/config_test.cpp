@@ -295,6 +295,27 @@ TEST_F(ConfigTest, UnreadableValuesAreErrorsThatSayWhatIsAllowed) {
   }
 }
 
+TEST_F(ConfigTest, AServiceOfKubernetesNamedSpillwayIsNoSetting) {
+  set("SPILLWAY_SERVICE_HOST", "10.0.0.11");
+  set("SPILLWAY_SERVICE_PORT", "80");
+  set("SPILLWAY_SERVICE_PORT_HTTP", "80");
+  set("SPILLWAY_PORT", "tcp://10.0.0.11:80");
+  set("SPILLWAY_PORT_80_TCP", "tcp://10.0.0.11:80");
+  set("SPILLWAY_PORT_80_TCP_PROTO", "tcp");
+  set("SPILLWAY_PORT_80_TCP_PORT", "80");
+  set("SPILLWAY_PORT_80_TCP_ADDR", "10.0.0.11");
+  set("SPILLWAY_PORT_2000_UDP", "udp://10.0.0.11:2000");
+  set("SPILLWAY_RECEIVER_SERVICE_HOST", "10.0.0.12");
+  set("SPILLWAY_RECEIVER_PORT_9000_SCTP", "sctp://10.0.0.12:9000");
+  EXPECT_TRUE(errors_of({}).empty());
+  for (const char* const name :
+       {"SPILLWAY_PORT", "SPILLWAY_PORT_X_TCP", "SPILLWAY_PORT_80", "SPILLWAY_SERVICE_HOSTS"}) {
+    set(name, "80");
+    EXPECT_EQ(errors_of({}).size(), 1U) << name;
+    unset(name);
+  }
+}
+
 TEST_F(ConfigTest, UnknownNamesAreErrors) {
   set("SPILLWAY_METRCIS", "none");
   set("SPILLWAY_metrics", "none");
