@@ -102,7 +102,17 @@ class Engine::Core final : public detail::EngineServices {
     tracing_.reservoir = static_cast<std::uint32_t>(config_.trace_reservoir.get());
     if (!has_threads_) return;
     sender_thread_ = transport::start_thread("spillway-send", [this] { run_sender(); });
-    flusher_thread_ = transport::start_thread("spillway-flush", [this] { run_flusher(); });
+    try {
+      flusher_thread_ = transport::start_thread("spillway-flush", [this] { run_flusher(); });
+    } catch (...) {  // The sender's must not outlive what it works on.
+      {
+        const std::scoped_lock lock(mutex_);
+        sender_stops_ = true;
+      }
+      sender_.wake();
+      sender_thread_.join();
+      throw;
+    }
   }
 
   ~Core() override { shutdown(config_.shutdown_timeout); }
