@@ -212,7 +212,7 @@ Lane* LaneSet::acquire() noexcept {
     if (!free_.empty()) {
       lane = free_.back();
       free_.pop_back();
-      lane->written_context = 0;  // The next record under a context says so again.
+      lane->written_context = Lane::unknown_context;
       return lane;
     }
   }
@@ -254,43 +254,68 @@ void LaneSet::release(Lane& lane) noexcept try {
   // No memory for the list: the lane stays with the set, unused.
 }
 
-void LaneSet::take_cells(const std::function<void(Bank&)>& visit) {
+void LaneSet::want_cells() {
+  for_each([](Lane& lane) { lane.wanted_ = lane.swaps_ + 1; });
+}
+
+bool LaneSet::take_cells(const std::function<void(Bank&)>& visit) {
   for_each([](Lane& lane) {
-    if (lane.spare_is_dirty_) return;
+    if (lane.spare_is_dirty_ || lane.swaps_ >= lane.wanted_) return;
     Bank* const old = lane.bank_.load(std::memory_order_relaxed);
     lane.bank_.store(lane.spare_bank_, std::memory_order_seq_cst);  // F1.
     lane.spare_bank_ = old;
     lane.spare_is_dirty_ = true;
+    ++lane.swaps_;
   });
   heavy_fence();  // F2.
   constexpr int looks_max = 2000;
+  bool complete = true;
   for_each([&](Lane& lane) {
-    if (!lane.spare_is_dirty_) return;
     const auto is_idle = [&lane] {
       return lane.busy_.load(std::memory_order_seq_cst) == 0 ||  // F3.
              lane.at_rest_.load(std::memory_order_acquire);
     };
-    for (int look = 0; !is_idle();) {
-      if (++look == looks_max) return;
+    if (lane.spare_is_dirty_) {
+      for (int look = 0; !is_idle();) {
+        if (++look == looks_max) {
+          complete = false;
+          return;
+        }
+      }
+      visit(*lane.spare_bank_);  // F4.
+      lane.spare_bank_->clear();
+      lane.spare_is_dirty_ = false;
     }
-    visit(*lane.spare_bank_);  // F4.
-    lane.spare_bank_->clear();
-    lane.spare_is_dirty_ = false;
+    complete &= lane.swaps_ >= lane.wanted_;
   });
+  return complete;
 }
 
-void LaneSet::close(const std::function<bool()>& give_up) {
+bool LaneSet::close(const std::function<bool()>& give_up) {
   closed_.store(true, std::memory_order_seq_cst);
   for_each([](Lane& lane) {
     lane.engine_id_.store(0, std::memory_order_seq_cst);  // F1.
     lane.portable_engine_id_.store(0, std::memory_order_seq_cst);
   });
   heavy_fence();  // F2.
+  bool at_rest = true;
   for_each([&](Lane& lane) {
     while (lane.busy_.load(std::memory_order_seq_cst) != 0) {  // F3.
-      if (give_up()) return;
+      if (give_up()) {
+        at_rest = false;
+        return;
+      }
     }
     lane.at_rest_.store(true, std::memory_order_release);
+  });
+  return at_rest;
+}
+
+void LaneSet::for_each_unfinished(const std::function<void(Bank&)>& visit) {
+  for_each([&](Lane& lane) {
+    if (lane.at_rest_.load(std::memory_order_acquire)) return;
+    visit(*lane.bank_.load(std::memory_order_acquire));
+    if (lane.spare_is_dirty_) visit(*lane.spare_bank_);
   });
 }
 

@@ -161,7 +161,10 @@ class alignas(cache_line_bytes) Lane {
   /// The engine that the lane belongs to; alive inside an operation.
   EngineServices& services() const noexcept { return *services_; }
 
-  std::uint64_t written_context = 0;  ///< serial of the last context record in the ring
+  /// Serial of the last context record in the ring. 0, which is no context, needs no record in a
+  /// fresh ring; behind another thread's records it does.
+  std::uint64_t written_context = 0;
+  static constexpr std::uint64_t unknown_context = ~std::uint64_t{0};
   Ring ring;
   LaneCounters counters;
   NameCache* names = nullptr;
@@ -204,6 +207,8 @@ class alignas(cache_line_bytes) Lane {
   std::atomic<std::uint64_t> portable_engine_id_{0};  // flusher; the id in portable mode
   Bank* spare_bank_ = nullptr;                        // flusher: the bank that bank_ does not name
   bool spare_is_dirty_ = false;  // flusher: taken from the producer, not yet read
+  std::uint64_t swaps_ = 0;      // flusher: how often it took a bank away
+  std::uint64_t wanted_ = 0;     // flusher: how often it has to have done so
   std::uint32_t index_ = 0;      // constant
   Lane* next_ = nullptr;         // constant: the set's list
   // Closed, and seen idle since: what a late caller still does to busy_ is no operation.
@@ -273,14 +278,19 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
     }
   }
 
-  /// Takes the cells of all threads: `visit(Bank&)` reads a bank and zeroes the cells of its
-  /// touched series; clearing the rest is done here. A lane whose producer is stopped inside an
-  /// operation keeps its old bank until the next call.
-  void take_cells(const std::function<void(Bank&)>& visit);
+  /// Asks for everything that is in the cells of all threads now.
+  void want_cells();
+  /// Takes the cells that are wanted: `visit(Bank&)` reads a bank and zeroes the cells of its touched
+  /// series; clearing the rest is done here. A lane whose producer is stopped inside an operation
+  /// keeps its old bank until the next call. Returns whether nothing that is wanted is left.
+  bool take_cells(const std::function<void(Bank&)>& visit);
+  /// After close() gave up: `visit` sees the banks of lanes whose producers are still inside an
+  /// operation, and may only read. The figures may be some calls old.
+  void for_each_unfinished(const std::function<void(Bank&)>& visit);
 
   /// From here on enter() fails for this engine. Returns once no producer is inside an operation,
-  /// or when `give_up` says so. Afterwards nothing is written to any lane. Once.
-  void close(const std::function<bool()>& give_up);
+  /// or when `give_up` says so. Once. True: nothing is written to any lane from here on.
+  bool close(const std::function<bool()>& give_up);
   bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
   /// The index of a lane in the order of creation, for tables beside the set.

@@ -121,6 +121,26 @@ void Aggregator::take(Bank& bank) {
   ledger_.of(Signal::metrics).drained.fetch_add(drained, std::memory_order_relaxed);
 }
 
+void Aggregator::abandon(Bank& bank) {
+  std::uint64_t left = 0;
+  for (std::uint32_t i = 0; i < bank.touched_count(); ++i) {
+    const Series& series = series_[bank.touched(i)];
+    switch (series.key.kind) {
+      case MetricKind::counter:
+        left += bank.cell<CounterCell>(series.cell_offset).count;
+        break;
+      case MetricKind::gauge:
+        left += bank.cell<GaugeCell>(series.cell_offset).count;
+        break;
+      case MetricKind::histogram:
+        left += bank.cell<HistogramCell>(series.cell_offset).count;
+        break;
+    }
+  }
+  ledger_.of(Signal::metrics).drained.fetch_add(left, std::memory_order_relaxed);
+  ledger_.drop_in_batch(Signal::metrics, DropCause::shutdown_deadline, left);
+}
+
 void Aggregator::add_sample(std::uint32_t id, double value) {
   ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
   const Series& series = series_[id];

@@ -23,6 +23,8 @@ class Aggregator {
 
   /// Adds what a thread's bank holds and zeroes its cells.
   void take(Bank& bank);
+  /// Counts what a bank holds as dropped at shutdown. Its producer may still be writing it.
+  void abandon(Bank& bank);
   /// Adds one measurement that came through a ring, or was refused there.
   void add_sample(std::uint32_t series, double value);
 

@@ -79,6 +79,7 @@ struct Active {
   TraceId trace_id;
   std::uint64_t span_id = 0;  ///< of the innermost open span; before the first one, of the caller's
   std::uint64_t segment_id = 0;  ///< this service's root span in the trace; 0: none open yet
+  std::uint64_t engine_id = 0;   ///< that segment_id belongs to
   std::uint32_t tenant_number = 0;
   std::uint32_t user_number = 0;
   Sampled sampled = Sampled::unknown;

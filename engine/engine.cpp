@@ -225,9 +225,10 @@ class Engine::Core final : public detail::EngineServices {
   bool flush(milliseconds timeout) {
     if (is_inherited()) return false;
     if (!has_threads_) {
-      flusher_.flush_all();
+      flusher_.begin_flush();
+      const bool complete = flusher_.flush_all();
       diagnostics_.deliver();
-      return settle_by_hand();
+      return settle_by_hand() && complete;
     }
     const SteadyTime deadline = clock_->steady() + timeout;
     std::unique_lock lock(mutex_);
@@ -250,6 +251,7 @@ class Engine::Core final : public detail::EngineServices {
       {
         const std::scoped_lock lock(mutex_);
         stopping_ = true;
+        stopping_until_ = deadline;
       }
       flusher_wakes_.notify_one();
       flusher_thread_.join();
@@ -261,7 +263,8 @@ class Engine::Core final : public detail::EngineServices {
       sender_.wake();
       sender_thread_.join();
     } else {
-      flusher_.flush_all();
+      flusher_.begin_flush();
+      if (!flusher_.flush_all()) flusher_.flush_without_unfinished();
       diagnostics_.deliver();
       settle_by_hand();
     }
@@ -374,16 +377,27 @@ class Engine::Core final : public detail::EngineServices {
     constexpr int slowest = 16;  // times the poll interval, without work
     int pace = 1;
     std::uint64_t sent = 0;
+    enum class Flush : std::uint8_t { none, asked, last } flush = Flush::none;
+    std::uint64_t ticket = 0;
     std::unique_lock lock(mutex_);
     while (true) {
-      const bool last = stopping_;
-      const std::uint64_t wanted = flushes_wanted_;
+      if (flush == Flush::none && (stopping_ || flushes_wanted_ != flushes_done_)) {
+        flush = stopping_ ? Flush::last : Flush::asked;
+        ticket = flushes_wanted_;
+        flusher_.begin_flush();
+      }
+      const bool out_of_time = flush == Flush::last && clock_->steady() >= stopping_until_;
       lock.unlock();
       bool busy = false;
-      if (last || wanted != flushes_done_) {
-        flusher_.flush_all();
-      } else {
+      bool flushed = false;
+      if (flush == Flush::none) {
         busy = flusher_.run_once();
+      } else {
+        flushed = flusher_.flush_all();
+        if (!flushed && out_of_time) {
+          flusher_.flush_without_unfinished();
+          flushed = true;
+        }
       }
       diagnostics_.deliver();
       if (outbox_.last_sequence() != sent) {
@@ -391,9 +405,19 @@ class Engine::Core final : public detail::EngineServices {
         sender_.wake();
       }
       lock.lock();
-      flushes_done_ = wanted;
+      if (flushed) {
+        flushes_done_ = ticket;
+        if (flush == Flush::last) {
+          progress_.notify_all();
+          return;
+        }
+        flush = Flush::none;
+      }
       progress_.notify_all();
-      if (last) return;
+      if (flush != Flush::none) {  // A producer has to get on with what it is in the middle of.
+        flusher_wakes_.wait_for(lock, config_.poll_interval.get());
+        continue;
+      }
       pace = busy ? 1 : std::min(pace * 2, slowest);
       flusher_wakes_.wait_for(lock, config_.poll_interval.get() * pace,
                               [&] { return stopping_ || flushes_wanted_ != flushes_done_; });
@@ -432,6 +456,7 @@ class Engine::Core final : public detail::EngineServices {
   std::condition_variable flusher_wakes_;
   std::condition_variable progress_;  // of flushes and of deliveries
   bool stopping_ = false;
+  SteadyTime stopping_until_{};
   bool sender_stops_ = false;
   std::uint64_t flushes_wanted_ = 0;
   std::uint64_t flushes_done_ = 0;

@@ -102,7 +102,9 @@ class Engine {
 
   // ---- Delivery ----
 
-  /// Where every record is. Exact when nothing is in motion, and never far off. Any thread.
+  /// Where every record is. Exact when nothing is in motion, and never far off. Measurements enter
+  /// the account when the flusher takes the cells: each second, and in flush() and shutdown(). Any
+  /// thread.
   Stats stats() const;
   /// Sends everything recorded before the call and waits for the answers, at most `timeout`. True:
   /// all of it is settled, delivered or dropped for a cause. Any thread but the flusher's and

@@ -83,7 +83,8 @@ bool Flusher::run_once() {
   busy |= drain_large_logs();
   if (now_ >= next_collect_) {
     next_collect_ = std::max(next_collect_ + collect_interval, now_);
-    take_cells();
+    lanes_->want_cells();
+    take_wanted_cells();
     close_interval(Resolution::second);
     if (now_ >= next_metrics_) {
       next_metrics_ = std::max(next_metrics_ + config_.metric_interval.get(), now_);
@@ -95,11 +96,22 @@ bool Flusher::run_once() {
   return busy;
 }
 
-void Flusher::flush_all() {
+void Flusher::begin_flush() { lanes_->want_cells(); }
+
+bool Flusher::flush_all() {
   run_once();
-  // A lane whose producer was in the middle of an operation kept its bank the first time.
-  take_cells();
-  take_cells();
+  // A lane whose old bank was left over from before gives its own one the second time.
+  if (!take_wanted_cells() && !take_wanted_cells()) return false;
+  seal_all();
+  return true;
+}
+
+void Flusher::flush_without_unfinished() {
+  lanes_->for_each_unfinished([this](Bank& bank) { aggregator_.abandon(bank); });
+  seal_all();
+}
+
+void Flusher::seal_all() {
   close_interval(Resolution::second);
   close_interval(Resolution::minute);
   if (assembler_) assembler_->flush(now_);
@@ -237,8 +249,8 @@ bool Flusher::drain_large_logs() {
 
 // ---- Cells ----
 
-void Flusher::take_cells() {
-  lanes_->take_cells([this](Bank& bank) { aggregator_.take(bank); });
+bool Flusher::take_wanted_cells() {
+  return lanes_->take_cells([this](Bank& bank) { aggregator_.take(bank); });
 }
 
 void Flusher::close_interval(Resolution resolution) {

@@ -54,9 +54,14 @@ class Flusher {
 
   /// One round. True: there was work, so the next one should come soon.
   bool run_once();
-  /// A round that holds nothing back: everything recorded before the call is in a payload
-  /// afterwards.
-  void flush_all();
+  /// A flush is of everything that was recorded before begin_flush().
+  void begin_flush();
+  /// A round that holds nothing back. True: the flush is done, all of it is in payloads. False: a
+  /// producer is in the middle of an operation; call again.
+  bool flush_all();
+  /// The end of a flush that shall not wait for such producers: what they have in their cells is
+  /// dropped, and counted as closely as it can be read beside them.
+  void flush_without_unfinished();
 
   /// A log too large for a ring. Any thread.
   bool take_large_log(LargeLog&& log) noexcept;
@@ -71,7 +76,8 @@ class Flusher {
   void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
   bool drain_large_logs();
   void encode_log(const LogView& log, std::uint64_t ticks);
-  void take_cells();
+  bool take_wanted_cells();
+  void seal_all();
   void close_interval(Resolution resolution);
   void encode_points(std::span<const MetricPoint> points);
   void seal_due();

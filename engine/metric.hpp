@@ -140,9 +140,10 @@ class Histogram {
                     [&](detail::Lane& lane) { detail::record_value(lane, metric_, value); });
   }
 
-  /// Records one value together with its time, as a record in the ring: for high resolution, where
-  /// the second that a value belongs to matters more than nanoseconds. When the ring is full the
-  /// value is folded into the thread's cells: it keeps its value and loses its time.
+  /// Records one value as a record of its own in the ring, together with its time: it counts in the
+  /// interval in which the flusher drains it, a poll interval later under load, where a value in a
+  /// cell counts in the second in which the cells are taken. When the ring is full the value is
+  /// folded into the thread's cells: it keeps its value and loses its time.
   void sample(double value, Stamp stamp = Stamp::exact) const noexcept {
     detail::operate(metric_.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
       detail::record_sample(lane, metric_, value,

@@ -95,6 +95,7 @@ void Span::begin_segment(detail::TracingState& tracing) noexcept {
   }
   span_id_ = segment_id_ = detail::next_span_id();
   active.span_id = active.segment_id = span_id_;
+  active.engine_id = engine_id_;
   recording_ = true;
   start_ticks_ = tracing.clock->ticks();
 }
@@ -120,14 +121,13 @@ Span::Span(Span&& other) noexcept
 void Span::leave() noexcept {
   entered_ = false;
   detail::Active& active = detail::current_active();
-  if (!recording_ && span_id_ == 0) {  // An unsampled segment.
+  if (span_id_ == 0) {  // A segment that is not sampled.
     active = before_;
+  } else if (span_id_ == segment_id_) {
+    // Also with spans below it that are still open: nothing begins under a segment that has ended.
+    if (active.segment_id == segment_id_ && active.engine_id == engine_id_) active = before_;
   } else if (active.span_id == span_id_) {
-    if (span_id_ == segment_id_) {
-      active = before_;
-    } else {
-      active.span_id = parent_id_;
-    }
+    active.span_id = parent_id_;
   }
 }
 

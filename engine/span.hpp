@@ -165,8 +165,8 @@ class [[nodiscard]] Span {
   void begin(std::uint64_t engine_id, detail::TracingState& tracing, std::uint32_t name) noexcept {
     engine_id_ = engine_id;
     name_ = name;
-    if (detail::current_active().segment_id == 0) return begin_segment(tracing);
     detail::Active& active = detail::current_active();
+    if (active.segment_id == 0 || active.engine_id != engine_id) return begin_segment(tracing);
     trace_id_ = active.trace_id;
     parent_id_ = active.span_id;
     segment_id_ = active.segment_id;

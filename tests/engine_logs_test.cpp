@@ -95,6 +95,22 @@ TEST_F(EngineLogsTest, WarningsSayWhereTheyComeFrom) {
   EXPECT_EQ(messages(test).at(1)["source"].string().find("engine_logs_test.cpp:"), 0U);
 }
 
+TEST_F(EngineLogsTest, AThreadDoesNotInheritTheContextOfTheOneBeforeIt) {
+  testing::TestEngine test(config());
+  std::thread([&] {
+    const Context context{{.tenant = "acme", .user = "alice", .request_id = "r-1"}};
+    const Scope scope(context);
+    SPILLWAY_INFO(test.engine, "with");
+  }).join();
+  std::thread([&] { SPILLWAY_INFO(test.engine, "without"); }).join();
+  EXPECT_EQ(test.engine.stats().lanes, 1U) << "the second thread has the first one's ring";
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(messages(test).at(0)["tenant"].string(), "acme");
+  for (const char* key : {"tenant", "user", "request_id"}) {
+    EXPECT_FALSE(messages(test).at(1).has(key)) << key;
+  }
+}
+
 TEST_F(EngineLogsTest, TheContextIsCarriedAndLetGo) {
   testing::TestEngine test(config());
   const Context outer{{.tenant = "acme", .user = "u-17", .request_id = "r-1"}};

@@ -415,5 +415,19 @@ TEST_F(EngineMetricsTest, AHandleOutlivesItsEngine) {
   requests.add(1);
 }
 
+TEST_F(EngineMetricsTest, WhatAnUnfinishedCallHoldsAtShutdownIsCounted) {
+  testing::TestEngine test(config());
+  const Counter requests = test.engine.counter("Requests");
+  for (int i = 0; i < 1000; ++i) requests.add(1);
+  detail::Lane* const stuck = detail::enter(requests.ref().engine_id);
+  ASSERT_NE(stuck, nullptr);
+  EXPECT_FALSE(test.engine.flush(1s)) << "not everything is delivered";
+  const Stats stats = test.engine.shutdown(0ms);
+  stuck->leave();
+  EXPECT_EQ(stats.metrics.recorded, 1000U);
+  EXPECT_EQ(stats.metrics.dropped_for(DropCause::shutdown_deadline), 1000U);
+  EXPECT_TRUE(is_settled(stats.metrics));
+}
+
 }  // namespace
 }  // namespace spillway

@@ -200,6 +200,7 @@ TEST_F(EngineStressTest, FlushFromManyThreadsReturns) {
   for (std::thread& thread : threads) thread.join();
   const Stats stats = engine->stats();
   EXPECT_EQ(stats.logs.delivered, 200U);
+  EXPECT_EQ(stats.metrics.delivered, 400U) << "cells are taken whoever is in the middle of a call";
   EXPECT_TRUE(is_settled(stats.logs));
   check(engine->shutdown(30s));
 }

@@ -339,6 +339,53 @@ TEST_F(EngineTracesTest, AFullRingDropsAndCountsSpans) {
   EXPECT_TRUE(fault) << "the last part of the ring is kept for failed spans";
 }
 
+TEST_F(EngineTracesTest, SpansThatEndOutOfOrderLeaveNoTraceBehind) {
+  testing::TestEngine test(config());
+  {
+    Span root = test.engine.span("root");
+    Span child = test.engine.span("child");
+    root.end();
+    EXPECT_EQ(current_trace_header(), "") << "the segment is over";
+    child.end();
+    EXPECT_EQ(current_trace_header(), "");
+  }
+  std::set<std::string> traces;
+  for (int i = 0; i < 2; ++i) {
+    Span root = test.engine.span("next");
+    Span first = test.engine.span("first");
+    Span second = test.engine.span("second");
+    first.end();
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  for (const Json& document : documents(test)) {
+    if (!document.has("type")) traces.insert(document["trace_id"].string());
+  }
+  EXPECT_EQ(traces.size(), 3U) << "each root began a trace of its own";
+  EXPECT_EQ(test.engine.stats().spans.delivered, 8U);
+}
+
+TEST_F(EngineTracesTest, EnginesHaveSegmentsOfTheirOwnInATrace) {
+  testing::TestEngine outer(config());
+  testing::TestEngine inner(config());
+  {
+    const Span request = outer.engine.span("request");
+    {
+      const Span library = inner.engine.span("library");
+      const Span step = inner.engine.span("step");
+    }
+    const Span after = outer.engine.span("after");
+  }
+  ASSERT_TRUE(outer.engine.flush(1s));
+  ASSERT_TRUE(inner.engine.flush(1s));
+  const Json of_outer = documents(outer).at(0);
+  const Json of_inner = documents(inner).at(0);
+  EXPECT_EQ(of_outer["subsegments"].size(), 1U);
+  EXPECT_EQ(of_outer["subsegments"][0]["name"].string(), "after");
+  EXPECT_EQ(of_inner["trace_id"].string(), of_outer["trace_id"].string());
+  EXPECT_EQ(of_inner["parent_id"].string(), of_outer["id"].string());
+  EXPECT_EQ(of_inner["subsegments"][0]["name"].string(), "step");
+}
+
 TEST_F(EngineTracesTest, NamesKnownAtRunTimeAreInternedOnce) {
   testing::TestEngine test(config());
   const SpanName name = test.engine.span_name("GET /orders/{id}");

@@ -56,6 +56,11 @@ struct Taken {
   }
 };
 
+bool take_all(LaneSet& set, Taken& taken) {
+  set.want_cells();
+  return set.take_cells(std::ref(taken));
+}
+
 TEST(LaneTest, AThreadHasOneLaneForAnEngine) {
   const auto set = make_set();
   EXPECT_EQ(set->size(), 0U);
@@ -73,10 +78,10 @@ TEST(LaneTest, AThreadServesSeveralEnginesByTurns) {
     EXPECT_TRUE(add(second->engine_id(), 10));
   }
   Taken from_first;
-  first->take_cells(std::ref(from_first));
+  take_all(*first, from_first);
   EXPECT_EQ(from_first.sum, 3U);
   Taken from_second;
-  second->take_cells(std::ref(from_second));
+  take_all(*second, from_second);
   EXPECT_EQ(from_second.sum, 30U);
 }
 
@@ -85,7 +90,7 @@ TEST(LaneTest, TheNextThreadGoesOnWithTheLaneOfOneThatEnded) {
   for (int i = 0; i < 100; ++i) std::thread([&] { EXPECT_TRUE(add(set->engine_id())); }).join();
   EXPECT_EQ(set->size(), 1U);
   Taken taken;
-  set->take_cells(std::ref(taken));
+  take_all(*set, taken);
   EXPECT_EQ(taken.sum, 100U) << "what ended threads left in their cells is still there";
 }
 
@@ -101,7 +106,7 @@ TEST(LaneTest, ThreadLocalDestructorsMayStillRecord) {
     EXPECT_TRUE(add(at_exit.engine_id));
   }).join();
   Taken taken;
-  set->take_cells(std::ref(taken));
+  take_all(*set, taken);
   EXPECT_EQ(taken.sum, 2U);
   EXPECT_EQ(set->size(), 1U);
 }
@@ -111,11 +116,40 @@ TEST(LaneTest, TakingClearsAndTakesEachMeasurementOnce) {
   Taken taken;
   for (int i = 0; i < 5; ++i) {
     add(set->engine_id());
-    set->take_cells(std::ref(taken));
+    take_all(*set, taken);
     EXPECT_EQ(taken.sum, static_cast<std::uint64_t>(i) + 1);
   }
-  set->take_cells(std::ref(taken));
+  take_all(*set, taken);
   EXPECT_EQ(taken.sum, 5U);
+}
+
+TEST(LaneTest, WhatAnOperationHoldsBackIsTakenWhenItIsOver) {
+  const auto set = make_set();
+  ASSERT_TRUE(add(set->engine_id(), 1));
+  Lane* const stuck = enter(set->engine_id());
+  ASSERT_NE(stuck, nullptr);
+  Taken taken;
+  EXPECT_FALSE(take_all(*set, taken)) << "and says so";
+  EXPECT_EQ(taken.sum, 0U);
+  stuck->leave();
+  ASSERT_TRUE(add(set->engine_id(), 10)) << "into the other bank";
+  set->want_cells();
+  EXPECT_FALSE(set->take_cells(std::ref(taken))) << "the first bank only";
+  EXPECT_TRUE(set->take_cells(std::ref(taken)));
+  EXPECT_EQ(taken.sum, 11U);
+  EXPECT_TRUE(set->take_cells(std::ref(taken))) << "nothing more is wanted";
+}
+
+TEST(LaneTest, ClosingGivesUpOnAnOperationThatDoesNotEnd) {
+  const auto set = make_set();
+  ASSERT_TRUE(add(set->engine_id(), 7));
+  Lane* const stuck = enter(set->engine_id());
+  EXPECT_FALSE(set->close([] { return true; }));
+  std::uint32_t touched = 0;
+  set->for_each_unfinished([&](Bank& bank) { touched += bank.touched_count(); });
+  EXPECT_EQ(touched, 1U);
+  stuck->leave();
+  EXPECT_FALSE(add(set->engine_id()));
 }
 
 TEST(LaneTest, AClosedEngineTakesNothingAndSaysSo) {
@@ -127,7 +161,7 @@ TEST(LaneTest, AClosedEngineTakesNothingAndSaysSo) {
     EXPECT_FALSE(add(set->engine_id())) << "nor from a thread that had no lane";
   }).join();
   Taken taken;
-  set->take_cells(std::ref(taken));
+  take_all(*set, taken);
   EXPECT_EQ(taken.sum, 1U);
 }
 
@@ -179,12 +213,12 @@ TEST(LaneStressTest, NoAdditionIsLostOrTakenTwice) {
   Taken taken;
   int rounds = 0;
   while (running.load(std::memory_order_acquire) != 0) {
-    set->take_cells(std::ref(taken));
+    take_all(*set, taken);
     ++rounds;
   }
   for (std::thread& producer : producers) producer.join();
-  set->take_cells(std::ref(taken));
-  set->take_cells(std::ref(taken));
+  take_all(*set, taken);
+  take_all(*set, taken);
   EXPECT_EQ(taken.count, threads * additions);
   EXPECT_EQ(taken.sum, threads * (additions * (additions + 1) / 2));
   EXPECT_GT(rounds, 1);
@@ -210,8 +244,8 @@ TEST(LaneStressTest, ClosingDrawsALineThatNoAdditionCrosses) {
     while (started.load(std::memory_order_relaxed) != threads) std::this_thread::yield();
     set->close([] { return false; });
     Taken taken;
-    set->take_cells(std::ref(taken));
-    set->take_cells(std::ref(taken));
+    take_all(*set, taken);
+    take_all(*set, taken);
     for (std::thread& producer : producers) producer.join();
     EXPECT_EQ(taken.sum, allowed.load()) << "round " << round;
   }
