@@ -26,7 +26,8 @@ def events_of(moto, group, stream):
 def record(moto, probe, stream, texts, threads=1):
     result = probe.record(
         {"threads": threads, "logs": texts},
-        moto.environment(SPILLWAY_LOG_GROUP=GROUP, SPILLWAY_LOG_STREAM=stream))
+        # Rings that hold it all: a full one drops, and nothing paces the threads.
+        moto.environment(SPILLWAY_LOG_GROUP=GROUP, SPILLWAY_LOG_STREAM=stream, SPILLWAY_RING_BYTES=str(8 << 20)))
     assert result["stats"]["logs"]["delivered"] == len(texts), result
     assert is_settled(result["stats"]["logs"])
     return events_of(moto, GROUP, stream)
