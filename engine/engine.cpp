@@ -115,11 +115,18 @@ class Engine::Core final : public detail::EngineServices {
     }
   }
 
-  ~Core() override { shutdown(config_.shutdown_timeout); }
-
   /// A forked child has the object but not its threads: to wait for them, or to destroy what they
   /// slept on, would take for ever.
   bool is_inherited() const noexcept { return getpid() != process_; }
+  /// Keeps it for the life of the process: its threads are another process's, or a call may still be
+  /// using it.
+  static void keep(std::unique_ptr<Core> core) noexcept {
+    static std::atomic<Core*> kept{nullptr};
+    Core* const mine = core.release();
+    mine->next_kept_ = kept.exchange(mine);
+  }
+  /// After shutdown(): no call is in the middle of something that this object serves.
+  bool is_at_rest() const noexcept { return at_rest_; }
 
   const Config& config() const noexcept { return config_; }
   std::uint64_t engine_id() const noexcept { return lanes_->engine_id(); }
@@ -246,7 +253,7 @@ class Engine::Core final : public detail::EngineServices {
     const std::scoped_lock once(shutdown_mutex_);
     if (final_) return *final_;
     const SteadyTime deadline = clock_->steady() + timeout;
-    lanes_->close([&] { return clock_->steady() >= deadline; });
+    at_rest_ = lanes_->close([&] { return clock_->steady() >= deadline; });
     if (has_threads_) {
       {
         const std::scoped_lock lock(mutex_);
@@ -464,6 +471,8 @@ class Engine::Core final : public detail::EngineServices {
   std::thread sender_thread_;
   std::mutex shutdown_mutex_;
   std::optional<Stats> final_;
+  bool at_rest_ = false;
+  Core* next_kept_ = nullptr;
 };
 
 Engine::Engine(const Config& config) : Engine(config, Runtime{}) {}
@@ -477,7 +486,10 @@ Engine::Engine(const Config& config, Runtime runtime)
 }
 
 Engine::~Engine() {
-  if (core_->is_inherited()) (void)core_.release();  // NOLINT(bugprone-unused-return-value): leaked
+  if (!core_->is_inherited()) core_->shutdown(core_->config().shutdown_timeout);
+  if (core_->is_inherited() || !core_->is_at_rest()) {
+    Core::keep(std::move(core_));
+  }
 }
 
 void Engine::set_log_level(Severity level) noexcept {

@@ -5,10 +5,13 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <memory>
 #include <thread>
 
 #include <support/engine_fixture.hpp>
 #include <support/gunzip.hpp>
+
+#include <spillway/engine/services.hpp>
 
 namespace spillway {
 namespace {
@@ -416,17 +419,21 @@ TEST_F(EngineMetricsTest, AHandleOutlivesItsEngine) {
 }
 
 TEST_F(EngineMetricsTest, WhatAnUnfinishedCallHoldsAtShutdownIsCounted) {
-  testing::TestEngine test(config());
-  const Counter requests = test.engine.counter("Requests");
+  auto test = std::make_unique<testing::TestEngine>(config());
+  const Counter requests = test->engine.counter("Requests");
   for (int i = 0; i < 1000; ++i) requests.add(1);
   detail::Lane* const stuck = detail::enter(requests.ref().engine_id);
   ASSERT_NE(stuck, nullptr);
-  EXPECT_FALSE(test.engine.flush(1s)) << "not everything is delivered";
-  const Stats stats = test.engine.shutdown(0ms);
-  stuck->leave();
+  EXPECT_FALSE(test->engine.flush(1s)) << "not everything is delivered";
+  const Stats stats = test->engine.shutdown(0ms);
   EXPECT_EQ(stats.metrics.recorded, 1000U);
   EXPECT_EQ(stats.metrics.dropped_for(DropCause::shutdown_deadline), 1000U);
   EXPECT_TRUE(is_settled(stats.metrics));
+  test.reset();
+  // What the call needs of the engine is still there.
+  EXPECT_FALSE(stuck->services().with_dimension(requests.ref(), "TenantID", "acme").engine_id ==
+               detail::no_engine_id);
+  stuck->leave();
 }
 
 }  // namespace
