@@ -61,6 +61,54 @@ std::string json_of(std::string_view text) {
   return std::string(buffer.view());
 }
 
+// What `append(longest string)` appends and `end`, or, where that is more than `bytes_max`, with
+// strings cut and `mark` in place of `end`. Half the longest string each time: an escape makes up to
+// six bytes of one, so sizes cannot be foreseen.
+template <class Append>
+void append_cut(const Append& append, std::string_view end, std::string_view mark,
+                std::size_t bytes_max, ByteBuffer& out) {
+  const std::size_t start = out.size();
+  append(~std::size_t{0});
+  if (out.size() - start + end.size() <= bytes_max) return out.append(end);
+  for (std::size_t longest = bytes_max;
+       longest > 0 && out.size() - start + mark.size() > bytes_max;) {
+    longest /= 2;
+    out.truncate(start);
+    append(longest);
+  }
+  out.append(mark);
+}
+
+void append_line(const LogView& log, std::size_t string_bytes_max, ByteBuffer& out) {
+  append_iso8601(out, log.time_ns);
+  out.append(' ');
+  const std::string_view severity = to_string(log.site->severity);
+  out.append(severity);
+  out.append(std::string_view("      ").substr(0, 6 - severity.size()));
+  append_json_escaped(out, log.site->message);
+  const auto append_pair = [&](std::string_view key, std::string_view value) {
+    if (value.empty()) return;
+    out.append(' ');
+    out.append(key);
+    out.append('=');
+    append_json_escaped(out, value);
+  };
+  append_pair("tenant", log.context->tenant);
+  append_pair("user", log.context->user);
+  append_pair("request_id", log.context->request_id);
+  ValueReader values(log.values);
+  for (const SiteField& field : log.site->fields) {
+    out.append(' ');
+    append_json_escaped(out, field.key);
+    out.append('=');
+    append_value(values, field.type, string_bytes_max, out);
+  }
+  if (log.context->trace_id) {
+    out.append(" trace_id=");
+    append_xray_trace_id(out, log.context->trace_id);
+  }
+}
+
 }  // namespace
 
 LogEncoder::LogEncoder(std::string_view service) : service_(service) {}
@@ -119,49 +167,13 @@ void LogEncoder::append_fields(const LogView& log, const Template& fixed,
 
 void LogEncoder::append_json(const LogView& log, std::size_t bytes_max, ByteBuffer& out) {
   const Template& fixed = template_of(*log.site);
-  const std::size_t start = out.size();
-  append_fields(log, fixed, ~std::size_t{0}, out);
-  if (out.size() - start + 1 <= bytes_max) return out.append('}');
-  constexpr std::string_view mark = ",\"truncated\":true}";
-  // Half the longest string each time: an escape makes up to six bytes of one, so sizes cannot be
-  // foreseen.
-  for (std::size_t longest = bytes_max;
-       longest > 0 && out.size() - start + mark.size() > bytes_max;) {
-    longest /= 2;
-    out.truncate(start);
-    append_fields(log, fixed, longest, out);
-  }
-  out.append(mark);
+  const auto append = [&](std::size_t longest) { append_fields(log, fixed, longest, out); };
+  append_cut(append, "}", ",\"truncated\":true}", bytes_max, out);
 }
 
-void LogEncoder::append_console(const LogView& log, ByteBuffer& out) {
-  append_iso8601(out, log.time_ns);
-  out.append(' ');
-  const std::string_view severity = to_string(log.site->severity);
-  out.append(severity);
-  out.append(std::string_view("      ").substr(0, 6 - severity.size()));
-  append_json_escaped(out, log.site->message);
-  const auto append_pair = [&](std::string_view key, std::string_view value) {
-    if (value.empty()) return;
-    out.append(' ');
-    out.append(key);
-    out.append('=');
-    append_json_escaped(out, value);
-  };
-  append_pair("tenant", log.context->tenant);
-  append_pair("user", log.context->user);
-  append_pair("request_id", log.context->request_id);
-  ValueReader values(log.values);
-  for (const SiteField& field : log.site->fields) {
-    out.append(' ');
-    append_json_escaped(out, field.key);
-    out.append('=');
-    append_value(values, field.type, ~std::size_t{0}, out);
-  }
-  if (log.context->trace_id) {
-    out.append(" trace_id=");
-    append_xray_trace_id(out, log.context->trace_id);
-  }
+void LogEncoder::append_console(const LogView& log, std::size_t bytes_max, ByteBuffer& out) {
+  const auto append = [&](std::size_t longest) { append_line(log, longest, out); };
+  append_cut(append, "", " truncated=true", bytes_max, out);
 }
 
 }  // namespace spillway::detail

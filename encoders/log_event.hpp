@@ -29,8 +29,8 @@ class LogEncoder {
   void append_json(const LogView& log, std::size_t bytes_max, ByteBuffer& out);
 
   /// Appends one line for people: time, severity, message, key=value. Control characters are
-  /// escaped.
-  void append_console(const LogView& log, ByteBuffer& out);
+  /// escaped, and a line that is too long is cut as above, with truncated=true at its end.
+  void append_console(const LogView& log, std::size_t bytes_max, ByteBuffer& out);
 
  private:
   struct Template {

@@ -393,13 +393,15 @@ class PutTraceSegmentsExporter final : public AwsExporter {
 
 // ---- Local destinations ----
 
-constexpr std::size_t local_bytes_max = 256U << 10;
-
-// Lines on a descriptor. What a full pipe did not take goes on where it stopped.
+// Lines on a descriptor. What a full pipe did not take goes on where it stopped; what stopped in the
+// middle of a line for good, or was overtaken by another, is followed by a line of its own. A line
+// is delivered when the kernel has all of it.
 class StreamExporter final : public Exporter {
  public:
+  // As long as CloudWatch Logs takes an event: an agent sends these lines there.
   StreamExporter(std::string name, Signal signal, std::shared_ptr<LineStream> stream)
-      : Exporter(std::move(name), signal, {65'536, local_bytes_max, 1, 0, milliseconds(0)}),
+      : Exporter(std::move(name), signal,
+                 {65'536, limits::log_batch_bytes_max, 1, 0, milliseconds(0)}),
         stream_(std::move(stream)) {}
 
   Outcome write(const Payload& payload, milliseconds wait) override {
@@ -409,19 +411,25 @@ class StreamExporter final : public Exporter {
       return outcome;
     }
     if (payload.sequence != sequence_) {
-      sequence_ = payload.sequence;
-      text_.clear();
-      for (const PayloadItem& item : payload.items) {
-        text_.append(payload.item(item));
-        text_.append('\n');
-      }
-      rest_ = text_.view();
+      begin(payload);
+    } else if (stream_->torn_by != this) {
+      go_on_at_line(text_.view().substr(0, written_bytes()).rfind('\n') + 1);
     }
     stream_->holder = this;
-    switch (stream_->sink.write(rest_, wait)) {
+    const std::size_t before = rest_.size();
+    const transport::WriteResult result = stream_->sink.write(rest_, wait);
+    const std::size_t written = written_bytes();
+    if (rest_.size() != before) {
+      stream_->torn_by = text_.view()[written - 1] == '\n' ? nullptr : this;
+    }
+    while (lines_done_ < payload.items.size() &&
+           done_bytes_ + payload.items[lines_done_].bytes + 1 <= written) {
+      done_bytes_ += payload.items[lines_done_].bytes + 1;
+      outcome.delivered += payload.items[lines_done_++].records;
+    }
+    switch (result) {
       case transport::WriteResult::written:
         stream_->holder = nullptr;
-        outcome.delivered = payload.records();
         return outcome;
       case transport::WriteResult::busy:
         outcome.next = Outcome::Next::again;
@@ -438,10 +446,32 @@ class StreamExporter final : public Exporter {
   }
 
  private:
+  void begin(const Payload& payload) {
+    sequence_ = 0;
+    text_.clear();
+    text_.append('\n');
+    for (const PayloadItem& item : payload.items) {
+      text_.append(payload.item(item));
+      text_.append('\n');
+    }
+    sequence_ = payload.sequence;
+    lines_done_ = 0;
+    done_bytes_ = 1;
+    go_on_at_line(1);
+  }
+  /// With the line break before the line where the stream is in the middle of another.
+  void go_on_at_line(std::size_t offset) {
+    offset = std::max<std::size_t>(offset, 1);
+    rest_ = text_.view().substr(stream_->torn_by != nullptr ? offset - 1 : offset);
+  }
+  std::size_t written_bytes() const noexcept { return text_.size() - rest_.size(); }
+
   const std::shared_ptr<LineStream> stream_;
   std::uint64_t sequence_ = 0;  // of the payload that text_ is made of
-  ByteBuffer text_;
+  ByteBuffer text_;             // a line break, then the lines
   std::string_view rest_;
+  std::size_t lines_done_ = 0;
+  std::size_t done_bytes_ = 0;  // of text_, up to the end of the last of them
 };
 
 // One document a datagram, to the X-Ray daemon. Loopback pushes back on nobody: what finds the
@@ -451,7 +481,7 @@ class StreamExporter final : public Exporter {
 class DaemonExporter final : public Exporter {
  public:
   explicit DaemonExporter(const Config& config)
-      : Exporter("xray:daemon", Signal::spans, {512, local_bytes_max, 0, 0, milliseconds(0)}),
+      : Exporter("xray:daemon", Signal::spans, {512, 256U << 10, 0, 0, milliseconds(0)}),
         sink_(config.xray_daemon_address.get()) {}
 
   Outcome write(const Payload& payload, milliseconds /*wait*/) override {
@@ -515,7 +545,7 @@ class DaemonExporter final : public Exporter {
 
 namespace {
 std::shared_ptr<LineStream> file_stream(const std::string& path) {
-  return std::make_shared<LineStream>(LineStream{transport::StreamSink::file(path), nullptr});
+  return std::make_shared<LineStream>(LineStream{transport::StreamSink::file(path)});
 }
 }  // namespace
 

@@ -88,6 +88,7 @@ class Exporter {
 struct LineStream {
   transport::StreamSink sink;
   const Exporter* holder = nullptr;
+  const Exporter* torn_by = nullptr;  ///< who wrote last, if that ended inside a line
 };
 
 /// What the exporters of one engine share. One thread: the sender's.
@@ -95,7 +96,7 @@ struct ExporterShared {
   std::string region;
   transport::CredentialsChain credentials = transport::default_credentials_chain();
   std::shared_ptr<LineStream> standard_output =
-      std::make_shared<LineStream>(LineStream{transport::StreamSink::standard_output(), nullptr});
+      std::make_shared<LineStream>(LineStream{transport::StreamSink::standard_output()});
 };
 
 /// Exporters for a resolved and valid configuration; a null pointer where a signal goes nowhere.

@@ -61,7 +61,10 @@ Flusher::Flusher(const Parts& parts)
       large_logs_(std::make_unique<LargeLogs>()),
       outbox_(parts.outbox) {
   if (parts.metrics != nullptr) metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
-  if (parts.logs != nullptr) logs_.emplace(*parts.logs, parts.outbox, parts.ledger);
+  if (parts.logs != nullptr) {
+    logs_.emplace(*parts.logs, parts.outbox, parts.ledger);
+    log_bytes_max_ = parts.logs->limits().bytes_max - parts.logs->limits().overhead_bytes;
+  }
   if (parts.traces != nullptr) {
     traces_.emplace(*parts.traces, parts.outbox, parts.ledger);
     assembler_.emplace(xray_options(config_), *traces_, ledger_);
@@ -202,9 +205,9 @@ void Flusher::encode_log(const LogView& log, std::uint64_t ticks) {
   Payload& payload = logs_->open();
   const std::size_t offset = payload.bytes.size();
   if (config_.logs == LogsTo::console) {
-    log_encoder_.append_console(log, payload.bytes);
+    log_encoder_.append_console(log, log_bytes_max_, payload.bytes);
   } else {
-    log_encoder_.append_json(log, limits::log_event_bytes_max, payload.bytes);
+    log_encoder_.append_json(log, log_bytes_max_, payload.bytes);
   }
   payload.end_item(offset, 1, time_ms, ticks);
   logs_->appended(now_);

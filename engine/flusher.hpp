@@ -88,6 +88,7 @@ class Flusher {
   Ledger& ledger_;
   Aggregator aggregator_;
   LogEncoder log_encoder_;
+  std::size_t log_bytes_max_ = 0;  // of one event, where logs go
   std::optional<Batcher> metrics_;
   std::optional<Batcher> logs_;
   std::optional<Batcher> traces_;

@@ -2,8 +2,12 @@
 //
 // What the sender makes of answers: every record of every payload is accounted once, whatever the
 // other side does.
+#include <sstream>
+
 #include <support/engine_fixture.hpp>
 #include <support/gunzip.hpp>
+#include <support/temporary_file.hpp>
+#include <sys/resource.h>
 
 namespace spillway {
 namespace {
@@ -344,6 +348,128 @@ TEST_F(DeliveryTest, MoreSegmentsThanARequestTakesGoInSeveral) {
   ASSERT_TRUE(test.engine.flush(1s));
   EXPECT_EQ(test.http.requests().size(), 3U);
   EXPECT_EQ(test.engine.stats().spans.delivered, 101U);
+}
+
+// ---- Local lines ----
+
+/// Files grow no larger than this while it lives.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(std::size_t bytes) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit limited = before_;
+    limited.rlim_cur = bytes;
+    setrlimit(RLIMIT_FSIZE, &limited);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+  ~FileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+class LocalLinesTest : public DeliveryTest {
+ protected:
+  Config file_config() const {
+    Config local = config();
+    local.logs = LogsTo::file;
+    local.logs_file = directory.path("log");
+    return local;
+  }
+  static std::vector<std::string> lines_of(const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    return lines;
+  }
+  testing::TemporaryDirectory directory;
+};
+
+TEST_F(LocalLinesTest, WhatWasWrittenWholeIsDeliveredAndATornLineIsEnded) {
+  testing::TestEngine test(file_config());
+  log(test, 1);
+  ASSERT_TRUE(test.engine.flush(1s));
+  const std::size_t line = directory.read("log").size();
+  {
+    const FileSizeLimit limit(line * 3 + line / 2);
+    log(test, 5);
+    test.engine.flush(1s);
+    EXPECT_EQ(test.engine.stats().logs.delivered, 3U) << "before the rest is given up";
+    wait_out(test);
+  }
+  EXPECT_EQ(test.engine.stats().logs.dropped_for(DropCause::retries_exhausted), 3U);
+  log(test, 1);
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().logs.delivered, 4U);
+  EXPECT_TRUE(is_settled(test.engine.stats().logs));
+  const std::vector<std::string> lines = lines_of(directory.read("log"));
+  ASSERT_EQ(lines.size(), 5U);
+  EXPECT_EQ(lines[3].size(), line / 2) << "torn";
+  EXPECT_EQ(Json(lines[4])["n"].number(), 0);
+}
+
+TEST_F(LocalLinesTest, ALineThatNobodyOvertookGoesOnWhereItStopped) {
+  testing::TestEngine test(file_config());
+  {
+    const FileSizeLimit limit(100);
+    log(test, 3);
+    test.engine.flush(1s);
+  }
+  wait_out(test);
+  EXPECT_EQ(test.engine.stats().logs.delivered, 3U);
+  const std::vector<std::string> lines = lines_of(directory.read("log"));
+  ASSERT_EQ(lines.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_EQ(Json(lines[i])["n"].number(), static_cast<double>(i));
+}
+
+TEST_F(LocalLinesTest, ALineThatAnotherOvertookIsWrittenAnew) {
+  Config local = config();
+  local.logs = LogsTo::json_stdout;
+  local.metrics = MetricsTo::emf_stdout;
+  testing::TestEngine test(local);
+  ::testing::internal::CaptureStdout();
+  {
+    const FileSizeLimit limit(10);
+    log(test, 1);
+    test.engine.flush(1s);
+  }
+  test.engine.counter("Requests").add(1);
+  test.engine.flush(1s);  // The log still waits for its back-off to pass.
+  wait_out(test);
+  const std::vector<std::string> lines = lines_of(::testing::internal::GetCapturedStdout());
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[0].size(), 10U) << "torn";
+  EXPECT_EQ(Json(lines[1])["Requests"].number(), 1);
+  EXPECT_EQ(Json(lines[2])["message"].string(), "event");
+  EXPECT_TRUE(is_settled(test.engine.stats().logs));
+}
+
+// CloudWatch takes an event of 1 MB, and an agent reads the lines for it.
+TEST_F(LocalLinesTest, LogsOfAMegabyteGoEverywhereAndLargerOnesAreCut) {
+  for (const LogsTo to : {LogsTo::file, LogsTo::json_stdout, LogsTo::console}) {
+    Config local = file_config();
+    local.logs = to;
+    if (to != LogsTo::file) local.logs_file = "";
+    std::string text;
+    ::testing::internal::CaptureStdout();
+    {
+      testing::TestEngine test(local);
+      for (const std::size_t bytes : {300'000U, 1'000'000U, 3'000'000U}) {
+        SPILLWAY_INFO(test.engine, "large", {"text", std::string(bytes, 'x')});
+      }
+      test.engine.flush(1s);
+      EXPECT_EQ(test.engine.stats().logs.delivered, 3U) << static_cast<int>(to);
+    }
+    text = ::testing::internal::GetCapturedStdout();
+    if (to == LogsTo::file) text = directory.read("log");
+    const std::vector<std::string> lines = lines_of(text);
+    ASSERT_EQ(lines.size(), 3U) << static_cast<int>(to);
+    EXPECT_GT(lines[0].size(), 300'000U);
+    EXPECT_GT(lines[1].size(), 1'000'000U);
+    EXPECT_NE(lines[2].find("truncated"), std::string::npos);
+  }
 }
 
 // ---- Credentials ----

@@ -30,9 +30,9 @@ class LogEventTest : public ::testing::Test {
     encoder_.append_json(log, bytes_max, out);
     return std::string(out.view());
   }
-  std::string console(const LogView& log) {
+  std::string console(const LogView& log, std::size_t bytes_max = 1 << 20) {
     ByteBuffer out;
-    encoder_.append_console(log, out);
+    encoder_.append_console(log, bytes_max, out);
     return std::string(out.view());
   }
 
@@ -203,6 +203,17 @@ TEST_F(LogEventTest, ALineForPeopleIsOneLineAndDrivesNoTerminal) {
   values.string("\x1b]0;title\x07");
   const std::string line = console(view(info, values.bytes()));
   for (const char c : line) EXPECT_GE(static_cast<unsigned char>(c), 0x20U);
+}
+
+TEST_F(LogEventTest, ALineForPeopleIsCutLikeAnEvent) {
+  const SiteInfo info = site(Severity::info, "m", two_texts);
+  Packed values;
+  values.string("s").string(std::string(3000, 'x'));
+  const std::string whole = console(view(info, values.bytes()));
+  EXPECT_TRUE(console(view(info, values.bytes()), whole.size()) == whole);
+  const std::string cut = console(view(info, values.bytes()), whole.size() - 1);
+  EXPECT_LT(cut.size(), whole.size());
+  EXPECT_TRUE(cut.ends_with("x\" truncated=true")) << cut.substr(cut.size() - 30);
 }
 
 }  // namespace
