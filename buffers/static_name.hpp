@@ -10,7 +10,7 @@ namespace spillway {
 /// A name that is a string literal: span names, annotation keys, field keys. The constructor runs
 /// in the compiler, so a name built at run time is a compile error; that is what lets a record
 /// carry a number in place of a string. Names that are known only at run time (route templates) are
-/// interned once: see `name()` in engine/engine.hpp.
+/// interned once: see `span_name()` in engine/engine.hpp.
 class StaticName {
  public:
   consteval StaticName(

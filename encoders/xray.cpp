@@ -299,8 +299,7 @@ class TraceTree {
 
   // Measures the tree below `top`, children first, and takes the largest children out of whatever
   // has grown too large for a document, and what is nested too deep; they become documents of their
-  // own. Without recursion: a
-  // trace may be a chain of any length.
+  // own. Without recursion: a trace may be a chain of any length.
   void fit(std::size_t top) {
     std::vector<std::size_t> order{top};
     for (std::size_t i = 0; i < order.size(); ++i) {

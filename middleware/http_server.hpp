@@ -12,7 +12,7 @@
 //   request.finish(status, body_bytes);                            // else the destructor says 500
 //
 // Metrics: Requests, ClientErrors, Faults (counts) and Latency (microseconds, by Route and Method)
-// and Requests by TenantID; InFlight (a gauge of the service). 4xx is the client's error, 429 a
+// and TenantRequests by TenantID; InFlight (a gauge of the service). 4xx is the client's error, 429 a
 // throttle too, 5xx our fault.
 #pragma once
 
@@ -48,7 +48,7 @@ struct HttpServerOptions {
   /// Headers that adapters read the tenant and user from.
   std::string tenant_header = "X-Tenant-ID";
   std::string user_header = "X-User-ID";
-  /// Dimension of the metric by tenant. Empty: no metric by tenant.
+  /// TenantRequests, a series for each tenant.
   bool metrics_by_tenant = true;
   /// Take a caller's trace and sampling decision. Off at an edge that strangers reach: then each
   /// request begins a trace.
