@@ -23,10 +23,13 @@ std::uint64_t next_context_serial() noexcept {
 
 namespace {
 
+constexpr std::size_t names_bytes_max = 64U << 20;
+
 struct Identities {
   std::shared_mutex mutex;
   std::unordered_map<std::string_view, std::uint32_t> numbers;  // Keys view into `names`.
   StableTable<std::string> names;
+  std::size_t bytes = 0;  // of `names`
   Identities() { names.push("__other__"); }
 };
 
@@ -64,11 +67,13 @@ std::uint32_t intern_identity(std::string_view name) noexcept try {
     const std::unique_lock lock(all.mutex);
     if (const auto found = all.numbers.find(name); found != all.numbers.end()) {
       number = found->second;
-    } else if (all.names.size() < all.names.capacity()) {
+    } else if (all.names.size() < all.names.capacity() &&
+               all.bytes + name.size() <= names_bytes_max) {
       number = all.names.push(std::string(name));
+      all.bytes += name.size();
       all.numbers.emplace(all.names[number], number);
     } else {
-      number = all.names.capacity();  // Past a million: they share one series, see identity_of().
+      number = all.names.capacity();  // They share one series, see identity_of().
     }
   }
   if (slot != nullptr) {
@@ -79,6 +84,12 @@ std::uint32_t intern_identity(std::string_view name) noexcept try {
   return number;
 } catch (...) {
   return 0;
+}
+
+std::uint32_t ask_identity_number(bool tenant) noexcept {
+  Active& active = current_active();
+  const ShortText& name = tenant ? active.identity->tenant : active.identity->user;
+  return (tenant ? active.tenant_number : active.user_number) = intern_identity(name.view());
 }
 
 std::string_view identity_of(std::uint32_t number) noexcept {
@@ -127,8 +138,8 @@ Context::Context(const ContextFields& fields)
     : identity_{detail::ShortText(fields.tenant), detail::ShortText(fields.user),
                 detail::ShortText(fields.request_id)} {
   state_.serial = detail::next_context_serial();
-  state_.tenant_number = detail::intern_identity(identity_.tenant.view());
-  state_.user_number = detail::intern_identity(identity_.user.view());
+  if (!fields.tenant.empty()) state_.tenant_number = detail::identity_unasked;
+  if (!fields.user.empty()) state_.user_number = detail::identity_unasked;
   if (fields.trace && fields.trace->trace_id) {
     state_.trace_id = fields.trace->trace_id;
     state_.span_id = fields.trace->parent_id;

@@ -72,6 +72,9 @@ struct Identity {
   ShortText request_id;
 };
 
+/// The number of a tenant or user that nobody has asked for yet.
+inline constexpr std::uint32_t identity_unasked = ~std::uint32_t{0};
+
 /// A thread's current context. Trivial, so that reading it costs one instruction.
 struct Active {
   std::uint64_t serial = 0;            ///< changes when identity or trace do; 0: no context
@@ -109,9 +112,12 @@ inline Active& current_active() noexcept {
 
 /// A number that no other context of this process has.
 std::uint64_t next_context_serial() noexcept;
-/// The number of a tenant or user name, to find its series by; 0 for an empty name. The text of a
-/// number from it.
+/// The number of a tenant or user name, to find its series by; 0 for an empty name. Names past the
+/// first million, or past 64 MiB of them, share one. The text of a number from it.
 std::uint32_t intern_identity(std::string_view name) noexcept;
+/// Finds out, and keeps, the number of the calling thread's tenant (or user), which is
+/// identity_unasked. Only a metric that has it as a dimension asks: names are kept for ever.
+[[gnu::cold]] std::uint32_t ask_identity_number(bool tenant) noexcept;
 std::string_view identity_of(std::uint32_t number) noexcept;
 
 class Lane;

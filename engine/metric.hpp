@@ -180,8 +180,12 @@ struct ContextView {
 
   /// The series for the calling thread's context; the base series when it names no tenant (user).
   MetricRef find(Lane& lane) const noexcept {
-    const std::uint32_t identity = current_active().number_of(field == ContextField::tenant);
-    if (identity == 0) return base;
+    const bool tenant = field == ContextField::tenant;
+    std::uint32_t identity = current_active().number_of(tenant);
+    if (identity + 1 <= 1) [[unlikely]] {  // None, or identity_unasked: one comparison for both.
+      if (identity == identity_unasked) identity = ask_identity_number(tenant);
+      if (identity == 0) return base;
+    }
     const std::uint64_t key = std::uint64_t{number} << 32 | identity;
     ViewCache::View& view = lane.views->find(key);
     if (view.key != key) [[unlikely]]
