@@ -42,20 +42,16 @@ Identities& identities() {
 
 std::uint32_t intern_identity(std::string_view name) noexcept try {
   if (name.empty()) return 0;
-  // The last few names of this thread, so that a request's tenant costs a comparison and no lock.
+  // The last few names of this thread, so that a request's tenant costs a comparison and no lock. Few:
+  // a plugin has hardly more than a kilobyte for its thread_local variables.
   struct Recent {
-    char text[56];
-    std::uint32_t bytes;
+    std::size_t hash;
     std::uint32_t number;
   };
-  thread_local constinit Recent recent[64]{};
-  Recent* slot = nullptr;
-  if (name.size() <= sizeof(Recent::text)) {
-    slot = &recent[std::hash<std::string_view>{}(name) % 64];
-    if (slot->bytes == name.size() && std::memcmp(slot->text, name.data(), name.size()) == 0) {
-      return slot->number;
-    }
-  }
+  thread_local constinit Recent recent[16]{};
+  const std::size_t hash = std::hash<std::string_view>{}(name);
+  Recent& slot = recent[hash % 16];
+  if (slot.hash == hash && identity_of(slot.number) == name) return slot.number;
   Identities& all = identities();
   std::uint32_t number = 0;
   {
@@ -76,11 +72,7 @@ std::uint32_t intern_identity(std::string_view name) noexcept try {
       number = all.names.capacity();  // They share one series, see identity_of().
     }
   }
-  if (slot != nullptr) {
-    std::memcpy(slot->text, name.data(), name.size());
-    slot->bytes = static_cast<std::uint32_t>(name.size());
-    slot->number = number;
-  }
+  slot = {hash, number};
   return number;
 } catch (...) {
   return 0;

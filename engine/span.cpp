@@ -25,9 +25,9 @@ std::uint64_t system_random() noexcept {
   return random;
 }
 
-// Random bytes of OpenSSL's generator, taken in advance: one call for 256 trace ids.
+// Random bytes of OpenSSL's generator, taken in advance: one call for 32 trace ids.
 struct RandomPool {
-  std::array<unsigned char, 12 * 256> bytes;
+  std::array<unsigned char, 12 * 32> bytes;
   std::size_t used;
 };
 constinit thread_local RandomPool random_pool{{}, sizeof(RandomPool::bytes)};
