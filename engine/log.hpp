@@ -65,6 +65,10 @@ class Field {
   /// A null pointer is written as the string "(null)".
   [[gnu::always_inline]] constexpr Field(StaticName key, const char* value) noexcept
       : Field(key, value == nullptr ? std::string_view("(null)") : std::string_view(value)) {}
+  /// Any other pointer would be logged as whether it is null.
+  template <class T>
+  requires(!std::same_as<std::remove_cv_t<T>, char>) Field(StaticName key, T* value)
+  = delete;
   template <class Enum>
   requires std::is_enum_v<Enum>
   [[gnu::always_inline]] constexpr Field(StaticName key, Enum value) noexcept

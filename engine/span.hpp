@@ -115,12 +115,12 @@ class [[nodiscard]] Span {
   /// Indexed for search in X-Ray: numbers, bools, strings up to 1000 characters. Keys are letters,
   /// digits and `_`.
   template <class Value>
-  void annotate(StaticName key, Value value) noexcept {
+  void annotate(StaticName key, const Value& value) noexcept {
     if (recording_) add(detail::EntryClass::annotation, key, value);
   }
   /// Shown with the trace, not indexed.
   template <class Value>
-  void metadata(StaticName key, Value value) noexcept {
+  void metadata(StaticName key, const Value& value) noexcept {
     if (recording_) add(detail::EntryClass::metadata, key, value);
   }
 
@@ -194,6 +194,8 @@ class [[nodiscard]] Span {
                  std::bit_cast<std::uint64_t>(static_cast<double>(value)));
     } else if constexpr (std::is_enum_v<Value>) {
       add(entry_class, key, static_cast<std::underlying_type_t<Value>>(value));
+    } else if constexpr (std::same_as<Value, const char*> || std::same_as<Value, char*>) {
+      add_text(entry_class, name, value == nullptr ? std::string_view("(null)") : value);
     } else {
       add_text(entry_class, name, value);
     }

@@ -110,6 +110,7 @@ TEST_F(AllocationTest, RecordingAllocatesNothingAfterWarmUp) {
     SPILLWAY_INFO(test.engine, "order placed", {"order_id", i}, {"total", i * 1.5}, {"text", text});
     Span child = test.engine.span("charge-card");
     child.annotate("provider", "acme");
+    child.annotate("request", request_id);
     child.annotate("cents", i);
     child.annotate("ratio", 0.5);
     child.http_request({.method = "POST", .url = "https://pay.example/charges"});

@@ -16,6 +16,9 @@ using testing::aws_config;
 using testing::is_settled;
 using testing::Json;
 
+static_assert(!std::is_constructible_v<Field, StaticName, int*> &&
+              std::is_constructible_v<Field, StaticName, const char*>);
+
 class EngineLogsTest : public ::testing::Test {
  protected:
   static Config config() {

@@ -54,6 +54,7 @@ TEST_F(EngineTracesTest, NestedSpansAreASegmentWithItsSubsegments) {
       child.annotate("cents", 12.5);
       child.annotate("ok", true);
       child.metadata("note", std::string("hello"));
+      child.metadata("missing", static_cast<const char*>(nullptr));
       test.clock.advance(5ms);
       const Span grandchild = test.engine.span("dns");
     }
@@ -78,6 +79,7 @@ TEST_F(EngineTracesTest, NestedSpansAreASegmentWithItsSubsegments) {
   EXPECT_EQ(child["annotations"]["cents"].number(), 12.5);
   EXPECT_TRUE(child["annotations"]["ok"].boolean());
   EXPECT_EQ(child["metadata"]["default"]["note"].string(), "hello");
+  EXPECT_EQ(child["metadata"]["default"]["missing"].string(), "(null)");
   EXPECT_EQ(child["subsegments"][0]["name"].string(), "dns");
   EXPECT_EQ(root["subsegments"][1]["name"].string(), "write");
   EXPECT_EQ(test.engine.stats().spans.delivered, 4U);
