@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Steps around a handler, composed when the program is compiled: no virtual call, no allocation.
+// Every step has its work split into phases instead of wrapping a call, so that the same step serves
+// synchronous, callback and coroutine servers.
+//
+//   class MyStep {
+//    public:
+//     struct State {};                                   // of one request; default constructible
+//     Verdict before(State&, Exchange&);                 // may end the request with a reply
+//     void respond(State&, Exchange&, const ResponseFacts&);      // the response is about to go out
+//     void after(State&, const Exchange&, const ResponseFacts&) noexcept;  // it was sent, or not
+//   };                                                   // phases that are not needed are left out
+//
+//   Chain chain(routes, observability, limiter);         // set up once; steps by reference
+//   ...
+//   auto exchange = chain.begin(view);                   // before(), in order, until one replies
+//   if (!exchange.has_reply()) {
+//     try {
+//       const auto current = exchange.enter();           // logs and spans here belong to the request
+//       response = handle(...);
+//       exchange.respond({.status = ...});               // respond(), in reverse order
+//     } catch (...) { exchange.fail(std::current_exception()); }
+//   }
+//   ... send exchange.reply() if there is one, else the response; with exchange.headers() ...
+//   exchange.finish({.status = ..., .body_bytes = ...});  // after(), in reverse order
+//
+// Which steps take part: respond() and after() run for those whose before() ran and proceeded.
+//
+// An exchange that is destroyed without finish() ended without a response: its steps see status 500
+// and Ending::failed when an exception unwinds or was given to fail(), else 499 and Ending::cancelled.
+//
+// Threads: the chain and its steps are shared by all of the server's; an exchange has one at a time.
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <exception>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include <spillway/middleware/exchange.hpp>
+
+namespace spillway::middleware {
+
+template <class Step>
+concept HasBefore = requires(Step& step, typename Step::State& state, Exchange& exchange) {
+  { step.before(state, exchange) } -> std::same_as<Verdict>;
+};
+template <class Step>
+concept HasRespond = requires(Step& step, typename Step::State& state, Exchange& exchange,
+                              const ResponseFacts& facts) {
+  step.respond(state, exchange, facts);
+};
+template <class Step>
+concept HasAfter = requires(Step& step, typename Step::State& state, const Exchange& exchange,
+                            const ResponseFacts& facts) {
+  { step.after(state, exchange, facts) }
+  noexcept;
+};
+
+/// What a class must have to stand in a chain. A member with a phase's name that cannot be called as
+/// that phase is refused here too: it would never run.
+template <class Step>
+concept ChainStep = std::default_initializable<typename Step::State> &&
+                    (HasBefore<Step> || HasRespond<Step> ||
+                     HasAfter<Step>)&&(HasBefore<Step> || !requires { &Step::before; }) &&
+                    (HasRespond<Step> || !requires { &Step::respond; }) &&
+                    (HasAfter<Step> || !requires { &Step::after; });
+
+/// A request in a chain. Stays where begin() made it, until the end of the request.
+template <ChainStep... Steps>
+class ChainExchange final : public Exchange {
+ public:
+  ~ChainExchange() {
+    if (finished_) return;
+    const bool failed = !exception().type.empty() || std::uncaught_exceptions() > unwinding_;
+    finish({.status = failed ? 500 : status_client_closed_request,
+            .ending = failed ? Ending::failed : Ending::cancelled});
+  }
+
+  /// The handler's response is known and nothing of it was sent. A step may add headers, or give a
+  /// reply in its place. An exception of a step is as one of the handler. Not for a reply: steps see
+  /// those in after() only. Once.
+  void respond(const ResponseFacts& facts) noexcept {
+    try {
+      respond_from(facts, std::index_sequence_for<Steps...>{});
+    } catch (...) {
+      fail(std::current_exception());
+    }
+  }
+
+  /// The response was sent, or could not be. Further calls do nothing.
+  void finish(const ResponseFacts& facts) noexcept {
+    if (finished_) return;
+    finished_ = true;
+    after_from(facts, std::index_sequence_for<Steps...>{});
+  }
+
+ private:
+  template <ChainStep... Others>
+  friend class Chain;
+
+  ChainExchange(const RequestView& view, const Route& matched, SteadyTime now,
+                const std::tuple<Steps&...>& steps) noexcept
+      : Exchange(view, matched, now), steps_(steps) {
+    try {
+      before_from(std::index_sequence_for<Steps...>{});
+    } catch (...) {
+      fail(std::current_exception());
+    }
+  }
+
+  template <std::size_t I>
+  bool before_one() {
+    using Step = std::tuple_element_t<I, std::tuple<Steps...>>;
+    if constexpr (HasBefore<Step>) {
+      if (std::get<I>(steps_).before(std::get<I>(states_), *this) == Verdict::reply) return false;
+    }
+    entered_ = I + 1;
+    return true;
+  }
+  template <std::size_t I>
+  void respond_one(const ResponseFacts& facts) {
+    using Step = std::tuple_element_t<I, std::tuple<Steps...>>;
+    if constexpr (HasRespond<Step>) {
+      if (I < entered_) std::get<I>(steps_).respond(std::get<I>(states_), *this, facts);
+    }
+  }
+  template <std::size_t I>
+  void after_one(const ResponseFacts& facts) noexcept {
+    using Step = std::tuple_element_t<I, std::tuple<Steps...>>;
+    if constexpr (HasAfter<Step>) {
+      if (I < entered_) std::get<I>(steps_).after(std::get<I>(states_), *this, facts);
+    }
+  }
+  template <std::size_t... I>
+  void before_from(std::index_sequence<I...> /*order*/) {
+    static_cast<void>((before_one<I>() && ...));
+  }
+  template <std::size_t... I>
+  void respond_from(const ResponseFacts& facts, std::index_sequence<I...> /*order*/) {
+    (respond_one<sizeof...(Steps) - 1 - I>(facts), ...);
+  }
+  template <std::size_t... I>
+  void after_from(const ResponseFacts& facts, std::index_sequence<I...> /*order*/) noexcept {
+    (after_one<sizeof...(Steps) - 1 - I>(facts), ...);
+  }
+
+  const std::tuple<Steps&...>& steps_;
+  std::tuple<typename Steps::State...> states_;
+  std::size_t entered_ = 0;
+  const int unwinding_ = std::uncaught_exceptions();
+  bool finished_ = false;
+};
+
+template <ChainStep... Steps>
+class Chain {
+ public:
+  /// Routes and steps outlive the chain.
+  explicit Chain(const Routes& routes, Steps&... steps) noexcept
+      : routes_(routes), steps_(steps...) {}
+  Chain(const Chain&) = delete;
+  Chain& operator=(const Chain&) = delete;
+
+  using Exchange = ChainExchange<Steps...>;
+
+  /// Begins a request. Never throws: an exception of a step makes its reply (status 500). Everything
+  /// that `view` points to, and the chain, outlive the exchange.
+  [[nodiscard]] Exchange begin(const RequestView& view,
+                               SteadyTime now = std::chrono::steady_clock::now()) const noexcept {
+    const Route& route =
+        view.route != nullptr ? *view.route : routes_.match(view.method, view.path);
+    return Exchange(view, route, now, steps_);
+  }
+
+  const Routes& routes() const noexcept { return routes_; }
+
+ private:
+  const Routes& routes_;
+  const std::tuple<Steps&...> steps_;
+};
+
+template <class... Steps>
+Chain(const Routes&, Steps&...) -> Chain<Steps...>;
+
+}  // namespace spillway::middleware
