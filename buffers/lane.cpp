@@ -20,16 +20,6 @@ std::uint32_t NameCache::id_of_slow(Entry& entry, const StaticName& name) noexce
   return entry.id;
 }
 
-bool Lane::try_enter_portable(std::uint64_t engine_id) noexcept {
-  busy_.store(1, std::memory_order_seq_cst);
-#if !defined(SPILLWAY_THREAD_SANITIZER)
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-#endif
-  if (portable_engine_id_.load(std::memory_order_seq_cst) == engine_id) return true;
-  busy_.store(0, std::memory_order_release);
-  return false;
-}
-
 // ---- Which lanes a thread has ----
 
 /// The lanes of one thread, one for each engine that it records to. Found by a trivial
@@ -128,9 +118,9 @@ Lane* enter_slow(std::uint64_t engine_id) noexcept try {
   }
   if (asymmetric_fences()) {
     current_lane = lane;
-    return lane->try_enter(engine_id) ? lane : nullptr;
+    return lane->gate_.enter(engine_id) ? lane : nullptr;
   }
-  return lane->try_enter_portable(engine_id) ? lane : nullptr;
+  return lane->gate_.enter_portable(engine_id) ? lane : nullptr;
 } catch (...) {
   return nullptr;
 }
@@ -227,23 +217,19 @@ Lane* LaneSet::acquire() noexcept {
   bytes += in_pages(sizeof(Lane) + sizeof(NameCache) + sizeof(ViewCache));
   lane->ring.attach(bytes, layout_.ring_bytes);
   bytes += in_pages(layout_.ring_bytes);
-  lane->bank_.store(Bank::create(bytes, layout_.bank), std::memory_order_relaxed);
+  Bank* const first_bank = Bank::create(bytes, layout_.bank);
   lane->spare_bank_ = Bank::create(bytes + in_pages(layout_.bank.bytes()), layout_.bank);
   lane->services_ = services_;
   lane->ticks_ = ticks_.get();
   lane->ticks_are_hardware_ = ticks_->is_hardware();
   lane->index_ = size_.fetch_add(1, std::memory_order_acq_rel);
-  if (asymmetric_fences()) lane->engine_id_.store(engine_id_, std::memory_order_relaxed);
-  lane->portable_engine_id_.store(engine_id_, std::memory_order_relaxed);
+  lane->gate_.open(engine_id_, first_bank, asymmetric_fences());
 
   lane->next_ = first_.load(std::memory_order_relaxed);
   while (!first_.compare_exchange_weak(lane->next_, lane, std::memory_order_seq_cst)) {
   }
   // Either close() finds the lane in the list, or this finds the set closed.
-  if (closed_.load(std::memory_order_seq_cst)) {
-    lane->engine_id_.store(0, std::memory_order_relaxed);
-    lane->portable_engine_id_.store(0, std::memory_order_relaxed);
-  }
+  if (closed_.load(std::memory_order_seq_cst)) lane->gate_.close();
   return lane;
 }
 
@@ -261,9 +247,7 @@ void LaneSet::want_cells() {
 bool LaneSet::take_cells(const std::function<void(Bank&)>& visit) {
   for_each([](Lane& lane) {
     if (lane.spare_is_dirty_ || lane.swaps_ >= lane.wanted_) return;
-    Bank* const old = lane.bank_.load(std::memory_order_relaxed);
-    lane.bank_.store(lane.spare_bank_, std::memory_order_seq_cst);  // F1.
-    lane.spare_bank_ = old;
+    lane.spare_bank_ = lane.gate_.swap(lane.spare_bank_);  // F1.
     lane.spare_is_dirty_ = true;
     ++lane.swaps_;
   });
@@ -272,8 +256,7 @@ bool LaneSet::take_cells(const std::function<void(Bank&)>& visit) {
   bool complete = true;
   for_each([&](Lane& lane) {
     const auto is_idle = [&lane] {
-      return lane.busy_.load(std::memory_order_seq_cst) == 0 ||  // F3.
-             lane.at_rest_.load(std::memory_order_acquire);
+      return lane.gate_.is_idle() || lane.at_rest_.load(std::memory_order_acquire);  // F3.
     };
     if (lane.spare_is_dirty_) {
       for (int look = 0; !is_idle();) {
@@ -293,14 +276,11 @@ bool LaneSet::take_cells(const std::function<void(Bank&)>& visit) {
 
 bool LaneSet::close(const std::function<bool()>& give_up) {
   closed_.store(true, std::memory_order_seq_cst);
-  for_each([](Lane& lane) {
-    lane.engine_id_.store(0, std::memory_order_seq_cst);  // F1.
-    lane.portable_engine_id_.store(0, std::memory_order_seq_cst);
-  });
-  heavy_fence();  // F2.
+  for_each([](Lane& lane) { lane.gate_.close(); });  // F1.
+  heavy_fence();                                     // F2.
   bool at_rest = true;
   for_each([&](Lane& lane) {
-    while (lane.busy_.load(std::memory_order_seq_cst) != 0) {  // F3.
+    while (!lane.gate_.is_idle()) {  // F3.
       if (give_up()) {
         at_rest = false;
         return;
@@ -314,7 +294,7 @@ bool LaneSet::close(const std::function<bool()>& give_up) {
 void LaneSet::for_each_unfinished(const std::function<void(Bank&)>& visit) {
   for_each([&](Lane& lane) {
     if (lane.at_rest_.load(std::memory_order_acquire)) return;
-    visit(*lane.bank_.load(std::memory_order_acquire));
+    visit(*lane.gate_.peek());
     if (lane.spare_is_dirty_) visit(*lane.spare_bank_);
   });
 }

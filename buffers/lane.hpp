@@ -5,20 +5,8 @@
 //
 //   operate(engine_id, signal, [](Lane& lane) { write cells, or reserve and commit a record });
 //
-// The flusher takes a thread's cells, or closes its lane, by this hand-over:
-//
-//   producer                                   flusher
-//   P1  busy_ = 1                              F1  bank_ = the clean bank   (or engine_id_ = 0)
-//   P2  light fence                            F2  heavy fence, once for all lanes
-//   P3  load engine_id_, bank_                 F3  wait until busy_ is seen 0
-//   P4  write the cells of that bank           F4  the other bank is the flusher's
-//   P5  busy_ = 0 (release)
-//
-// The fences make P1..P3 and F1..F3 Dekker's pattern: either the flusher sees busy_ == 1 at F3 and
-// waits, or the producer sees the new bank at P3. P5 pairs with the acquire load of F3: the cells
-// are visible at F4. F1 (release) pairs with P3 (acquire): a bank that the flusher cleared is
-// visible as cleared. Producers never wait; a producer that was stopped inside an operation only
-// delays the taking of its own old bank.
+// The flusher takes a thread's cells, or closes its lane, by the hand-over of gate.hpp: P1..P5 of the
+// producer, F1..F4 of the flusher.
 //
 // Life of a lane:
 //   acquire()  by the thread, at its first record   free list -> the thread (or fresh memory)
@@ -29,7 +17,7 @@
 // The memory goes with the LaneSet, which the engine and every thread that has a lane of it own
 // together.
 //
-// Not for signal handlers: an operation inside an operation of the same thread would break P1..P5.
+// Not for signal handlers: an operation inside an operation of the same thread would break the gate.
 #pragma once
 
 #include <array>
@@ -44,6 +32,7 @@
 #include <spillway/buffers/asymmetric_fence.hpp>
 #include <spillway/buffers/cache_line.hpp>
 #include <spillway/buffers/cells.hpp>
+#include <spillway/buffers/gate.hpp>
 #include <spillway/buffers/ring.hpp>
 #include <spillway/buffers/static_name.hpp>
 #include <spillway/buffers/tick_source.hpp>
@@ -146,8 +135,8 @@ class alignas(cache_line_bytes) Lane {
 
   // ---- the producer, between enter() and leave() ----
 
-  Bank& bank() noexcept { return *bank_.load(gate_load_order); }
-  void leave() noexcept { busy_.store(0, std::memory_order_release); }  // P5.
+  Bank& bank() noexcept { return gate_.bank(); }
+  void leave() noexcept { gate_.leave(); }
   /// Time of the flusher's last round, in ticks: a load where a clock would cost 10 ns.
   std::uint64_t coarse_ticks() const noexcept {
     return ticks_->coarse.load(std::memory_order_relaxed);
@@ -177,41 +166,19 @@ class alignas(cache_line_bytes) Lane {
   friend void operate(std::uint64_t engine_id, Signal signal, Operation&& operation) noexcept;
   friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
 
-#if defined(SPILLWAY_THREAD_SANITIZER)
-  static constexpr auto gate_load_order = std::memory_order_seq_cst;
-#else
-  static constexpr auto gate_load_order = std::memory_order_acquire;
-#endif
-
-  // P1..P3. False: not (or no longer) a lane of that engine, or producers must use the full fence.
-  bool try_enter(std::uint64_t engine_id) noexcept {
-    busy_.store(1, std::memory_order_relaxed);
-    light_fence();
-    if (engine_id_.load(std::memory_order_relaxed) == engine_id) [[likely]]
-      return true;
-    busy_.store(0, std::memory_order_release);
-    return false;
-  }
-  // The same with a full fence of the producer's own, for where asymmetric fences are missing.
-  bool try_enter_portable(std::uint64_t engine_id) noexcept;
-
-  // First line: everything that an operation on a cell touches beside the cell.
-  std::atomic<std::uint32_t> busy_{0};  // producer
-  bool ticks_are_hardware_ = true;      // constant
-  std::atomic<std::uint64_t> engine_id_{
-      0};                              // flusher; 0: closed, or never matching in portable mode
-  std::atomic<Bank*> bank_{nullptr};   // flusher
+  // What an operation on a cell touches beside the cell.
+  BasicGate<Bank> gate_;
+  bool ticks_are_hardware_ = true;     // constant
   const TickSource* ticks_ = nullptr;  // constant
   // Cold.
-  EngineServices* services_ = nullptr;                // constant
-  std::atomic<std::uint64_t> portable_engine_id_{0};  // flusher; the id in portable mode
-  Bank* spare_bank_ = nullptr;                        // flusher: the bank that bank_ does not name
-  bool spare_is_dirty_ = false;  // flusher: taken from the producer, not yet read
-  std::uint64_t swaps_ = 0;      // flusher: how often it took a bank away
-  std::uint64_t wanted_ = 0;     // flusher: how often it has to have done so
-  std::uint32_t index_ = 0;      // constant
-  Lane* next_ = nullptr;         // constant: the set's list
-  // Closed, and seen idle since: what a late caller still does to busy_ is no operation.
+  EngineServices* services_ = nullptr;  // constant
+  Bank* spare_bank_ = nullptr;          // flusher: the bank that the gate does not name
+  bool spare_is_dirty_ = false;         // flusher: taken from the producer, not yet read
+  std::uint64_t swaps_ = 0;             // flusher: how often it took a bank away
+  std::uint64_t wanted_ = 0;            // flusher: how often it has to have done so
+  std::uint32_t index_ = 0;             // constant
+  Lane* next_ = nullptr;                // constant: the set's list
+  // Closed, and seen idle since: a late caller that knocks at the gate is no operation.
   std::atomic<bool> at_rest_{false};
 };
 
@@ -228,7 +195,7 @@ extern constinit thread_local Lane* current_lane;
 Lane* enter_slow(std::uint64_t engine_id) noexcept;
 inline Lane* enter(std::uint64_t engine_id) noexcept {
   Lane* const lane = current_lane;
-  return lane->try_enter(engine_id) ? lane : enter_slow(engine_id);
+  return lane->gate_.enter(engine_id) ? lane : enter_slow(engine_id);
 }
 
 /// Counts a call that found its engine closed.
@@ -240,7 +207,7 @@ template <class Operation>
 [[gnu::always_inline]] inline void operate(std::uint64_t engine_id, Signal signal,
                                            Operation&& operation) noexcept {
   Lane* lane = current_lane;
-  if (!lane->try_enter(engine_id)) [[unlikely]] {
+  if (!lane->gate_.enter(engine_id)) [[unlikely]] {
     lane = enter_slow(engine_id);
     if (lane == nullptr) return count_closed(engine_id, signal);
   }

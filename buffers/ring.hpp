@@ -30,11 +30,11 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include <sys/mman.h>
 
 #include <spillway/buffers/cache_line.hpp>
+#include <spillway/buffers/memory_access.hpp>
 #include <spillway/buffers/record.hpp>
 
 namespace spillway::detail {
@@ -49,8 +49,7 @@ inline void prefetch_for_write(const std::byte* at) noexcept {
 #endif
 }
 
-/// `Atomic` is a parameter so that a test can drive chosen interleavings and count memory orders.
-template <template <class> class Atomic = std::atomic>
+template <class Memory = MachineMemory>
 class BasicRing {
  public:
   static constexpr std::uint32_t capacity_min = 4096;
@@ -97,7 +96,7 @@ class BasicRing {
   /// Publishes the `bytes` last reserved.
   void commit(std::uint32_t bytes) noexcept {
     head_.store(head_.load(std::memory_order_relaxed) + bytes,
-                std::memory_order_release);  // Pair A.
+                Memory::order(Access::ring_commit, std::memory_order_release));  // Pair A.
   }
 
   // ---- the flusher ----
@@ -108,25 +107,30 @@ class BasicRing {
   template <class Visit>
   std::uint64_t drain(Visit&& visit, std::uint64_t bytes_max = ~std::uint64_t{0}) {
     const std::uint64_t start = tail_.load(std::memory_order_relaxed);
-    const std::uint64_t head = head_.load(std::memory_order_acquire);  // Pair A.
+    const std::uint64_t head =
+        head_.load(Memory::order(Access::ring_observe, std::memory_order_acquire));  // Pair A.
     std::uint64_t tail = start;
     std::uint64_t released = start;
     while (tail != head && tail - start < bytes_max) {
       const std::byte* record = storage_ + (tail & mask_);
       RecordHeader header{};
-      std::memcpy(&header.size_and_kind, record, sizeof header.size_and_kind);
+      Memory::read(&header.size_and_kind, record, sizeof header.size_and_kind);
       assert(header.bytes() >= 8 && header.bytes() % 8 == 0 && header.bytes() <= head - tail);
       if (header.kind() != RecordKind::skip) {
-        std::memcpy(&header, record, sizeof header);
+        Memory::read(&header, record, sizeof header);
         visit(record, header);
       }
       tail += header.bytes();
       if (tail - released >= capacity() / 8) {
-        tail_.store(tail, std::memory_order_release);  // Pair B.
+        tail_.store(tail, Memory::order(Access::ring_release_step,
+                                        std::memory_order_release));  // Pair B.
         released = tail;
       }
     }
-    if (tail != released) tail_.store(tail, std::memory_order_release);  // Pair B.
+    if (tail != released) {
+      tail_.store(tail, Memory::order(Access::ring_release_end,
+                                      std::memory_order_release));  // Pair B.
+    }
     return tail - start;
   }
 
@@ -173,14 +177,15 @@ class BasicRing {
     const std::uint32_t skipped = bytes > to_end ? to_end : 0;
     const std::uint64_t needed = std::uint64_t{bytes} + skipped + (urgent ? 0U : urgent_bytes());
     if (head + needed > tail_seen_ + capacity()) {
-      tail_seen_ = tail_.load(std::memory_order_acquire);  // Pair B.
+      tail_seen_ =
+          tail_.load(Memory::order(Access::ring_reuse, std::memory_order_acquire));  // Pair B.
       if (head + needed > tail_seen_ + capacity()) return nullptr;
     }
     if (skipped != 0) {
       const std::uint32_t word = RecordHeader::pack(skipped, RecordKind::skip);
-      std::memcpy(storage_ + offset, &word, sizeof word);
+      Memory::write(storage_ + offset, &word, sizeof word);
       head += skipped;
-      head_.store(head, std::memory_order_release);  // Pair A.
+      head_.store(head, Memory::order(Access::ring_skip, std::memory_order_release));  // Pair A.
     }
     const std::uint64_t lap_end = (head | mask_) + 1;
     const std::uint64_t free_end = tail_seen_ + capacity() - urgent_bytes();
@@ -188,14 +193,16 @@ class BasicRing {
     return storage_ + (head & mask_);
   }
 
+  using Position = typename Memory::template Atomic<std::uint64_t>;
+
   // The producer's line; the flusher reads head_ once per drain.
-  alignas(cache_line_bytes) Atomic<std::uint64_t> head_{0};
+  alignas(cache_line_bytes) Position head_{0};
   std::uint64_t limit_ = 0;
   std::byte* storage_ = nullptr;
   std::uint64_t tail_seen_ = 0;
   std::uint32_t mask_ = 0;
   // The flusher's line; the producer reads it only when the ring looks full.
-  alignas(cache_line_bytes) Atomic<std::uint64_t> tail_{0};
+  alignas(cache_line_bytes) Position tail_{0};
   std::uint32_t populated_ = 0;
 };
 
