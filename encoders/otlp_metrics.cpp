@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+
+#include <spillway/encoders/otlp.hpp>
+#include <spillway/encoders/otlp_metrics.hpp>
+
+namespace spillway::detail {
+
+using namespace protobuf;
+
+namespace {
+
+// Fields of Metric.
+constexpr std::uint32_t metric_name = 1;
+constexpr std::uint32_t metric_unit = 3;
+constexpr std::uint32_t metric_gauge = 5;
+constexpr std::uint32_t metric_sum = 7;
+constexpr std::uint32_t metric_exponential_histogram = 10;
+// Of Gauge, Sum and ExponentialHistogram.
+constexpr std::uint32_t data_points = 1;
+constexpr std::uint32_t aggregation_temporality = 2;
+constexpr std::uint32_t is_monotonic = 3;
+constexpr std::uint64_t delta = 1;
+// Of every data point but where it says otherwise.
+constexpr std::uint32_t start_time_unix_nano = 2;
+constexpr std::uint32_t time_unix_nano = 3;
+constexpr std::uint32_t number_attributes = 7;
+constexpr std::uint32_t number_as_double = 4;
+constexpr std::uint32_t histogram_attributes = 1;
+constexpr std::uint32_t histogram_count = 4;
+constexpr std::uint32_t histogram_sum = 5;
+constexpr std::uint32_t histogram_scale = 6;
+constexpr std::uint32_t histogram_zero_count = 7;
+constexpr std::uint32_t histogram_positive = 8;
+constexpr std::uint32_t histogram_negative = 9;
+constexpr std::uint32_t histogram_minimum = 12;
+constexpr std::uint32_t histogram_maximum = 13;
+// Of Buckets.
+constexpr std::uint32_t buckets_offset = 1;
+constexpr std::uint32_t buckets_counts = 2;
+
+constexpr std::size_t sub_buckets = std::size_t{1} << otlp_scale_max;
+
+// Upper bounds of the buckets from 1 to 2, the last one 2.
+const std::array<double, sub_buckets>& upper_bounds() {
+  static const std::array<double, sub_buckets> bounds = [] {
+    std::array<double, sub_buckets> made{};
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      made[i] = std::exp2(static_cast<double>(i + 1) / static_cast<double>(made.size()));
+    }
+    return made;
+  }();
+  return bounds;
+}
+
+void append_double_field(ByteBuffer& out, std::uint32_t field, double value) {
+  append_fixed64_field(out, field, std::bit_cast<std::uint64_t>(value));
+}
+
+void append_times(ByteBuffer& out, const MetricPoint& point, std::int64_t end_ms) {
+  constexpr std::int64_t ns_per_ms = 1'000'000;
+  const std::int64_t start = std::max(point.time_ms, std::int64_t{0});
+  append_fixed64_field(out, start_time_unix_nano, static_cast<std::uint64_t>(start * ns_per_ms));
+  // A wall clock that was set back does not end an interval before it began.
+  append_fixed64_field(out, time_unix_nano,
+                       static_cast<std::uint64_t>(std::max(end_ms, start) * ns_per_ms));
+}
+
+void append_dimensions(ByteBuffer& out, std::uint32_t field, const Dimensions& dimensions) {
+  for (const Dimension& dimension : dimensions) {
+    const std::size_t attribute = begin_nested(out, field);
+    append_string_field(out, 1, dimension.name);
+    const std::size_t value = begin_nested(out, 2);
+    append_string_field(out, 1, dimension.value);
+    end_nested(out, value);
+    end_nested(out, attribute);
+  }
+}
+
+void append_number_point(const MetricPoint& point, double value, std::int64_t end_ms,
+                         ByteBuffer& out) {
+  const std::size_t data_point = begin_nested(out, data_points);
+  append_times(out, point, end_ms);
+  append_double_field(out, number_as_double, value);
+  append_dimensions(out, number_attributes, point.series->key.dimensions);
+  end_nested(out, data_point);
+}
+
+}  // namespace
+
+std::int32_t otlp_bucket_of(double value) noexcept {
+  int exponent = 0;
+  const double mantissa = std::frexp(value, &exponent) * 2;  // [1, 2)
+  const auto octave = (exponent - 1) * static_cast<std::int32_t>(sub_buckets);
+  if (mantissa == 1) return octave - 1;  // A bucket holds its upper bound.
+  // x <= log2(1 + x) < x + 1/11: the bucket lies at or a little above the linear one.
+  const auto& bounds = upper_bounds();
+  const auto linear = static_cast<std::size_t>((mantissa - 1) * static_cast<double>(sub_buckets));
+  const std::size_t last = std::min(linear + sub_buckets / 8, sub_buckets - 1);
+  const auto at = std::lower_bound(bounds.begin() + static_cast<std::ptrdiff_t>(linear),
+                                   bounds.begin() + static_cast<std::ptrdiff_t>(last), mantissa);
+  return octave + static_cast<std::int32_t>(at - bounds.begin());
+}
+
+void OtlpMetricEncoder::append_buckets(std::uint32_t field, int scale, std::vector<Bucket>& buckets,
+                                       ByteBuffer& out) const {
+  if (buckets.empty()) return;
+  const int shift = otlp_scale_max - scale;
+  const std::size_t message = begin_nested(out, field);
+  std::int32_t next = buckets.front().index >> shift;
+  append_varint_field(out, buckets_offset, zigzag(next));
+  const std::size_t counts = begin_nested(out, buckets_counts);
+  for (std::size_t i = 0; i < buckets.size();) {
+    const std::int32_t index = buckets[i].index >> shift;
+    std::uint64_t count = 0;
+    for (; i < buckets.size() && buckets[i].index >> shift == index; ++i) count += buckets[i].count;
+    const auto empty = static_cast<std::size_t>(index - next);
+    char* const to = out.reserve(empty + varint_bytes_max);
+    std::memset(to, 0, empty);  // A count of 0 is a byte of 0.
+    out.advance_to(write_varint(to + empty, count));
+    next = index + 1;
+  }
+  end_nested(out, counts);
+  end_nested(out, message);
+}
+
+void OtlpMetricEncoder::append_histogram_point(const MetricPoint& point, std::int64_t end_ms,
+                                               ByteBuffer& out) {
+  positive_.clear();
+  negative_.clear();
+  std::uint64_t zeros = 0;
+  for (const ValueCount& one : point.values) {
+    const auto count = static_cast<std::uint64_t>(one.count);
+    if (one.value > 0) {
+      positive_.push_back({otlp_bucket_of(one.value), count});
+    } else if (one.value < 0) {
+      negative_.push_back({otlp_bucket_of(-one.value), count});
+    } else {
+      zeros += count;
+    }
+  }
+  // By rising magnitude, as the positive ones are.
+  std::reverse(negative_.begin(), negative_.end());
+  int scale = otlp_scale_max;
+  const auto range = [&](const std::vector<Bucket>& buckets) {
+    const int shift = otlp_scale_max - scale;
+    return buckets.empty()
+               ? 0
+               : std::int64_t{buckets.back().index >> shift} - (buckets.front().index >> shift) + 1;
+  };
+  while (range(positive_) + range(negative_) > otlp_buckets_max) --scale;
+
+  const std::size_t data_point = begin_nested(out, data_points);
+  append_times(out, point, end_ms);
+  append_fixed64_field(out, histogram_count, point.count);
+  append_double_field(out, histogram_sum, point.sum);
+  append_varint_field(out, histogram_scale, zigzag(scale));
+  append_fixed64_field(out, histogram_zero_count, zeros);
+  append_buckets(histogram_positive, scale, positive_, out);
+  append_buckets(histogram_negative, scale, negative_, out);
+  append_double_field(out, histogram_minimum, point.minimum);
+  append_double_field(out, histogram_maximum, point.maximum);
+  append_dimensions(out, histogram_attributes, point.series->key.dimensions);
+  end_nested(out, data_point);
+}
+
+void OtlpMetricEncoder::encode(const MetricPoint& point, std::int64_t end_ms, Payload& payload) {
+  ByteBuffer& out = payload.bytes;
+  const std::size_t offset = out.size();
+  const SeriesKey& key = point.series->key;
+  const std::size_t metric = begin_nested(out, otlp_item_field);
+  append_string_field(out, metric_name, key.name);
+  if (const std::string_view unit = ucum_unit(key.unit); !unit.empty()) {
+    append_string_field(out, metric_unit, unit);
+  }
+  switch (key.kind) {
+    case MetricKind::counter: {
+      const std::size_t sum = begin_nested(out, metric_sum);
+      append_number_point(point, point.sum, end_ms, out);
+      append_varint_field(out, aggregation_temporality, delta);
+      append_varint_field(out, is_monotonic, 1);
+      end_nested(out, sum);
+      break;
+    }
+    case MetricKind::gauge: {
+      const std::size_t gauge = begin_nested(out, metric_gauge);
+      append_number_point(point, point.last, end_ms, out);
+      end_nested(out, gauge);
+      break;
+    }
+    case MetricKind::histogram: {
+      const std::size_t histogram = begin_nested(out, metric_exponential_histogram);
+      append_histogram_point(point, end_ms, out);
+      append_varint_field(out, aggregation_temporality, delta);
+      end_nested(out, histogram);
+      break;
+    }
+  }
+  end_nested(out, metric);
+  payload.end_item(offset, point.count, end_ms);
+}
+
+std::string_view ucum_unit(Unit unit) noexcept {
+  // https://ucum.org/ucum; in the order of Unit. CloudWatch's kilo is 1000.
+  constexpr std::array<std::string_view, unit_count> names{
+      "s",     "us",    "ms",    "By",     "kBy",    "MBy",    "GBy",    "TBy",   "bit",
+      "kbit",  "Mbit",  "Gbit",  "Tbit",   "%",      "1",      "By/s",   "kBy/s", "MBy/s",
+      "GBy/s", "TBy/s", "bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s", "1/s",   ""};
+  return names[static_cast<std::size_t>(unit)];
+}
+
+}  // namespace spillway::detail

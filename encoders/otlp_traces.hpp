@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Spans as OTLP Span messages (opentelemetry-proto trace/v1; OpenTelemetry semantic conventions,
+// read 2026-08). A segment is a SERVER span, a call to another service a CLIENT one, the rest is
+// INTERNAL. Annotations and metadata are attributes; the http block becomes the conventions' own.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <spillway/buffers/batch.hpp>
+#include <spillway/buffers/payload.hpp>
+#include <spillway/encoders/otlp.hpp>
+
+namespace spillway::detail {
+
+/// Keeps the attribute keys that it has met: as many as there are names in the program. One thread.
+class OtlpSpanEncoder {
+ public:
+  /// `span_bytes_max`: attributes that would make a span longer are left out and counted in its
+  /// dropped_attributes_count. At least 4096.
+  explicit OtlpSpanEncoder(std::size_t span_bytes_max);
+
+  /// Appends each span as one item, in the order given. All carry the context's tenant, user and
+  /// request id.
+  void encode(std::span<const SpanView> spans, const ContextTexts& context, Payload& payload);
+
+ private:
+  /// An attribute's key. `last_entry` is that of the span number `span` where it stands last: of
+  /// several values for one key the last one counts.
+  struct Key {
+    explicit Key(std::string_view name) : key(name) {}
+    OtlpKey key;
+    std::uint64_t span = 0;
+    std::size_t last_entry = 0;
+  };
+  struct Entry {
+    Key* key;
+    ValueType type;
+    std::uint64_t bits;
+    std::string_view text;
+  };
+  class Attributes;
+
+  Key& key_named(std::string_view name);
+  Key& key_of(EntryHeader header);
+  void read_entries(std::span<const std::byte> bytes);
+  void append_span(const SpanView& span, const ContextTexts& context, ByteBuffer& out);
+  void append_attributes(const SpanView& span, const ContextTexts& context, std::size_t bytes_max,
+                         ByteBuffer& out);
+
+  const std::size_t span_bytes_max_;
+  std::unordered_map<std::string, std::unique_ptr<Key>> keys_;  // by name
+  std::array<std::vector<Key*>, 16> keys_of_class_;             // by entry class and name id
+  Key& status_code_;
+  Key& error_type_;
+  Key& rpc_system_;
+  Key& tenant_;
+  Key& user_;
+  Key& request_id_;
+  std::vector<Entry> entries_;  // of the span in work
+  std::uint64_t span_number_ = 0;
+};
+
+}  // namespace spillway::detail
