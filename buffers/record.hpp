@@ -89,7 +89,8 @@ enum SpanFlag : std::uint16_t {
   span_remote = 8,      ///< a call to another service: namespace "remote"
   span_aws = 16,        ///< a call to AWS: namespace "aws"
   span_has_parts = 32,  ///< span_part records went ahead of this one
-  span_cut = 64         ///< an entry was too long, or found the ring full, and is missing
+  span_cut = 64,        ///< an entry was too long, or found the ring full, and is missing
+  span_joined = 128  ///< the segment is Lambda's own: the service's root goes as a subsegment of it
 };
 
 struct SpanPartBody {
@@ -102,8 +103,31 @@ static_assert(sizeof(SpanPartBody) == 16);
 /// What kind of value follows, in a log field or a span's entry.
 enum class ValueType : std::uint8_t { none, integer, unsigned_integer, real, boolean, string };
 
-/// Which part of a span's document an entry belongs to.
-enum class EntryClass : std::uint8_t { annotation, metadata, http_request, http_response };
+/// Which part of a span's document an entry belongs to. Those that say so begin something that the
+/// entries behind them, up to the next such one, belong to.
+enum class EntryClass : std::uint8_t {
+  annotation,
+  metadata,  ///< in the namespace of a `metadata_namespace` directly before it, else in the default
+  http_request,
+  http_response,
+  metadata_namespace,  ///< its name; the value means nothing
+  aws,
+  sql,
+  cause,           ///< working_directory, and `paths` once for each
+  exception,       ///< "id" (a number) begins one
+  frame,           ///< of the last exception's stack: "path" begins one
+  link,            ///< begins one: the value is a LinkBody
+  link_attribute,  ///< of the last link
+  precursor,       ///< a span id, once for each
+  sampling_rule    ///< its name is that of the rule that sampled the trace
+};
+
+/// Another trace that a span has to do with. The value of an entry of class `link`.
+struct LinkBody {
+  TraceId trace_id;
+  std::uint64_t span_id;
+};
+static_assert(sizeof(LinkBody) == 24 && std::is_trivially_copyable_v<LinkBody>);
 
 struct EntryHeader {
   std::uint32_t name_and_type;  ///< name id (24 bits), class (4), type (4)

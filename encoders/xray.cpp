@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 #include <unordered_map>
 #include <vector>
 
@@ -42,9 +43,11 @@ std::vector<Entry> read_entries(std::span<const std::byte> bytes) {
     } else {
       entry.bits = reader.number();
     }
-    std::erase_if(entries, [&](const Entry& other) {
-      return other.entry_class == entry.entry_class && other.key == entry.key;
-    });
+    if (entry.entry_class <= EntryClass::http_response) {
+      std::erase_if(entries, [&](const Entry& other) {
+        return other.entry_class == entry.entry_class && other.key == entry.key;
+      });
+    }
     entries.push_back(std::move(entry));
   }
   return entries;
@@ -114,6 +117,25 @@ void append_http(const SpanView& span, const std::vector<Entry>& entries, ByteBu
   out.append('}');
 }
 
+// "links" of a segment (the OpenTelemetry X-Ray exporter's span_links.go; not in the guide of 2023).
+void append_links(const std::vector<Entry>& entries, ByteBuffer& out) {
+  bool any = false;
+  for (const Entry& entry : entries) {
+    LinkBody link{};
+    if (entry.entry_class != EntryClass::link || entry.text.size() != sizeof link) continue;
+    std::memcpy(&link, entry.text.data(), sizeof link);
+    out.append(any ? ",{\"trace_id\":\"" : ",\"links\":[{\"trace_id\":\"");
+    append_xray_trace_id(out, link.trace_id);
+    if (link.span_id != 0) {
+      out.append("\",\"id\":\"");
+      append_hex16(out, link.span_id);
+    }
+    out.append("\"}");
+    any = true;
+  }
+  if (any) out.append(']');
+}
+
 // How much of a span is written: first all of it; when that is more than a document holds, less.
 enum class Detail : std::uint8_t { full, without_metadata, bare };
 
@@ -154,6 +176,7 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
     out.append(",\"namespace\":\"remote\"");
   }
   append_http(span, entries, out);
+  if (is_segment) append_links(entries, out);
   if (is_segment) append_segment_members(context, options, out);
 
   // What the segment says of the request it served, unless the user annotated it already. X-Ray's
@@ -227,7 +250,7 @@ class TraceTree {
     }
     for (std::size_t i = 0; i < spans.size(); ++i) {
       const auto parent = by_id.find(spans[i].body.parent_id);
-      if (is_segment(i) || parent == by_id.end() || parent->second == i) continue;
+      if (is_root(i) || parent == by_id.end() || parent->second == i) continue;
       if (nodes_[i].too_large || nodes_[parent->second].too_large) continue;
       nodes_[i].parent = parent->second;
       nodes_[parent->second].children.push_back(i);
@@ -275,8 +298,10 @@ class TraceTree {
     std::vector<std::size_t> children;
   };
 
+  bool is_root(std::size_t i) const { return spans_[i].body.span_id == spans_[i].body.segment_id; }
+  // In Lambda the service's root is a subsegment of the segment that Lambda writes.
   bool is_segment(std::size_t i) const {
-    return spans_[i].body.span_id == spans_[i].body.segment_id;
+    return is_root(i) && (spans_[i].body.flags & span_joined) == 0;
   }
   std::string_view text_of(std::size_t i) const {
     return texts_.view(nodes_[i].text_offset, nodes_[i].text_bytes);

@@ -127,8 +127,12 @@ bool write_context(Lane& lane, std::uint64_t serial, const Identity* identity,
 namespace spillway {
 
 Context::Context(const ContextFields& fields)
-    : identity_{detail::ShortText(fields.tenant), detail::ShortText(fields.user),
-                detail::ShortText(fields.request_id)} {
+    : identity_{detail::ShortText(fields.tenant),
+                detail::ShortText(fields.user),
+                detail::ShortText(fields.request_id),
+                {},
+                {},
+                {}} {
   state_.serial = detail::next_context_serial();
   if (!fields.tenant.empty()) state_.tenant_number = detail::identity_unasked;
   if (!fields.user.empty()) state_.user_number = detail::identity_unasked;
@@ -136,6 +140,12 @@ Context::Context(const ContextFields& fields)
     state_.trace_id = fields.trace->trace_id;
     state_.span_id = fields.trace->parent_id;
     state_.sampled = fields.trace->sampled;
+    if (fields.trace->segment_is_lambdas) state_.span_flags = detail::span_joined;
+    identity_.trace_fields = fields.trace->fields;
+    identity_.trace_state = fields.trace->trace_state;
+  } else if (fields.link) {
+    identity_.link_trace_id = fields.link->trace_id;
+    identity_.link_span_id = fields.link->parent_id;
   }
 }
 

@@ -25,21 +25,6 @@ namespace spillway {
 /// What an upstream said of sampling.
 enum class Sampled : std::uint8_t { unknown, yes, no };
 
-/// Where in a trace a request comes from, as a trace header says it.
-struct TraceParent {
-  TraceId trace_id;
-  std::uint64_t parent_id = 0;  ///< the caller's span; 0: none
-  Sampled sampled = Sampled::unknown;
-};
-
-/// What a new context is made of. Texts are copied; each is cut at 1024 characters.
-struct ContextFields {
-  std::string_view tenant{};
-  std::string_view user{};
-  std::string_view request_id{};
-  std::optional<TraceParent> trace{};
-};
-
 namespace detail {
 
 /// A short text without a heap: tenants, users and request ids are. Longer ones, up to 1024
@@ -66,10 +51,43 @@ class ShortText {
   std::string long_;
 };
 
+}  // namespace detail
+
+/// Where in a trace a request comes from, as its headers say it (trace_header.hpp).
+struct TraceParent {
+  TraceId trace_id;
+  std::uint64_t parent_id = 0;  ///< the caller's span; 0: none
+  Sampled sampled = Sampled::unknown;
+  /// In Lambda the function's segment is written by the service: spans are subsegments of it.
+  bool segment_is_lambdas = false;
+  /// What is handed on without being understood: fields of X-Amzn-Trace-Id such as Lineage, as
+  /// "key=value;key=value", and W3C's tracestate. Printable ASCII.
+  detail::ShortText fields{};
+  detail::ShortText trace_state{};
+};
+
+/// What a new context is made of. Texts are copied; each is cut at 1024 characters.
+struct ContextFields {
+  std::string_view tenant{};
+  std::string_view user{};
+  std::string_view request_id{};
+  /// The caller's trace, which what is recorded becomes a part of, with its sampling decision.
+  std::optional<TraceParent> trace{};
+  /// The trace of a caller that is not trusted. A trace of our own begins, sampled as we decide; its
+  /// segment links to the caller's.
+  std::optional<TraceParent> link{};
+};
+
+namespace detail {
+
 struct Identity {
   ShortText tenant;
   ShortText user;
   ShortText request_id;
+  ShortText trace_fields;  ///< of the caller's headers, for ours
+  ShortText trace_state;
+  TraceId link_trace_id;  ///< of a caller that is not trusted
+  std::uint64_t link_span_id = 0;
 };
 
 /// The number of a tenant or user that nobody has asked for yet.
@@ -86,10 +104,13 @@ struct Active {
   std::uint32_t tenant_number = 0;
   std::uint32_t user_number = 0;
   Sampled sampled = Sampled::unknown;
+  std::uint16_t span_flags = 0;  ///< SpanFlag that the spans below begin with
 
   std::uint32_t number_of(bool tenant) const noexcept {
     return tenant ? tenant_number : user_number;
   }
+  /// What other services are told.
+  bool is_sampled() const noexcept { return sampled == Sampled::yes; }
 };
 
 #if defined(__GNUC__)

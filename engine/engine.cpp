@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -100,6 +101,7 @@ class Engine::Core final : public detail::EngineServices {
     tracing_.clock = clock_;
     tracing_.sample_rate = config_.trace_sample_rate;
     tracing_.reservoir = static_cast<std::uint32_t>(config_.trace_reservoir.get());
+    tracing_.in_lambda = std::getenv("AWS_LAMBDA_FUNCTION_NAME") != nullptr;
     if (!has_threads_) return;
     sender_thread_ = transport::start_thread("spillway-send", [this] { run_sender(); });
     try {
@@ -169,6 +171,14 @@ class Engine::Core final : public detail::EngineServices {
     return flusher_.take_large_log(std::move(log));
   }
 
+  std::optional<TraceParent> trace_of(const IncomingTrace& headers) {
+    auto parent = parse_trace_headers(headers);
+    if (!parent && !headers.empty()) {
+      trace_headers_refused_.fetch_add(1, std::memory_order_relaxed);
+    }
+    return parent;
+  }
+
   // ---- Delivery ----
 
   Stats stats() const {
@@ -217,6 +227,7 @@ class Engine::Core final : public detail::EngineServices {
                       load(ledger_.throttles), load(ledger_.failures),
                       load(ledger_.bytes),     load(ledger_.uncertain_records)};
     stats.measurements_unbucketed = load(ledger_.measurements_unbucketed);
+    stats.trace_headers_refused = load(trace_headers_refused_);
     stats.lanes = lanes_->size();
     stats.series = series_.size() - static_cast<std::uint32_t>(detail::metric_kind_count);
     return stats;
@@ -455,6 +466,7 @@ class Engine::Core final : public detail::EngineServices {
   detail::Sender sender_;
   detail::Flusher flusher_;
   detail::TracingState tracing_;
+  std::atomic<std::uint64_t> trace_headers_refused_{0};
   std::atomic<std::uint32_t> next_view_{1};
   const bool has_threads_;
   const pid_t process_;
@@ -526,6 +538,10 @@ detail::ContextView Engine::make_view(const detail::MetricRef& base, ContextFiel
 
 SpanName Engine::span_name(std::string_view name) const {
   return SpanName(detail::intern_name(name));
+}
+
+std::optional<TraceParent> Engine::trace_of(const IncomingTrace& headers) {
+  return core_->trace_of(headers);
 }
 
 Stats Engine::stats() const { return core_->stats(); }

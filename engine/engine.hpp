@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -20,6 +21,7 @@
 #include <spillway/engine/metric.hpp>
 #include <spillway/engine/span.hpp>
 #include <spillway/engine/stats.hpp>
+#include <spillway/engine/trace_header.hpp>
 #include <spillway/transport/http.hpp>
 
 namespace spillway {
@@ -99,6 +101,10 @@ class Engine {
   Span span(SpanName name) const noexcept { return Span(engine_id_, tracing_, name); }
   /// Interns a name that is known at run time only. Make it once, as for a metric.
   SpanName span_name(std::string_view name) const;
+  /// The trace that a request's headers say it is part of: for ContextFields::trace when the caller is
+  /// trusted, for ContextFields::link when not. Nothing when there is none; when there are headers and
+  /// none is legal, that is counted in Stats::trace_headers_refused. Any thread.
+  std::optional<TraceParent> trace_of(const IncomingTrace& headers);
 
   // ---- Delivery ----
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include <openssl/rand.h>
@@ -9,6 +10,7 @@
 
 #include <spillway/buffers/names.hpp>
 #include <spillway/engine/span.hpp>
+#include <spillway/engine/trace_header.hpp>
 
 namespace spillway::detail {
 
@@ -67,6 +69,21 @@ TraceId next_trace_id(std::uint32_t epoch_seconds) noexcept {
   return id;
 }
 
+namespace {
+
+// A thread without a trace joins the one of the invocation that it works for.
+void join_lambda(Active& active) noexcept try {
+  const auto parent = lambda_trace();
+  if (!parent) return;
+  active.trace_id = parent->trace_id;
+  active.span_id = parent->parent_id;
+  active.sampled = parent->sampled;
+  active.span_flags = span_joined;
+  active.serial = next_context_serial();
+} catch (const std::bad_alloc&) {  // It begins one of its own.
+}
+
+}  // namespace
 }  // namespace spillway::detail
 
 namespace spillway {
@@ -75,6 +92,7 @@ void Span::begin_segment(detail::TracingState& tracing) noexcept {
   detail::Active& active = detail::current_active();
   before_ = active;
   entered_ = true;
+  if (tracing.in_lambda && !active.trace_id) detail::join_lambda(active);
   const auto second = static_cast<std::uint64_t>(
       std::chrono::floor<std::chrono::seconds>(tracing.clock->wall()).time_since_epoch().count());
   if (!active.trace_id) {
@@ -96,8 +114,20 @@ void Span::begin_segment(detail::TracingState& tracing) noexcept {
   span_id_ = segment_id_ = detail::next_span_id();
   active.span_id = active.segment_id = span_id_;
   active.engine_id = engine_id_;
+  flags_ = active.span_flags;
   recording_ = true;
   start_ticks_ = tracing.clock->ticks();
+  if (active.identity != nullptr && active.identity->link_trace_id) {
+    link(active.identity->link_trace_id, active.identity->link_span_id);
+  }
+}
+
+void Span::link(const TraceId& trace_id, std::uint64_t span_id) noexcept {
+  if (!recording_) return;
+  const detail::LinkBody body{trace_id, span_id};
+  std::array<char, sizeof body> bytes{};
+  std::memcpy(bytes.data(), &body, sizeof body);
+  add(detail::EntryClass::link, StaticName("link"), std::string_view(bytes.data(), bytes.size()));
 }
 
 Span::Span(Span&& other) noexcept

@@ -63,7 +63,8 @@ struct TracingState {
   double sample_rate = 1;       ///< of the traces that begin here and are past the reservoir
   std::uint32_t reservoir = 0;  ///< traces a second that are always recorded
   std::atomic<std::uint64_t> used{
-      0};  ///< the second (upper 32 bits) and how many of its reservoir are used
+      0};                  ///< the second (upper 32 bits) and how many of its reservoir are used
+  bool in_lambda = false;  ///< segments without a trace join the invocation's
 };
 
 std::uint32_t name_id_slow(const StaticName& name) noexcept;
@@ -124,6 +125,10 @@ class [[nodiscard]] Span {
     if (recording_) add(detail::EntryClass::metadata, key, value);
   }
 
+  /// Another trace that this work has to do with: a message's sender, a caller that is not trusted.
+  /// `span_id` 0: none in particular.
+  void link(const TraceId& trace_id, std::uint64_t span_id) noexcept;
+
   void http_request(const HttpRequestFields& request) noexcept;
   /// Also marks the span: 4xx error, 429 throttle, 5xx fault. `content_length` below 0 is unknown
   /// and left out.
@@ -172,6 +177,7 @@ class [[nodiscard]] Span {
     segment_id_ = active.segment_id;
     span_id_ = detail::next_span_id();
     active.span_id = span_id_;
+    flags_ = active.span_flags;
     recording_ = entered_ = true;
     start_ticks_ = tracing.clock->ticks();
   }

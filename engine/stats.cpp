@@ -56,6 +56,7 @@ std::string Stats::to_json() const {
   number(",\"uncertain_records\":", delivery.uncertain_records);
   number("},\"samples_folded\":", samples_folded);
   number(",\"measurements_unbucketed\":", measurements_unbucketed);
+  number(",\"trace_headers_refused\":", trace_headers_refused);
   number(",\"lanes\":", lanes);
   number(",\"series\":", series);
   out.append('}');

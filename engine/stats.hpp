@@ -66,7 +66,9 @@ struct Stats {
   DeliveryStats delivery;
   std::uint64_t samples_folded = 0;  ///< timed samples that met a full ring and went into cells
   std::uint64_t measurements_unbucketed =
-      0;                    ///< kept in count, sum and extremes, but not in their bucket
+      0;  ///< kept in count, sum and extremes, but not in their bucket
+  /// Requests whose trace headers were not legal, and were as if they were not there.
+  std::uint64_t trace_headers_refused = 0;
   std::uint32_t lanes = 0;  ///< threads that recorded at the same time, at most
   std::uint32_t series = 0;
 

@@ -7,6 +7,7 @@
 //                                     [&] { return handle(request); });
 #pragma once
 
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,20 @@ std::string_view field_of(const Message& message, std::string_view name) {
   return {value.data(), value.size()};
 }
 
+/// The same of a header that may come several times: all of them, separated by commas. `memory` holds
+/// the text when there are several.
+template <class Message>
+std::string_view fields_of(const Message& message, std::string_view name, std::string& memory) {
+  const auto found = message.equal_range({name.data(), name.size()});
+  if (found.first == found.second || std::next(found.first) == found.second)
+    return field_of(message, name);
+  for (auto at = found.first; at != found.second; ++at) {
+    if (!memory.empty()) memory += ',';
+    memory.append(at->value().data(), at->value().size());
+  }
+  return memory;
+}
+
 }  // namespace detail
 
 /// Runs `handle()`, which returns a beast::http::response, as the observed request, and gives the
@@ -35,6 +50,9 @@ auto observe(HttpServerObservability& http, const HttpServerObservability::Route
              const Request& request, std::string_view peer_ip, Handle&& handle) {
   const auto text = [](auto view) { return std::string_view(view.data(), view.size()); };
   const HttpServerOptions& options = http.options();
+  // Several tracestates are one; several traceparents are not legal, joined even less so.
+  std::string traceparents;
+  std::string tracestates;
   auto observed =
       http.begin(route, {.method = text(request.method_string()),
                          .target = text(request.target()),
@@ -42,6 +60,8 @@ auto observe(HttpServerObservability& http, const HttpServerObservability::Route
                          .user_agent = detail::field_of(request, "User-Agent"),
                          .peer_ip = peer_ip,
                          .trace_header = detail::field_of(request, trace_header_name),
+                         .traceparent = detail::fields_of(request, traceparent_name, traceparents),
+                         .tracestate = detail::fields_of(request, tracestate_name, tracestates),
                          .request_id = detail::field_of(request, "X-Request-ID"),
                          .tenant = detail::field_of(request, options.tenant_header),
                          .user = detail::field_of(request, options.user_header),

@@ -66,9 +66,8 @@ Context HttpServerObservability::make_context(const HttpServerRequest& request) 
     made = new_request_id();
     fields.request_id = {made.data(), made.size()};
   }
-  if (options_.trust_trace_header && !request.trace_header.empty()) {
-    fields.trace = parse_trace_header(request.trace_header);
-  }
+  auto caller = engine_.trace_of({request.trace_header, request.traceparent, request.tracestate});
+  (options_.trust_trace_header ? fields.trace : fields.link) = std::move(caller);
   return Context(fields);
 }
 

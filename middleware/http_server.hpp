@@ -37,6 +37,8 @@ struct HttpServerRequest {
   std::string_view user_agent{};
   std::string_view peer_ip{};       ///< of the connection
   std::string_view trace_header{};  ///< X-Amzn-Trace-Id
+  std::string_view traceparent{};   ///< and tracestate: the same as W3C says it
+  std::string_view tracestate{};
   std::string_view
       request_id{};  ///< X-Request-ID; one is made when it is missing or not printable ASCII
   std::string_view tenant{};
@@ -51,7 +53,7 @@ struct HttpServerOptions {
   /// TenantRequests, a series for each tenant.
   bool metrics_by_tenant = true;
   /// Take a caller's trace and sampling decision. Off at an edge that strangers reach: then each
-  /// request begins a trace.
+  /// request begins a trace, whose segment links to the caller's.
   bool trust_trace_header = true;
   /// Take the client's address from X-Forwarded-For. Only behind a proxy that sets it.
   bool trust_forwarded_for = false;

@@ -153,6 +153,104 @@ TEST_F(EngineTracesTest, AnIncomingHeaderIsTheParent) {
                           root["subsegments"][0]["id"].string() + ";Sampled=1");
 }
 
+TEST_F(EngineTracesTest, AnUntrustedCallersTraceIsALinkAndItsDecisionNothing) {
+  Config rare = config();
+  rare.trace_sample_rate = 0.0;
+  rare.trace_reservoir = 1;
+  testing::TestEngine test(rare);
+  int sampled = 0;
+  for (int i = 0; i < 50; ++i) {
+    const Context context{
+        {.link = test.engine.trace_of({.xray = "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;"
+                                               "Parent=1a2b3c4d5e6f7081;Sampled=1;Lineage=x:1"})}};
+    const Scope scope(context);
+    const Span root = test.engine.span("orders");
+    sampled += root.recording() ? 1 : 0;
+    EXPECT_NE(to_string(root.trace_id()), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+    EXPECT_EQ(current_trace_header().find("Lineage"), std::string::npos);
+  }
+  EXPECT_EQ(sampled, 1) << "a flood of Sampled=1 gets what the reservoir gives";
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json root = documents(test).at(0);
+  EXPECT_FALSE(root.has("parent_id"));
+  ASSERT_EQ(root["links"].size(), 1U);
+  EXPECT_EQ(root["links"][0]["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+  EXPECT_EQ(root["links"][0]["id"].string(), "1a2b3c4d5e6f7081");
+}
+
+TEST_F(EngineTracesTest, IllegalTraceHeadersAreCountedAndBeginATrace) {
+  testing::TestEngine test(config());
+  const std::string good = "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=1a2b3c4d5e6f7081";
+  EXPECT_FALSE(test.engine.trace_of({}));
+  EXPECT_TRUE(test.engine.trace_of({.xray = good}));
+  EXPECT_EQ(test.engine.stats().trace_headers_refused, 0U) << "none is not an illegal one";
+  const std::string bad[] = {"Root=1-00000000-000000000000000000000000",
+                             "Root=1-6B00E354-0F1E2D3C4B5A69788796A5B4",
+                             good + "\r\nX-Evil: 1",
+                             good + "\n",
+                             good + std::string(1, '\0'),
+                             good + ";Key=" + std::string(10'240, 'x')};
+  for (const std::string& header : bad) EXPECT_FALSE(test.engine.trace_of({.xray = header}));
+  EXPECT_EQ(test.engine.stats().trace_headers_refused, std::size(bad));
+  EXPECT_FALSE(test.engine.trace_of(
+      {.traceparent = "00-00000000000000000000000000000000-1a2b3c4d5e6f7081-01"}));
+  EXPECT_EQ(test.engine.stats().trace_headers_refused, std::size(bad) + 1);
+  EXPECT_NE(test.engine.stats().to_json().find("\"trace_headers_refused\":7"), std::string::npos);
+}
+
+TEST_F(EngineTracesTest, InLambdaSpansJoinTheInvocationsSegment) {
+  const testing::ScopedVariable function("AWS_LAMBDA_FUNCTION_NAME", "resize");
+  const testing::ScopedVariable trace(
+      "_X_AMZN_TRACE_ID",
+      "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=1a2b3c4d5e6f7081;Sampled=1;Lineage=x:1");
+  testing::TestEngine test(config());
+  std::string outgoing;
+  {
+    const Span root = test.engine.span("handle");
+    const Span child = test.engine.span("fetch");
+    outgoing = current_trace_header();
+  }
+  {
+    const testing::ScopedVariable next(
+        "_X_AMZN_TRACE_ID",
+        "Root=1-6b00e355-0f1e2d3c4b5a69788796a5b4;Parent=2a2b3c4d5e6f7081;Sampled=0");
+    const Span unsampled = test.engine.span("handle");
+    EXPECT_FALSE(unsampled.recording());
+  }
+  {
+    const testing::ScopedVariable broken("_X_AMZN_TRACE_ID", "Root=broken");
+    const Span own = test.engine.span("handle");
+    EXPECT_TRUE(own.trace_id());
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 2U);
+  const Json joined = found[0].has("parent_id") ? found[0] : found[1];
+  EXPECT_EQ(joined["type"].string(), "subsegment") << "the segment is Lambda's to write";
+  EXPECT_EQ(joined["name"].string(), "handle");
+  EXPECT_EQ(joined["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+  EXPECT_EQ(joined["parent_id"].string(), "1a2b3c4d5e6f7081");
+  ASSERT_EQ(joined["subsegments"].size(), 1U);
+  EXPECT_EQ(outgoing, "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=" +
+                          joined["subsegments"][0]["id"].string() + ";Sampled=1;Lineage=x:1");
+  EXPECT_TRUE(is_settled(test.engine.stats().spans));
+}
+
+TEST_F(EngineTracesTest, AContextOfLambdasTraceJoinsItToo) {
+  const testing::ScopedVariable trace(
+      "_X_AMZN_TRACE_ID",
+      "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Parent=1a2b3c4d5e6f7081;Sampled=1");
+  testing::TestEngine test(config());
+  const Context context{{.request_id = "r-1", .trace = lambda_trace()}};
+  {
+    const Scope scope(context);
+    const Span root = test.engine.span("handle");
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(documents(test).at(0)["type"].string(), "subsegment");
+  EXPECT_EQ(documents(test).at(0)["parent_id"].string(), "1a2b3c4d5e6f7081");
+}
+
 TEST_F(EngineTracesTest, AnUpstreamNoIsObeyedAndPassedOn) {
   testing::TestEngine test(config());
   const Context context{

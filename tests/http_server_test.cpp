@@ -153,7 +153,11 @@ TEST_F(HttpServerTest, AnUntrustedEdgeBeginsItsOwnTrace) {
     EXPECT_TRUE(request.span().recording());
     request.finish(200);
   }
-  EXPECT_NE(sent().segments.at(0)["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+  const Sent all = sent();
+  const Json segment = all.segments.at(0);
+  EXPECT_NE(segment["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+  EXPECT_FALSE(segment.has("parent_id"));
+  EXPECT_EQ(segment["links"][0]["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
 }
 
 TEST_F(HttpServerTest, AnUnusableRequestIdIsReplaced) {
@@ -204,6 +208,30 @@ TEST_F(HttpServerTest, BeastMessagesAreReadAndAnswered) {
   EXPECT_EQ(all.logs.at(0)["body_bytes"].number(), 12);
   EXPECT_EQ(all.logs.at(0)["tenant"].string(), "acme");
   EXPECT_TRUE(all.segments.at(0)["error"].boolean());
+}
+
+TEST_F(HttpServerTest, BeastMessagesMayCarryTraceparentOnceAndTracestateOften) {
+  namespace beast_http = boost::beast::http;
+  beast_http::request<beast_http::string_body> request{beast_http::verb::get, "/orders/17", 11};
+  const std::string traceparent = "00-6b00e3540f1e2d3c4b5a69788796a5b4-1a2b3c4d5e6f7081-01";
+  request.set("traceparent", traceparent);
+  request.insert("tracestate", "rojo=1");
+  request.insert("TraceState", "congo=2, blau=3");
+  OutgoingTrace outgoing;
+  const auto handle = [&] {
+    outgoing = current_trace_headers();
+    return beast_http::response<beast_http::string_body>{beast_http::status::ok, 11};
+  };
+  observe(http, route, request, "203.0.113.9", handle);
+  EXPECT_EQ(outgoing.traceparent.substr(0, 36), traceparent.substr(0, 36));
+  EXPECT_EQ(outgoing.tracestate, "rojo=1,congo=2,blau=3");
+  EXPECT_EQ(sent().segments.at(0)["parent_id"].string(), "1a2b3c4d5e6f7081");
+
+  request.insert("Traceparent", traceparent);
+  observe(http, route, request, "203.0.113.9", handle);
+  EXPECT_NE(outgoing.traceparent.substr(0, 36), traceparent.substr(0, 36));
+  EXPECT_EQ(outgoing.tracestate, "");
+  EXPECT_EQ(test.engine.stats().trace_headers_refused, 1U);
 }
 
 }  // namespace
