@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <chrono>
+
+#include <spillway/middleware/rate_limit/local_store.hpp>
+
+namespace spillway::middleware {
+
+LocalRateStore::LocalRateStore(LocalRateStoreOptions options)
+    : options_(std::move(options)), table_(options_.keys_max) {
+  detail::process_hash_key();  // So that no decision is the first to ask the system for it.
+}
+
+namespace {
+std::int64_t ns_of(SteadyTime time) noexcept {
+  return std::chrono::nanoseconds(time.time_since_epoch()).count();
+}
+}  // namespace
+
+RateDecision LocalRateStore::take(const RateKey& key, const detail::RateRule& rule,
+                                  std::int64_t permits, SteadyTime time) noexcept {
+  const std::int64_t now = ns_of(time);
+  return table_.visit(key.hash(), now, [&](Entry* entry) -> RateDecision {
+    if (entry != nullptr) [[likely]]
+      return detail::take(*entry, rule, permits, now);
+    turned_away_.fetch_add(1, std::memory_order_relaxed);
+    const auto outcome = options_.admit_when_full ? RateDecision::Outcome::admitted_unavailable
+                                                  : RateDecision::Outcome::denied_unavailable;
+    return {outcome, rule.capacity, 0, 0, rule.window_ns, 0};
+  });
+}
+
+void LocalRateStore::give_back(const RateKey& key, const detail::RateRule& rule,
+                               std::int64_t permits, const RateDecision& decision,
+                               SteadyTime time) noexcept {
+  if (decision.outcome != RateDecision::Outcome::admitted) return;
+  const std::int64_t now = ns_of(time);
+  table_.visit_present(key.hash(), [&](Entry* entry) {
+    if (entry != nullptr) detail::give_back(*entry, rule, permits, decision.receipt, now);
+  });
+}
+
+}  // namespace spillway::middleware
