@@ -18,6 +18,7 @@ namespace spillway::detail {
 
 using std::chrono::milliseconds;
 using transport::AwsError;
+using transport::AwsReply;
 using transport::Failure;
 using transport::HttpOutcome;
 using transport::HttpRequest;
@@ -26,7 +27,10 @@ using transport::HttpResponse;
 std::variant<HttpRequest, Outcome> Exporter::request(Payload& /*payload*/, WallTime /*now*/) {
   return Outcome{};
 }
-Outcome Exporter::judge(const Payload& /*payload*/, const HttpResponse& /*response*/) { return {}; }
+Outcome Exporter::judge(const Payload& /*payload*/, const HttpResponse& /*response*/,
+                        WallTime /*now*/) {
+  return {};
+}
 Outcome Exporter::write(const Payload& /*payload*/, milliseconds /*wait*/) { return {}; }
 
 namespace {
@@ -39,52 +43,41 @@ class AwsExporter : public Exporter {
               const transport::AwsService& service, std::string_view endpoint,
               std::shared_ptr<ExporterShared> shared)
       : Exporter(std::move(name), signal, limits),
-        shared_(std::move(shared)),
-        signer_(shared_->region, std::string(service.prefix)) {
-    const auto url = transport::parse_url(endpoint);
-    origin_ = url ? url->origin() : std::string(endpoint);
-    // The path of an endpoint override is a prefix of the service's own.
-    if (url && url->path != "/") path_prefix_ = url->path;
-    while (path_prefix_.ends_with('/')) path_prefix_.pop_back();
-  }
+        service_(service, shared->region, endpoint, shared->credentials, shared->skew) {}
 
   bool uses_http() const noexcept final { return true; }
 
   std::variant<HttpRequest, Outcome> request(Payload& payload, WallTime now) final {
-    transport::CredentialsResult credentials = shared_->credentials.get(now);
-    if (const auto* const error = std::get_if<transport::CredentialsError>(&credentials)) {
-      Outcome outcome;
-      outcome.next = Outcome::Next::retry;
-      outcome.failure = Failure::credentials;
-      outcome.cause = DropCause::unauthorised;
-      outcome.message = name() + ": " + error->message;
+    HttpRequest made;
+    build(payload, made);
+    const auto error = service_.sign(made, now);
+    if (!error) return made;
+    Outcome outcome;
+    if (error->pending) {
+      outcome.next = Outcome::Next::wait;
       return outcome;
     }
-    HttpRequest made;
-    made.origin = origin_;
-    build(payload, made);
-    made.path = path_prefix_ + made.path;
-    signer_.sign(made, std::get<transport::Credentials>(credentials), now);
-    return made;
+    outcome.next = Outcome::Next::retry;
+    outcome.failure = Failure::credentials;
+    outcome.cause = DropCause::unauthorised;
+    outcome.message = name() + ": " + error->message;
+    return outcome;
   }
 
-  Outcome judge(const Payload& payload, const HttpResponse& response) final {
-    const AwsError error = response.outcome == HttpOutcome::answered && response.status / 100 != 2
-                               ? transport::parse_aws_error(response)
-                               : AwsError{};
+  Outcome judge(const Payload& payload, const HttpResponse& response, WallTime now) final {
+    const AwsReply reply = service_.read(response, now);
     if (response.outcome == HttpOutcome::answered) {
-      if (auto special = judge_special(payload, response, error)) return std::move(*special);
+      if (auto special = judge_special(payload, response, reply.error)) return std::move(*special);
     }
-    const Failure failure = transport::classify(response, error);
-    if (failure == Failure::none) return judge_success(payload, response);
+    if (reply.ok()) return judge_success(payload, response);
     Outcome outcome;
-    outcome.failure = failure;
-    outcome.asked = transport::retry_after(response);
-    outcome.message = describe(response, error);
-    outcome.uncertain = response.outcome == HttpOutcome::lost ||
-                        response.outcome == HttpOutcome::too_large ||
-                        (failure == Failure::transient && response.status >= 500);
-    switch (failure) {
+    outcome.failure = reply.failure;
+    outcome.asked = reply.asked;
+    outcome.sign_again = reply.sign_again;
+    outcome.uncertain = reply.uncertain;
+    outcome.message =
+        name() + ": " + service_.origin() + ": " + transport::describe(response, reply.error);
+    switch (reply.failure) {
       case Failure::none:
       case Failure::transient:
       case Failure::throttled:
@@ -92,7 +85,6 @@ class AwsExporter : public Exporter {
         outcome.cause = DropCause::retries_exhausted;
         break;
       case Failure::credentials:
-        shared_->credentials.forget();
         outcome.next = Outcome::Next::retry;
         outcome.cause = DropCause::unauthorised;
         break;
@@ -139,25 +131,12 @@ class AwsExporter : public Exporter {
   ByteBuffer body_;
 
  private:
-  std::string describe(const HttpResponse& response, const AwsError& error) const {
-    if (response.outcome != HttpOutcome::answered) {
-      return name() + ": no answer from " + origin_ + ": " + response.error;
-    }
-    std::string text = name() + ": " + origin_ + " answered " + std::to_string(response.status);
-    if (!error.code.empty()) text.append(" ").append(error.code);
-    if (!error.message.empty()) text.append(": ").append(error.message);
-    return text;
-  }
-
   static bool compression_wanted() {
     const char* const off = std::getenv("AWS_DISABLE_REQUEST_COMPRESSION");
     return off == nullptr || !transport::equal_without_case(off, "true");
   }
 
-  std::shared_ptr<ExporterShared> shared_;
-  transport::Sigv4Signer signer_;
-  std::string origin_;
-  std::string path_prefix_;
+  transport::SignedService service_;
   const bool compression_allowed_ = compression_wanted();
 };
 

@@ -18,9 +18,9 @@
 #include <spillway/engine/config.hpp>
 #include <spillway/engine/stats.hpp>
 #include <spillway/transport/aws_error.hpp>
-#include <spillway/transport/credentials.hpp>
+#include <spillway/transport/credential_sources.hpp>
 #include <spillway/transport/http.hpp>
-#include <spillway/transport/sigv4.hpp>
+#include <spillway/transport/signed_service.hpp>
 #include <spillway/transport/stream_sink.hpp>
 #include <spillway/transport/udp_sink.hpp>
 
@@ -40,6 +40,7 @@ struct Outcome {
   enum class Next : std::uint8_t {
     finished,  ///< every record is accounted below
     again,     ///< at once: a preparation succeeded, or the request has to be built anew
+    wait,      ///< soon, and this was no attempt: something that it needs is being fetched
     retry,     ///< after a back-off, as `failure` says
     split  ///< in two halves: the request is at fault, or too large, and the records are not all to
            ///< blame
@@ -50,8 +51,9 @@ struct Outcome {
   std::uint64_t dropped = 0;
   DropCause cause = DropCause::rejected;  ///< of `dropped`, and of all when the sender gives up
   std::optional<std::chrono::milliseconds> asked;  ///< the server's own back-off
-  bool uncertain = false;  ///< the other side may have taken it without saying so
-  std::string message;     ///< for people; empty: nothing to say
+  bool sign_again = false;  ///< the same request with a new signature may be taken: once, at once
+  bool uncertain = false;   ///< the other side may have taken it without saying so
+  std::string message;      ///< for people; empty: nothing to say
 };
 
 class Exporter {
@@ -72,7 +74,8 @@ class Exporter {
   /// The next request for a payload, signed. A message in its place: it cannot be made now (no
   /// credentials).
   virtual std::variant<transport::HttpRequest, Outcome> request(Payload& payload, WallTime now);
-  virtual Outcome judge(const Payload& payload, const transport::HttpResponse& response);
+  virtual Outcome judge(const Payload& payload, const transport::HttpResponse& response,
+                        WallTime now);
   /// Hands the payload to the kernel within `wait`. May be called again for the same payload after
   /// `retry`.
   virtual Outcome write(const Payload& payload, std::chrono::milliseconds wait);
@@ -94,7 +97,8 @@ struct LineStream {
 /// What the exporters of one engine share. One thread: the sender's.
 struct ExporterShared {
   std::string region;
-  transport::CredentialsChain credentials = transport::default_credentials_chain();
+  std::shared_ptr<transport::CredentialsChain> credentials;
+  std::shared_ptr<transport::ClockSkew> skew = std::make_shared<transport::ClockSkew>();
   std::shared_ptr<LineStream> standard_output =
       std::make_shared<LineStream>(LineStream{transport::StreamSink::standard_output()});
 };

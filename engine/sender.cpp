@@ -24,6 +24,9 @@ constexpr int refusals_max = 3;
 // Receive no more than so many payloads at once, so that a flood does not keep answers waiting.
 constexpr int receive_max = 64;
 
+// What waits for credentials that are being fetched looks again so soon.
+constexpr milliseconds wait_again{10};
+
 // What an exporter makes of a payload. Without memory for it, it has its retries as any other failed
 // attempt: the host may find some meanwhile.
 template <class Attempt>
@@ -72,8 +75,9 @@ void Sender::run_once(milliseconds wait) {
     --lanes_[flight.lane].in_flight;
     now = parts_.clock->steady();
     Exporter& exporter = *parts_.exporters[flight.lane];
-    const Outcome outcome = unless_out_of_memory(
-        [&] { return exporter.judge(*flight.job.payload, completion.response); });
+    const Outcome outcome = unless_out_of_memory([&] {
+      return exporter.judge(*flight.job.payload, completion.response, parts_.clock->wall());
+    });
     if (completion.response.outcome != transport::HttpOutcome::answered) {
       parts_.ledger.failures.fetch_add(1, std::memory_order_relaxed);
     }
@@ -140,7 +144,18 @@ void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, SteadyTim
       }
       lanes_[lane].waiting.push_front(std::move(job));
       return;
+    case Outcome::Next::wait:
+      --job.attempts;
+      job.not_before = now + wait_again;
+      lanes_[lane].waiting.push_front(std::move(job));
+      return;
     case Outcome::Next::retry:
+      if (outcome.sign_again && !job.signed_again) {
+        job.signed_again = true;
+        --job.attempts;
+        lanes_[lane].waiting.push_front(std::move(job));
+        return;
+      }
       return retry(lane, std::move(job), outcome, now);
     case Outcome::Next::split:
       return split(lane, std::move(job), outcome);

@@ -62,6 +62,7 @@ class Sender {
     int attempts = 0;
     int refusals = 0;  // for credentials, in a row
     int splits_left = 0;
+    bool signed_again = false;
     SteadyTime not_before{};
   };
   struct Lane {

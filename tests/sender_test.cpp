@@ -27,7 +27,8 @@ class StarvedExporter final : public Exporter {
     starve();
     return transport::HttpRequest{};
   }
-  Outcome judge(const Payload& payload, const transport::HttpResponse& /*response*/) override {
+  Outcome judge(const Payload& payload, const transport::HttpResponse& /*response*/,
+                WallTime /*now*/) override {
     starve();
     return delivered(payload);
   }

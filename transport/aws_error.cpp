@@ -31,20 +31,13 @@ bool contains(const std::array<std::string_view, count>& list, std::string_view 
   return std::find(list.begin(), list.end(), code) != list.end();
 }
 
-constexpr std::array<std::string_view, 14> throttling_codes{
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "RequestThrottledException",
-    "RequestThrottled",
-    "TooManyRequestsException",
-    "ProvisionedThroughputExceededException",
-    "TransactionInProgressException",
-    "RequestLimitExceeded",
-    "BandwidthLimitExceeded",
+constexpr std::array<std::string_view, 16> throttling_codes{
+    "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottledException",
+    "RequestThrottled", "TooManyRequestsException", "ProvisionedThroughputExceededException",
+    "TransactionInProgressException", "RequestLimitExceeded", "BandwidthLimitExceeded",
     "LimitExceededException",
-    "SlowDown",
-    "PriorRequestNotComplete",
+    // CloudWatch's own; its agent retries them too.
+    "LimitExceeded", "LimitExceededFault", "SlowDown", "PriorRequestNotComplete",
     "EC2ThrottledException"};
 
 constexpr std::array<std::string_view, 20> credential_codes{"ExpiredToken",
@@ -68,8 +61,12 @@ constexpr std::array<std::string_view, 20> credential_codes{"ExpiredToken",
                                                             "RequestTimeTooSkewed",
                                                             "RequestInTheFuture"};
 
-constexpr std::array<std::string_view, 2> transient_codes{"RequestTimeout",
-                                                          "RequestTimeoutException"};
+constexpr std::array<std::string_view, 3> transient_codes{
+    "RequestTimeout", "RequestTimeoutException", "IDPCommunicationError"};
+
+constexpr std::array<std::string_view, 6> clock_skew_codes{
+    "RequestTimeTooSkewed",      "RequestExpired",        "RequestInTheFuture",
+    "InvalidSignatureException", "SignatureDoesNotMatch", "AuthFailure"};
 
 }  // namespace
 
@@ -99,11 +96,17 @@ Failure classify(const HttpResponse& response, const AwsError& error) noexcept {
   if (response.outcome != HttpOutcome::answered) return Failure::transient;
   if (response.status >= 200 && response.status < 300) return Failure::none;
   if (contains(throttling_codes, error.code) || response.status == 429) return Failure::throttled;
-  if (contains(transient_codes, error.code) || response.status >= 500) return Failure::transient;
+  if (contains(transient_codes, error.code) || response.status == 408 || response.status >= 500) {
+    return Failure::transient;
+  }
   if (contains(credential_codes, error.code) || response.status == 401 || response.status == 403) {
     return Failure::credentials;
   }
   return response.status == 413 ? Failure::too_large : Failure::request;
+}
+
+bool may_be_clock_skew(const AwsError& error) noexcept {
+  return contains(clock_skew_codes, error.code);
 }
 
 std::optional<std::chrono::milliseconds> retry_after(const HttpResponse& response) noexcept {

@@ -37,6 +37,9 @@ enum class Failure : std::uint8_t {
 /// The kind of a response's failure; `none` for 2xx.
 Failure classify(const HttpResponse& response, const AwsError& error) noexcept;
 
+/// Whether the answer may come from a clock that is wrong.
+bool may_be_clock_skew(const AwsError& error) noexcept;
+
 /// How long the server asks to wait: x-amz-retry-after (ms) or Retry-After (whole seconds).
 /// Negative, absurd (over an hour) and unreadable values are no answer.
 std::optional<std::chrono::milliseconds> retry_after(const HttpResponse& response) noexcept;

@@ -1,143 +1,155 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstdlib>
-#include <initializer_list>
+#include <system_error>
 #include <utility>
 
-#include <openssl/crypto.h>
-
+#include <spillway/transport/background_thread.hpp>
 #include <spillway/transport/credentials.hpp>
-#include <spillway/transport/profile.hpp>
 
 namespace spillway::transport {
-namespace {
 
-constexpr std::chrono::minutes advisory_refresh{15};
+Credentials::Credentials(std::string_view id, std::string_view secret, std::string_view token)
+    : access_key_id(id), secret_access_key(secret), session_token(token) {}
 
-std::string environment(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? std::string() : std::string(value);
+CredentialsChain::CredentialsChain(std::vector<std::unique_ptr<CredentialsProvider>> sources,
+                                   Options options, std::shared_ptr<BlockingHttp> http)
+    : sources_(std::move(sources)), options_(std::move(options)), http_(std::move(http)) {}
+
+CredentialsChain::~CredentialsChain() {
+  {
+    const std::scoped_lock lock(mutex_);
+    stopping_ = true;
+  }
+  if (http_ != nullptr) http_->stop();
+  if (fetcher_.joinable()) fetcher_.join();
 }
 
-void wipe(std::string& secret) noexcept { OPENSSL_cleanse(secret.data(), secret.size()); }
-
-/// The name of the first value that cannot go into a header; empty when all can. A line break at the
-/// end comes from secrets that were made of a file.
-std::string_view unusable_of(
-    std::initializer_list<std::pair<std::string_view, const std::string*>> values) {
-  for (const auto& [name, value] : values) {
-    const auto is_bad = [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; };
-    if (std::any_of(value->begin(), value->end(), is_bad)) return name;
-  }
-  return {};
+CredentialsResult CredentialsChain::get(Time now) {
+  const std::scoped_lock lock(mutex_);
+  // A clock that was set back would keep the next try waiting for as long.
+  if (now >= refresh_at_ || now < last_try_) refresh(now);
+  return answer(now);
 }
 
-class StaticCredentials final : public CredentialsProvider {
- public:
-  explicit StaticCredentials(Credentials credentials) : credentials_(std::move(credentials)) {}
-  std::optional<CredentialsResult> get() override { return credentials_; }
-
- private:
-  Credentials credentials_;
-};
-
-class EnvironmentCredentials final : public CredentialsProvider {
- public:
-  std::optional<CredentialsResult> get() override {
-    std::string id = environment("AWS_ACCESS_KEY_ID");
-    std::string secret = environment("AWS_SECRET_ACCESS_KEY");
-    if (id.empty() && secret.empty()) return std::nullopt;
-    if (id.empty() || secret.empty()) {
-      return CredentialsError{std::string("the environment has ") +
-                              (id.empty() ? "AWS_SECRET_ACCESS_KEY but not AWS_ACCESS_KEY_ID"
-                                          : "AWS_ACCESS_KEY_ID but not AWS_SECRET_ACCESS_KEY") +
-                              "; set both or neither"};
-    }
-    std::string token = environment("AWS_SESSION_TOKEN");
-    if (const std::string_view name = unusable_of({{"AWS_ACCESS_KEY_ID", &id},
-                                                   {"AWS_SECRET_ACCESS_KEY", &secret},
-                                                   {"AWS_SESSION_TOKEN", &token}});
-        !name.empty()) {
-      return CredentialsError{std::string(name) +
-                              " has a blank, a line break or another character that no key has"};
-    }
-    return Credentials(std::move(id), std::move(secret), std::move(token));
-  }
-};
-
-class ProfileCredentials final : public CredentialsProvider {
- public:
-  std::optional<CredentialsResult> get() override {
-    const bool named = std::getenv("AWS_PROFILE") != nullptr;
-    const std::string name = profile_name();
-    const auto profile = load_profile(name);
-    if (!profile) {
-      if (!named) return std::nullopt;
-      return CredentialsError{"AWS_PROFILE names '" + name +
-                              "', which is in neither the shared credentials nor the config file"};
-    }
-    const std::string id = profile->get("aws_access_key_id");
-    const std::string secret = profile->get("aws_secret_access_key");
-    if (id.empty() && secret.empty()) return std::nullopt;
-    if (id.empty() || secret.empty()) {
-      return CredentialsError{"profile '" + name + "' has only one of aws_access_key_id and " +
-                              "aws_secret_access_key"};
-    }
-    return Credentials(id, secret, profile->get("aws_session_token"));
-  }
-};
-
-}  // namespace
-
-Credentials::Credentials(std::string id, std::string secret, std::string token)
-    : access_key_id(std::move(id)),
-      secret_access_key(std::move(secret)),
-      session_token(std::move(token)) {}
-
-Credentials::~Credentials() {
-  wipe(secret_access_key);
-  wipe(session_token);
+CredentialsResult CredentialsChain::get_within(Time now, std::chrono::milliseconds timeout) {
+  CredentialsResult result = get(now);
+  const auto* const error = std::get_if<CredentialsError>(&result);
+  if (error == nullptr || !error->pending) return result;
+  std::unique_lock lock(mutex_);
+  fetched_.wait_for(lock, timeout, [this] { return !fetching_; });
+  return answer(now);
 }
 
-CredentialsChain::CredentialsChain(std::vector<std::unique_ptr<CredentialsProvider>> providers)
-    : providers_(std::move(providers)) {}
-
-CredentialsResult CredentialsChain::get(std::chrono::system_clock::time_point now) {
-  if (cached_ && (!cached_->expiration || *cached_->expiration - now > advisory_refresh)) {
-    return *cached_;
+bool CredentialsChain::refused(const Credentials& credentials, Time now) {
+  const std::scoped_lock lock(mutex_);
+  if (fetching_) return true;
+  if (current_ == nullptr) return false;
+  const auto replaced = [&] {
+    return current_->access_key_id != credentials.access_key_id ||
+           current_->secret_access_key != credentials.secret_access_key ||
+           current_->session_token != credentials.session_token;
+  };
+  if (replaced()) return true;
+  // The environment and the files are read again each time; what takes a fetch has its pauses.
+  const bool too_soon = now >= fetched_at_ && now - fetched_at_ < credentials_forced_refresh_min;
+  if (!too_soon) {
+    refresh(now);
+    if (fetching_ || replaced()) return true;
   }
-  for (const auto& provider : providers_) {
-    std::optional<CredentialsResult> result = provider->get();
-    if (!result) continue;
-    if (auto* const fresh = std::get_if<Credentials>(&*result)) {
-      cached_ = *fresh;
-    } else if (cached_ && *cached_->expiration > now) {
-      return *cached_;  // Tried early; there is time to try again.
-    }
-    return std::move(*result);
+  refresh_at_ = std::min(refresh_at_, std::max(now, fetched_at_ + credentials_forced_refresh_min));
+  return false;
+}
+
+bool CredentialsChain::usable(Time now) const noexcept {
+  return current_ != nullptr && now < usable_until_;
+}
+
+CredentialsResult CredentialsChain::answer(Time now) {
+  if (usable(now)) return current_;
+  if (fetching_) return CredentialsError{"AWS credentials are being fetched", true};
+  return CredentialsError{error_};
+}
+
+// Under the mutex.
+void CredentialsChain::refresh(Time now) {
+  if (fetching_ || stopping_) return;
+  last_try_ = now;
+  SourceResult result = ask(false);
+  const auto* const error = std::get_if<CredentialsError>(&result);
+  if (error == nullptr || !error->pending) return settle(std::move(result), now);
+  fetched_at_ = now;
+  if (!options_.background) return settle(ask(true), now);
+  if (fetcher_.joinable()) fetcher_.join();  // It has ended: fetching_ was not set.
+  try {
+    fetching_ = true;
+    fetcher_ = start_thread("spillway-creds", [this, now] {
+      SourceResult fetched = ask(true);
+      const std::scoped_lock lock(mutex_);
+      fetching_ = false;
+      settle(std::move(fetched), now);
+      fetched_.notify_all();
+    });
+  } catch (const std::system_error&) {
+    fetching_ = false;
+    settle(CredentialsError{"no AWS credentials: the system gives no thread to fetch them"}, now);
+  }
+}
+
+SourceResult CredentialsChain::ask(bool may_wait) try {
+  std::string reasons;
+  for (asked_last_ = 0; asked_last_ < sources_.size(); ++asked_last_) {
+    SourceResult result = sources_[asked_last_]->get(may_wait);
+    const auto* const absent = std::get_if<NotConfigured>(&result);
+    if (absent == nullptr) return result;
+    reasons.append("\n  ").append(absent->reason);
   }
   return CredentialsError{
-      "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in "
-      "~/.aws/credentials"};
+      "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in "
+      "~/.aws/credentials, or give the container or instance a role" +
+      reasons};
+} catch (const std::bad_alloc&) {
+  return CredentialsError{};
 }
 
-void CredentialsChain::forget() noexcept { cached_.reset(); }
-
-CredentialsChain default_credentials_chain() {
-  std::vector<std::unique_ptr<CredentialsProvider>> providers;
-  providers.push_back(environment_credentials());
-  providers.push_back(profile_credentials());
-  return CredentialsChain(std::move(providers));
-}
-
-std::unique_ptr<CredentialsProvider> static_credentials(Credentials credentials) {
-  return std::make_unique<StaticCredentials>(std::move(credentials));
-}
-std::unique_ptr<CredentialsProvider> environment_credentials() {
-  return std::make_unique<EnvironmentCredentials>();
-}
-std::unique_ptr<CredentialsProvider> profile_credentials() {
-  return std::make_unique<ProfileCredentials>();
+// Under the mutex.
+void CredentialsChain::settle(SourceResult result, Time now) {
+  using std::chrono::seconds;
+  auto* const fresh = std::get_if<Credentials>(&result);
+  const bool has_source = asked_last_ < sources_.size();
+  const bool outlives = has_source && sources_[asked_last_]->outlives_expiration();
+  const auto extended = [&] {
+    const double draw = options_.draw ? options_.draw() : 0.5;
+    // Two to ten minutes more, so that a fleet does not ask in step.
+    return now + credentials_extension + seconds(120 + static_cast<int>(draw * 480));
+  };
+  if (fresh != nullptr && fresh->expiration && *fresh->expiration <= now && !outlives) {
+    result = CredentialsError{"the AWS credentials that were found have expired; renew them"};
+    return settle(std::move(result), now);
+  }
+  if (fresh != nullptr) {
+    failures_ = 0;
+    error_.clear();
+    outlives_expiration_ = outlives;
+    usable_until_ = refresh_at_ = Time::max();
+    if (fresh->expiration && *fresh->expiration <= now) {
+      usable_until_ = extended();
+      refresh_at_ = now + credentials_extension;
+    } else if (fresh->expiration) {
+      usable_until_ = *fresh->expiration;
+      const auto life = usable_until_ - now;
+      refresh_at_ = now + std::max<Time::duration>(life - credentials_advisory_refresh, life / 2);
+    }
+    current_ = std::make_shared<const Credentials>(std::move(*fresh));
+    return;
+  }
+  if (auto* const error = std::get_if<CredentialsError>(&result))
+    error_ = std::move(error->message);
+  const auto wait = credentials_retry_min * (1 << std::min(failures_++, 10));
+  refresh_at_ = now + std::min<seconds>(wait, credentials_retry_max);
+  if (current_ != nullptr && outlives_expiration_ &&
+      usable_until_ - now < credentials_retry_max * 2) {
+    usable_until_ = extended();
+  }
 }
 
 }  // namespace spillway::transport

@@ -1,75 +1,126 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where AWS credentials come from. A provider is asked on the sender thread only, never by a
-// recording thread and never by the engine's constructor.
+// AWS credentials and the chain that finds them. Asking the chain never waits for a network: what has
+// to be fetched is fetched by a thread of its own, early enough that the old ones still serve.
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <variant>
 #include <vector>
 
+#include <spillway/transport/blocking_http.hpp>
+#include <spillway/transport/secret.hpp>
+
 namespace spillway::transport {
 
-/// A key pair. The secret parts are wiped when it goes, and it has no way to print itself.
+/// A key pair. The secret parts stay out of core dumps and are wiped when it goes; it has no way to
+/// print itself.
 struct Credentials {
   std::string access_key_id;
-  std::string secret_access_key;
-  std::string session_token;                                          ///< empty for a long-term key
+  Secret secret_access_key;
+  Secret session_token;                                               ///< empty for a long-term key
   std::optional<std::chrono::system_clock::time_point> expiration{};  ///< none: does not expire
 
   Credentials() = default;
-  Credentials(std::string id, std::string secret, std::string token = {});
-  Credentials(const Credentials&) = default;
-  Credentials(Credentials&&) = default;
-  Credentials& operator=(const Credentials&) = default;
-  Credentials& operator=(Credentials&&) = default;
-  ~Credentials();
+  Credentials(std::string_view id, std::string_view secret, std::string_view token = {});
 };
 
-/// Why there are none: names the source and what to do, never a value.
+/// Why there are none: names the sources and what to do, never a value.
 struct CredentialsError {
   std::string message;
+  bool pending = false;  ///< they are being fetched: ask again soon
 };
+/// A source that nobody set up.
+struct NotConfigured {
+  std::string reason;  ///< "AWS_ACCESS_KEY_ID is not set"
+};
+using SourceResult = std::variant<NotConfigured, Credentials, CredentialsError>;
+using CredentialsResult = std::variant<std::shared_ptr<const Credentials>, CredentialsError>;
 
-using CredentialsResult = std::variant<Credentials, CredentialsError>;
-
-/// One source of credentials.
+/// One source of credentials. Asked by one thread at a time.
 class CredentialsProvider {
  public:
   virtual ~CredentialsProvider() = default;
-  /// Nothing: this source is not configured, ask the next. An error: it is configured and does not
-  /// work; do not go on.
-  virtual std::optional<CredentialsResult> get() = 0;
+  /// `may_wait` false: an answer without network and without other programs, or `pending`. Not
+  /// configured: the next source is asked. An error: it is configured and does not work; no other
+  /// one is asked.
+  virtual SourceResult get(bool may_wait) = 0;
+  /// Whether its credentials stay in use past their expiration while it gives no newer ones: the
+  /// instance metadata service keeps handing out old ones when it is in trouble, and they work.
+  virtual bool outlives_expiration() const noexcept { return false; }
 };
 
-/// Asks its providers in order and keeps the answer until it is told that it went stale or 15
-/// minutes before it expires (the advisory window of botocore's credentials.py); when it cannot be
-/// renewed then, until it expires.
+// When to refresh: botocore's credentials.py, read 2026-08.
+inline constexpr std::chrono::minutes credentials_advisory_refresh{15};
+inline constexpr std::chrono::minutes credentials_extension{15};
+/// After a refresh that failed: so soon again, doubled with each failure up to the longest.
+inline constexpr std::chrono::seconds credentials_retry_min{1};
+inline constexpr std::chrono::seconds credentials_retry_max{30};
+/// Credentials that a service refuses are fetched anew so often at most.
+inline constexpr std::chrono::seconds credentials_forced_refresh_min{30};
+
+/// Asks its sources in order and keeps the answer until it is to be refreshed: 15 minutes before it
+/// expires, or after half of its life when that is less. The old one serves until it expires; one
+/// refresh runs at a time. Any thread.
 class CredentialsChain {
  public:
-  explicit CredentialsChain(std::vector<std::unique_ptr<CredentialsProvider>> providers);
-  CredentialsResult get(std::chrono::system_clock::time_point now);
-  /// The other side refused what get() gave: read the sources again next time.
-  void forget() noexcept;
+  using Time = std::chrono::system_clock::time_point;
+  struct Options {
+    /// False: what has to be fetched is fetched within get(), for tests and programs that may wait.
+    bool background = true;
+    /// Numbers in [0, 1); null: 0.5.
+    std::function<double()> draw{};
+  };
+  /// `http`: what the sources wait on, so that the destructor can end it; null: nothing.
+  CredentialsChain(std::vector<std::unique_ptr<CredentialsProvider>> sources, Options options,
+                   std::shared_ptr<BlockingHttp> http = nullptr);
+  CredentialsChain(const CredentialsChain&) = delete;
+  CredentialsChain& operator=(const CredentialsChain&) = delete;
+  /// Ends a fetch under way.
+  ~CredentialsChain();
+
+  /// Never waits, but with `background` off.
+  CredentialsResult get(Time now);
+  /// Waits for a fetch under way, at most `timeout`.
+  CredentialsResult get_within(Time now, std::chrono::milliseconds timeout);
+  /// A service says that `credentials` are expired or unknown. True: new ones are being fetched, or
+  /// there are some already; signing again is worth it.
+  bool refused(const Credentials& credentials, Time now);
 
  private:
-  std::vector<std::unique_ptr<CredentialsProvider>> providers_;
-  std::optional<Credentials> cached_;
+  void refresh(Time now);
+  SourceResult ask(bool may_wait);
+  void settle(SourceResult result, Time now);
+  bool usable(Time now) const noexcept;
+  CredentialsResult answer(Time now);
+
+  std::mutex mutex_;
+  std::condition_variable fetched_;
+  // While `fetching_` is set these belong to the fetching thread, else to who holds the mutex.
+  const std::vector<std::unique_ptr<CredentialsProvider>> sources_;
+  std::size_t asked_last_ = 0;
+  // Under the mutex.
+  const Options options_;
+  const std::shared_ptr<BlockingHttp> http_;
+  std::thread fetcher_;
+  bool fetching_ = false;
+  bool stopping_ = false;
+  std::shared_ptr<const Credentials> current_;
+  bool outlives_expiration_ = false;
+  Time usable_until_ = Time::max();
+  Time refresh_at_ = Time::min();
+  Time last_try_ = Time::min();
+  Time fetched_at_{};  // when a fetch last began; 1970: never
+  int failures_ = 0;
+  std::string error_;
 };
-
-/// Environment, then the shared credentials file, then the shared config file (aws-wire: the order
-/// of botocore's default chain, without the sources that need a network).
-CredentialsChain default_credentials_chain();
-
-/// A provider of fixed credentials.
-std::unique_ptr<CredentialsProvider> static_credentials(Credentials credentials);
-/// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. Half a pair is an error.
-std::unique_ptr<CredentialsProvider> environment_credentials();
-/// The profile of AWS_PROFILE (or "default") in the shared files.
-std::unique_ptr<CredentialsProvider> profile_credentials();
 
 }  // namespace spillway::transport

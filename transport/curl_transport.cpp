@@ -36,8 +36,9 @@ bool has_line_break(std::string_view text) {
 
 // A header with a line break would be two: libcurl sends what it is given.
 bool is_clean(const HttpRequest& request) {
-  return !has_line_break(request.origin) && !has_line_break(request.path) &&
-         !has_line_break(request.query) && !has_line_break(request.method) &&
+  return !has_line_break(request.origin) && !has_line_break(request.address) &&
+         !has_line_break(request.path) && !has_line_break(request.query) &&
+         !has_line_break(request.method) &&
          std::none_of(request.headers.begin(), request.headers.end(), [](const HttpHeader& header) {
            return header.name.empty() || has_line_break(header.name) ||
                   has_line_break(header.value);
@@ -62,6 +63,7 @@ struct CurlTransport::Exchange {
   HttpRequest request;
   HttpResponse response;
   HeaderList headers;
+  HeaderList connect_to;
   Easy easy;
   std::size_t header_bytes = 0;
   bool headers_ended = false;
@@ -126,6 +128,13 @@ struct CurlTransport::Exchange {
                      static_cast<long>(std::max(timeout.count(), std::int64_t{1})));  // 0: none
     curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(handle, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
+    if (!request.address.empty()) {
+      const bool is_v6 = request.address.find(':') != std::string::npos;
+      const std::string host = is_v6 ? "[" + request.address + "]" : request.address;
+      connect_to.reset(curl_slist_append(nullptr, ("::" + host + ":").c_str()));
+      curl_easy_setopt(handle, CURLOPT_CONNECT_TO, connect_to.get());
+      curl_easy_setopt(handle, CURLOPT_NOPROXY, "*");
+    }
     if (const char* const bundle = std::getenv("AWS_CA_BUNDLE");
         bundle != nullptr && *bundle != '\0') {
       curl_easy_setopt(handle, CURLOPT_CAINFO, bundle);

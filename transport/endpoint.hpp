@@ -18,6 +18,11 @@ struct AwsService {
 inline constexpr AwsService cloudwatch{"monitoring", "CLOUDWATCH", "cloudwatch"};
 inline constexpr AwsService cloudwatch_logs{"logs", "CLOUDWATCH_LOGS", "cloudwatch_logs"};
 inline constexpr AwsService xray{"xray", "XRAY", "xray"};
+inline constexpr AwsService dynamodb{"dynamodb", "DYNAMODB", "dynamodb"};
+inline constexpr AwsService sns{"sns", "SNS", "sns"};
+inline constexpr AwsService sts{"sts", "STS", "sts"};
+inline constexpr AwsService service_discovery{"servicediscovery", "SERVICEDISCOVERY",
+                                              "servicediscovery"};
 
 /// AWS_REGION, AWS_DEFAULT_REGION, then `region` of the profile; empty when none says. No network
 /// is asked.

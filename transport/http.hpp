@@ -26,6 +26,9 @@ struct HttpRequest {
   std::string query;  ///< without the question mark
   std::vector<HttpHeader> headers;
   std::string body;
+  /// The IP address to connect to, whatever the origin's name says, and past any proxy; empty: as the
+  /// name resolves. What a name was found to stand for when it was checked stays so.
+  std::string address{};
 };
 
 /// How an exchange ended. Everything but `answered` left no response; of those, only

@@ -5,6 +5,7 @@
 // own word where it gives one.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 
@@ -16,5 +17,34 @@ namespace spillway::transport {
 /// [0, 1).
 std::chrono::milliseconds backoff(Failure failure, int attempt, double draw,
                                   std::optional<std::chrono::milliseconds> asked) noexcept;
+
+/// What retries of one destination may cost: a bucket of tokens that retries take out and successes
+/// put back, so that an outage is not met by a storm. Source: SDK reference "Retry behavior", rules of
+/// 2026. One thread.
+class RetryQuota {
+ public:
+  static constexpr int capacity = 500;
+  static constexpr int throttled_cost = 5;
+  static constexpr int failed_cost = 14;
+  static constexpr int first_try_refund = 1;
+
+  static constexpr int cost(Failure failure) noexcept {
+    return failure == Failure::throttled ? throttled_cost : failed_cost;
+  }
+  /// Pays for a retry after `failure`. False: there is not enough, do not retry.
+  bool take(Failure failure) noexcept {
+    if (tokens_ < cost(failure)) return false;
+    tokens_ -= cost(failure);
+    return true;
+  }
+  /// A request was taken; `paid` for its last retry, 0 when it was the first attempt.
+  void succeeded(int paid) noexcept {
+    tokens_ = std::min(tokens_ + std::max(paid, first_try_refund), capacity);
+  }
+  int tokens() const noexcept { return tokens_; }
+
+ private:
+  int tokens_ = capacity;
+};
 
 }  // namespace spillway::transport

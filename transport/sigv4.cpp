@@ -210,7 +210,7 @@ void Sigv4Signer::sign(HttpRequest& request, const Credentials& credentials,
   set_header(request, "X-Amz-Date", date);
   remove_header(request, "X-Amz-Security-Token");  // Of the credentials before these.
   if (!credentials.session_token.empty()) {
-    set_header(request, "X-Amz-Security-Token", credentials.session_token);
+    set_header(request, "X-Amz-Security-Token", std::string(credentials.session_token));
   }
 
   std::vector<HttpHeader> headers;
