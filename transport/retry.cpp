@@ -6,15 +6,22 @@
 
 namespace spillway::transport {
 
-std::chrono::milliseconds backoff(Failure failure, int attempt, double draw,
-                                  std::optional<std::chrono::milliseconds> asked) noexcept {
-  using std::chrono::milliseconds;
-  constexpr double cap_ms = 20'000;
+using std::chrono::milliseconds;
+
+milliseconds full_jitter(milliseconds scale, milliseconds cap, int attempt, double draw) noexcept {
+  const double ceiling =
+      std::min(std::ldexp(static_cast<double>(scale.count()), std::clamp(attempt, 1, 31) - 1),
+               static_cast<double>(cap.count()));
+  return milliseconds(std::llround(draw * ceiling));
+}
+
+milliseconds backoff(Failure failure, int attempt, double draw,
+                     std::optional<milliseconds> asked) noexcept {
+  constexpr milliseconds cap(20'000);
   // A draw near zero would make a loop of a failing host; nobody waits for telemetry.
-  constexpr double floor_ms = 10;
-  const double scale_ms = failure == Failure::throttled ? 1000 : 50;
-  const double ceiling = std::min(std::ldexp(scale_ms, std::min(attempt, 30) - 1), cap_ms);
-  const milliseconds jittered(std::llround(std::max(draw * ceiling, floor_ms)));
+  constexpr milliseconds floor(10);
+  const milliseconds scale(failure == Failure::throttled ? 1000 : 50);
+  const milliseconds jittered = std::max(full_jitter(scale, cap, attempt, draw), floor);
   if (!asked) return jittered;
   return std::max(jittered, std::min(*asked, jittered + milliseconds(5000)));
 }

@@ -13,6 +13,13 @@
 
 namespace spillway::transport {
 
+/// A random part (`draw`, in [0, 1)) of a ceiling that doubles with each attempt, the first being 1:
+/// `scale`, 2 `scale`, ... up to `cap` ("Exponential Backoff And Jitter", AWS Architecture Blog,
+/// 2015).
+std::chrono::milliseconds full_jitter(std::chrono::milliseconds scale,
+                                      std::chrono::milliseconds cap, int attempt,
+                                      double draw) noexcept;
+
 /// The wait before attempt `attempt` + 1, the first attempt being 1. `draw` is a random number in
 /// [0, 1).
 std::chrono::milliseconds backoff(Failure failure, int attempt, double draw,
