@@ -66,6 +66,8 @@ class ValueReader {
   explicit ValueReader(std::span<const std::byte> bytes) noexcept : rest_(bytes) {}
 
   bool empty() const noexcept { return rest_.empty(); }
+  /// What was not read yet.
+  std::span<const std::byte> rest() const noexcept { return rest_; }
   std::uint64_t number() noexcept { return take<std::uint64_t>(); }
   bool boolean() noexcept { return take<std::uint8_t>() != 0; }
   EntryHeader entry() noexcept { return {take<std::uint32_t>()}; }

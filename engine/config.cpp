@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <spillway/encoders/limits.hpp>
+#include <spillway/encoders/redaction.hpp>
 #include <spillway/engine/config.hpp>
 #include <spillway/transport/endpoint.hpp>
 #include <spillway/transport/text.hpp>
@@ -173,6 +174,8 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("log_level", config.log_level);
   visit("trace_reservoir", config.trace_reservoir);
   visit("trace_sample_rate", config.trace_sample_rate);
+  visit("redact", config.redact);
+  visit("redact_keys", config.redact_keys);
   visit("log_coarse_time", config.log_coarse_time);
   visit("metric_interval", config.metric_interval);
   visit("log_interval", config.log_interval);
@@ -410,6 +413,7 @@ std::vector<ConfigError> validate(const Config& config) {
     check(setting.get() >= Value(low) && setting.get() <= Value(high), key, setting,
           "must be from " + print(Value(low)) + " to " + print(Value(high)));
   };
+  using detail::parse_redaction_policy;
   using std::chrono::hours;
 
   check(!config.service.get().empty() &&
@@ -465,6 +469,10 @@ std::vector<ConfigError> validate(const Config& config) {
             !transport::udp_host_port(config.xray_daemon_address.get()).host.empty(),
         "xray_daemon_address", config.xray_daemon_address,
         "must be host:port, or tcp:host:port udp:host:port");
+  check(parse_redaction_policy(config.redact.get(), "").has_value(), "redact", config.redact,
+        "must be some of cards,emails,tokens, or none");
+  check(parse_redaction_policy("", config.redact_keys.get()).has_value(), "redact_keys",
+        config.redact_keys, "must be names with commas between them, each with a letter or digit");
   in_range("trace_reservoir", config.trace_reservoir, 0, 1'000'000);
   in_range("trace_sample_rate", config.trace_sample_rate, 0, 1);
   in_range("metric_interval", config.metric_interval, milliseconds(1000), hours(1));

@@ -103,6 +103,17 @@ struct Config {
   /// X-Ray SDKs' own default).
   Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});
   Setting<double> trace_sample_rate = by_default(0.05);
+  /// What is taken out of every string of logs, spans and wide events before it leaves the process,
+  /// "[redacted]" in its place: `cards` (card numbers, by issuer and Luhn's check), `emails`, `tokens`
+  /// (bearer tokens, JSON Web Tokens, users and passwords in URLs), or `none`.
+  Setting<std::string> redact = by_default(std::string("cards,emails,tokens"));
+  /// Keys whose values are taken out whole: of fields, annotations and metadata, and in strings that
+  /// hold JSON, a URL's query, a form or headers. Case and punctuation do not count; "*token" is
+  /// every key that ends so. Empty: none.
+  Setting<std::string> redact_keys = by_default(std::string(
+      "*password*,*passwd*,*passphrase*,*pwd,*secret*,*token,*api_key,*access_key,*private_key,"
+      "*credential*,authorization,proxy_authorization,*cookie,*signature,*card_number,cvv,cvc,pin,"
+      "ssn"));
   /// Log records take the time of the flusher's last round (1 ms under load) instead of the
   /// processor's counter.
   Setting<bool> log_coarse_time = by_default(false);

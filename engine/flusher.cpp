@@ -17,6 +17,10 @@ std::int64_t wall_ms(WallTime time) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
 }
 
+RedactionPolicy policy_of(const Config& config) {
+  return parse_redaction_policy(config.redact.get(), config.redact_keys.get()).value();
+}
+
 XrayOptions xray_options(const Config& config) {
   return {config.service, config.service_version, limits::segment_document_bytes_max};
 }
@@ -30,7 +34,7 @@ struct Flusher::LaneContext {
   std::string request_id;
   ContextTexts texts;
 
-  void read(std::span<const std::byte> bytes) {
+  void read(std::span<const std::byte> bytes, RecordRedactor& redactor) {
     ContextBody body{};
     std::memcpy(&body, bytes.data(), sizeof body);
     const auto* at = reinterpret_cast<const char*>(bytes.data() + sizeof body);
@@ -41,6 +45,7 @@ struct Flusher::LaneContext {
     take(tenant, body.tenant_bytes);
     take(user, body.user_bytes);
     take(request_id, body.request_id_bytes);
+    for (std::string* const text : {&tenant, &user, &request_id}) redactor.redact(*text);
     texts = {tenant, user, request_id, body.trace_id};
   }
 };
@@ -57,6 +62,7 @@ Flusher::Flusher(const Parts& parts)
       lanes_(parts.lanes),
       ledger_(parts.ledger),
       aggregator_(parts.series, parts.ledger),
+      redactor_(policy_of(parts.config)),
       log_encoder_(parts.config.service.get()),
       large_logs_(std::make_unique<LargeLogs>()),
       outbox_(parts.outbox) {
@@ -154,7 +160,7 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
     case RecordKind::skip:
       break;
     case RecordKind::context:
-      context.read({body, header.bytes() - sizeof header});
+      context.read({body, header.bytes() - sizeof header}, redactor_);
       break;
     case RecordKind::log:
     case RecordKind::log_in_span:
@@ -167,7 +173,8 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
       if (!assembler_) break;
       SpanPartBody part{};
       std::memcpy(&part, body, sizeof part);
-      assembler_->add_part(part.span_id, {body + sizeof part, part.entry_bytes}, now_);
+      assembler_->add_part(part.span_id, redactor_.redact({body + sizeof part, part.entry_bytes}),
+                           now_);
       break;
     }
     case RecordKind::sample: {
@@ -188,10 +195,10 @@ void Flusher::drain_log(LaneContext& context, const std::byte* record, const Rec
     values_at += sizeof log.span_id;
   }
   log.values = {record + values_at, header.bytes() - values_at};
-  encode_log(log, header.ticks);
+  encode_log(log, header.id, header.ticks);
 }
 
-void Flusher::encode_log(const LogView& log, std::uint64_t ticks) {
+void Flusher::encode_log(LogView log, std::uint32_t site, std::uint64_t ticks) {
   ledger_.of(Signal::logs).drained.fetch_add(1, std::memory_order_relaxed);
   if (!logs_) return;
   const std::int64_t time_ms = log.time_ns / 1'000'000;
@@ -202,6 +209,7 @@ void Flusher::encode_log(const LogView& log, std::uint64_t ticks) {
       return ledger_.drop_in_batch(Signal::logs, DropCause::expired, 1);
     }
   }
+  redactor_.redact(log, site);
   Payload& payload = logs_->open();
   const std::size_t offset = payload.bytes.size();
   if (config_.logs == LogsTo::console) {
@@ -223,7 +231,8 @@ void Flusher::drain_span(LaneContext& context, const std::byte* record,
   span.start_ns = clock_->wall_ns_of(span.body.start_ticks);
   // The duration by the counter alone: an anchor between the two ends would bend it.
   span.end_ns = std::max(clock_->wall_ns_of(header.ticks), span.start_ns);
-  span.entries = {record + sizeof header + sizeof span.body, span.body.entry_bytes};
+  span.entries =
+      redactor_.redact({record + sizeof header + sizeof span.body, span.body.entry_bytes});
   assembler_->add_span(span, context.texts, now_);
 }
 
@@ -241,10 +250,13 @@ bool Flusher::take_large_log(LargeLog&& log) noexcept {
 bool Flusher::drain_large_logs() {
   bool any = false;
   for (LargeLog log; large_logs_->queue.try_dequeue(log); any = true) {
+    for (std::string* const text : {&log.tenant, &log.user, &log.request_id}) {
+      redactor_.redact(*text);
+    }
     const ContextTexts context{log.tenant, log.user, log.request_id, log.trace_id};
     encode_log({&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
                 std::as_bytes(std::span(log.values))},
-               log.ticks);
+               log.site, log.ticks);
     outbox_.release(LargeLogs::bytes_of(log));
   }
   return any;

@@ -28,6 +28,7 @@
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/ledger.hpp>
 #include <spillway/engine/outbox.hpp>
+#include <spillway/engine/record_redactor.hpp>
 #include <spillway/engine/services.hpp>
 #include <spillway/engine/trace_assembler.hpp>
 
@@ -75,7 +76,8 @@ class Flusher {
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
   bool drain_large_logs();
-  void encode_log(const LogView& log, std::uint64_t ticks);
+  /// `site` is the number of `log.site`.
+  void encode_log(LogView log, std::uint32_t site, std::uint64_t ticks);
   bool take_wanted_cells();
   void seal_all();
   void close_interval(Resolution resolution);
@@ -87,6 +89,7 @@ class Flusher {
   const std::shared_ptr<LaneSet> lanes_;
   Ledger& ledger_;
   Aggregator aggregator_;
+  RecordRedactor redactor_;
   LogEncoder log_encoder_;
   std::size_t log_bytes_max_ = 0;  // of one event, where logs go
   std::optional<Batcher> metrics_;

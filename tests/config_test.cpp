@@ -66,6 +66,8 @@ const std::vector<Setting3>& settings() {
       {"log_level", "trace", "fatal", "off", [](Config& c) { c.log_level = Severity::off; }},
       {"trace_reservoir", "5", "6", "7", [](Config& c) { c.trace_reservoir = 7; }},
       {"trace_sample_rate", "0.25", "0.5", "0.75", [](Config& c) { c.trace_sample_rate = 0.75; }},
+      {"redact", "cards", "emails", "none", [](Config& c) { c.redact = "none"; }},
+      {"redact_keys", "a", "b", "c", [](Config& c) { c.redact_keys = "c"; }},
       {"log_coarse_time", "true", "true", "true", [](Config& c) { c.log_coarse_time = true; }},
       {"metric_interval", "2000ms", "3000ms", "4000ms",
        [](Config& c) { c.metric_interval = milliseconds(4000); }},
