@@ -103,6 +103,7 @@ class Engine::Core final : public detail::EngineServices {
     tracing_.reservoir = static_cast<std::uint32_t>(config_.trace_reservoir.get());
     tracing_.in_lambda = std::getenv("AWS_LAMBDA_FUNCTION_NAME") != nullptr;
     if (!has_threads_) return;
+    flusher_beats_.beat(clock_->steady());
     sender_thread_ = transport::start_thread("spillway-send", [this] { run_sender(); });
     try {
       flusher_thread_ = transport::start_thread("spillway-flush", [this] { run_flusher(); });
@@ -223,14 +224,41 @@ class Engine::Core final : public detail::EngineServices {
     const auto load = [](const std::atomic<std::uint64_t>& value) {
       return value.load(std::memory_order_relaxed);
     };
-    stats.delivery = {load(ledger_.requests),  load(ledger_.retries),
-                      load(ledger_.throttles), load(ledger_.failures),
-                      load(ledger_.bytes),     load(ledger_.uncertain_records)};
+    for (SignalStats* const signal : {&stats.metrics, &stats.logs, &stats.spans}) {
+      stats.delivery += signal->delivery;
+    }
     stats.measurements_unbucketed = load(ledger_.measurements_unbucketed);
     stats.trace_headers_refused = load(trace_headers_refused_);
     stats.lanes = lanes_->size();
     stats.series = series_.size() - static_cast<std::uint32_t>(detail::metric_kind_count);
     return stats;
+  }
+
+  Health health() const {
+    Health health;
+    const SteadyTime now = clock_->steady();
+    for (const Signal signal : {Signal::metrics, Signal::logs, Signal::spans}) {
+      const detail::Exporter* const exporter = sender_.exporter(signal);
+      if (exporter == nullptr) continue;
+      const detail::SignalLedger& ledger = ledger_.signals[static_cast<std::size_t>(signal)];
+      health.destinations.push_back(ledger.health.read(now, ledger.lost()));
+      health.destinations.back().name = exporter->name();
+      health.state = std::max(health.state, health.destinations.back().state);
+    }
+    const auto fail = [&](const char* reason) {
+      health.state = HealthState::failing;
+      health.reason = reason;
+    };
+    if (is_inherited()) {
+      fail("this process is a fork of the engine's: nothing is delivered here");
+    } else if (is_closed_.load(std::memory_order_relaxed)) {
+      fail("the engine has shut down");
+    } else if (has_threads_ && flusher_beats_.age(now) > health_thread_stuck) {
+      fail("the flusher does not get on");
+    } else if (has_threads_ && sender_.heartbeat().age(now) > health_thread_stuck) {
+      fail("the sender does not get on");
+    }
+    return health;
   }
 
   bool step() {
@@ -264,6 +292,7 @@ class Engine::Core final : public detail::EngineServices {
     const std::scoped_lock once(shutdown_mutex_);
     if (final_) return *final_;
     const SteadyTime deadline = clock_->steady() + timeout;
+    is_closed_.store(true, std::memory_order_relaxed);
     at_rest_ = lanes_->close([&] { return clock_->steady() >= deadline; });
     if (has_threads_) {
       {
@@ -295,7 +324,8 @@ class Engine::Core final : public detail::EngineServices {
   detail::Sender::Parts sender_parts(Runtime& runtime) {
     auto shared = std::make_shared<detail::ExporterShared>();
     shared->region = config_.region;
-    shared->credentials = transport::default_credentials_chain({.background = runtime.threads});
+    shared->credentials = transport::default_credentials_chain(
+        {.background = runtime.threads, .draw = {}}, std::move(runtime.credentials_http));
     std::array<std::unique_ptr<detail::Exporter>, detail::signal_count> exporters{
         make_metrics_exporter(config_, shared), make_logs_exporter(config_, shared),
         make_traces_exporter(config_, shared)};
@@ -376,16 +406,28 @@ class Engine::Core final : public detail::EngineServices {
     stats.held_in_queue = sealed > left_queue ? sealed - left_queue : 0;
     stats.held_in_batch = drained > left_batch ? drained - left_batch : 0;
     stats.recorded += drained;
+    stats.delivery = ledger.delivery.read();
+    if (const detail::Exporter* const exporter = sender_.exporter(signal)) {
+      stats.destination = exporter->name();
+    }
+  }
+
+  std::uint64_t requests() const noexcept {
+    std::uint64_t sum = 0;
+    for (const detail::SignalLedger& signal : ledger_.signals) {
+      sum += signal.delivery.requests.load(std::memory_order_relaxed);
+    }
+    return sum;
   }
 
   // Without threads: lets the sender work while it gets anywhere.
   bool settle_by_hand() {
     for (std::uint64_t rounds = 0; rounds < 1'000'000; ++rounds) {
       if (sender_.settled(outbox_.last_sequence())) return true;
-      const std::uint64_t before = ledger_.requests.load(std::memory_order_relaxed);
+      const std::uint64_t before = requests();
       sender_.run_once(milliseconds(0));
       sender_.run_once(milliseconds(0));
-      if (ledger_.requests.load(std::memory_order_relaxed) == before) {
+      if (requests() == before) {
         return sender_.settled(outbox_.last_sequence());
       }
     }
@@ -405,6 +447,7 @@ class Engine::Core final : public detail::EngineServices {
         ticket = flushes_wanted_;
         flusher_.begin_flush();
       }
+      flusher_beats_.beat(clock_->steady());
       const bool out_of_time = flush == Flush::last && clock_->steady() >= stopping_until_;
       lock.unlock();
       bool busy = false;
@@ -485,6 +528,8 @@ class Engine::Core final : public detail::EngineServices {
   std::mutex shutdown_mutex_;
   std::optional<Stats> final_;
   bool at_rest_ = false;
+  std::atomic<bool> is_closed_{false};
+  detail::Heartbeat flusher_beats_;
   Core* next_kept_ = nullptr;
 };
 
@@ -548,6 +593,7 @@ std::optional<TraceParent> Engine::trace_of(const IncomingTrace& headers) {
 Stats Engine::stats() const { return core_->stats(); }
 bool Engine::flush(milliseconds timeout) { return core_->flush(timeout); }
 Stats Engine::shutdown(milliseconds timeout) { return core_->shutdown(timeout); }
+Health Engine::health() const { return core_->health(); }
 std::string Engine::describe_config() const { return describe(core_->config()); }
 bool Engine::step() { return core_->step(); }
 

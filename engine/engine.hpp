@@ -17,6 +17,7 @@
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/config.hpp>
 #include <spillway/engine/context.hpp>
+#include <spillway/engine/health.hpp>
 #include <spillway/engine/log.hpp>
 #include <spillway/engine/metric.hpp>
 #include <spillway/engine/span.hpp>
@@ -32,6 +33,9 @@ struct Runtime {
   std::unique_ptr<transport::HttpTransport> http{};  ///< null: libcurl
   std::function<double()> random{};  ///< numbers in [0, 1) for retry jitter; null: the system's
   bool threads = true;               ///< false: nothing moves but by step() and flush()
+  /// What credentials are fetched with, from STS, the container's or the instance's service; null:
+  /// libcurl.
+  std::unique_ptr<transport::HttpTransport> credentials_http{};
 };
 
 /// After fork() the child has the object but not its threads. What it records goes nowhere, flush()
@@ -112,6 +116,8 @@ class Engine {
   /// the account when the flusher takes the cells: each second, and in flush() and shutdown(). Any
   /// thread.
   Stats stats() const;
+  /// Whether what is recorded arrives: of each destination, from its deliveries. Any thread.
+  Health health() const;
   /// Sends everything recorded before the call and waits for the answers, at most `timeout`. True:
   /// all of it is settled, delivered or dropped for a cause. Any thread but the flusher's and
   /// sender's (diagnostics).

@@ -9,9 +9,22 @@
 #include <cstdint>
 
 #include <spillway/buffers/lane.hpp>
+#include <spillway/engine/delivery_health.hpp>
 #include <spillway/engine/stats.hpp>
 
 namespace spillway::detail {
+
+/// What sending to one destination cost. The sender writes.
+struct DeliveryLedger {
+  std::atomic<std::uint64_t> requests{0};
+  std::atomic<std::uint64_t> retries{0};
+  std::atomic<std::uint64_t> throttles{0};
+  std::atomic<std::uint64_t> failures{0};
+  std::atomic<std::uint64_t> bytes{0};
+  std::atomic<std::uint64_t> uncertain_records{0};
+
+  DeliveryStats read() const noexcept;
+};
 
 /// One signal's way through flusher and sender, in records. Each counter only grows; who writes it
 /// is on the right. In a batch: drained - sealed - dropped by the flusher. In the queue: sealed -
@@ -22,16 +35,15 @@ struct SignalLedger {
   std::atomic<std::uint64_t> delivered{0};  // sender
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_batch{};  // flusher
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_queue{};  // sender
+  DeliveryLedger delivery;
+  DeliveryHealth health;
+
+  /// Records that delivery has lost.
+  std::uint64_t lost() const noexcept;
 };
 
 struct Ledger {
   std::array<SignalLedger, signal_count> signals;
-  std::atomic<std::uint64_t> requests{0};
-  std::atomic<std::uint64_t> retries{0};
-  std::atomic<std::uint64_t> throttles{0};
-  std::atomic<std::uint64_t> failures{0};
-  std::atomic<std::uint64_t> bytes{0};
-  std::atomic<std::uint64_t> uncertain_records{0};
   std::atomic<std::uint64_t> measurements_unbucketed{0};
   std::atomic<std::uint64_t> samples_drained{0};
 

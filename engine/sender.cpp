@@ -42,7 +42,7 @@ auto unless_out_of_memory(Attempt&& attempt) -> decltype(attempt()) try {
 
 }  // namespace
 
-Sender::Sender(Parts parts) : parts_(std::move(parts)) {}
+Sender::Sender(Parts parts) : parts_(std::move(parts)) { heartbeat_.beat(parts_.clock->steady()); }
 Sender::~Sender() = default;
 
 void Sender::receive() {
@@ -52,6 +52,7 @@ void Sender::receive() {
     Job job;
     job.unaccounted = payload->records();
     job.splits_left = splits_max;
+    job.since = parts_.clock->steady();
     unsettled_.push_back(1);
     lanes_[static_cast<std::size_t>(payload->signal)].waiting.push_back(std::move(job));
     lanes_[static_cast<std::size_t>(payload->signal)].waiting.back().payload = std::move(payload);
@@ -79,9 +80,28 @@ void Sender::run_once(milliseconds wait) {
       return exporter.judge(*flight.job.payload, completion.response, parts_.clock->wall());
     });
     if (completion.response.outcome != transport::HttpOutcome::answered) {
-      parts_.ledger.failures.fetch_add(1, std::memory_order_relaxed);
+      of(flight.lane).delivery.failures.fetch_add(1, std::memory_order_relaxed);
     }
     settle(flight.lane, std::move(flight.job), outcome, now);
+  }
+  observe(parts_.clock->steady());
+}
+
+// For health: how long the oldest record of each destination waits.
+void Sender::observe(SteadyTime now) noexcept {
+  heartbeat_.beat(now);
+  std::array<SteadyTime, signal_count> oldest;
+  oldest.fill(SteadyTime::max());
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    if (!lanes_[i].waiting.empty()) oldest[i] = lanes_[i].waiting.front().since;
+  }
+  for (const auto& [id, flight] : flights_) {
+    oldest[flight.lane] = std::min(oldest[flight.lane], flight.job.since);
+  }
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    of(i).health.observe(now,
+                         oldest[i] == SteadyTime::max() ? std::nullopt : std::optional(oldest[i]),
+                         of(i).lost());
   }
 }
 
@@ -119,9 +139,10 @@ void Sender::attempt(std::size_t lane, Job job, SteadyTime now, milliseconds wai
     return settle(lane, std::move(job), *refused, now);
   }
   auto& request = std::get<transport::HttpRequest>(made);
-  parts_.ledger.requests.fetch_add(1, std::memory_order_relaxed);
-  if (job.attempts > 1) parts_.ledger.retries.fetch_add(1, std::memory_order_relaxed);
-  parts_.ledger.bytes.fetch_add(request.body.size(), std::memory_order_relaxed);
+  DeliveryLedger& delivery = of(lane).delivery;
+  delivery.requests.fetch_add(1, std::memory_order_relaxed);
+  if (job.attempts > 1) delivery.retries.fetch_add(1, std::memory_order_relaxed);
+  delivery.bytes.fetch_add(request.body.size(), std::memory_order_relaxed);
   ++lanes_[lane].in_flight;
   const std::uint64_t id = next_flight_++;
   flights_.emplace(id, Flight{lane, std::move(job)});
@@ -132,7 +153,9 @@ void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, SteadyTim
   account(job, outcome.delivered, outcome.dropped, outcome.cause);
   report(outcome.message);
   if (outcome.failure == Failure::throttled)
-    parts_.ledger.throttles.fetch_add(1, std::memory_order_relaxed);
+    of(lane).delivery.throttles.fetch_add(1, std::memory_order_relaxed);
+  if (outcome.delivered != 0) of(lane).health.succeeded(now, of(lane).lost());
+  if (outcome.failure != Failure::none) of(lane).health.failed(now, outcome.message);
   switch (outcome.next) {
     case Outcome::Next::finished:
       return finish(std::move(job));
@@ -169,7 +192,7 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
     return finish(std::move(job));
   }
   if (outcome.uncertain) {
-    parts_.ledger.uncertain_records.fetch_add(job.unaccounted, std::memory_order_relaxed);
+    of(lane).delivery.uncertain_records.fetch_add(job.unaccounted, std::memory_order_relaxed);
   }
   job.not_before =
       now + transport::backoff(outcome.failure, job.attempts, parts_.draw(), outcome.asked);
@@ -194,6 +217,7 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
   }
   job.payload->items.resize(items / 2, PayloadItem{});
   Job second;
+  second.since = job.since;
   second.unaccounted = half->records();
   second.splits_left = (job.splits_left - 1) / 2;
   second.payload = std::move(half);

@@ -50,6 +50,7 @@ class Sender {
   bool settled(std::uint64_t sequence) const noexcept {
     return settled_.load(std::memory_order_acquire) >= sequence;
   }
+  const Heartbeat& heartbeat() const noexcept { return heartbeat_; }
   /// Drops everything that is not settled and counts it for `cause`. Nothing may be sent
   /// afterwards.
   void abandon(DropCause cause);
@@ -63,6 +64,7 @@ class Sender {
     int refusals = 0;  // for credentials, in a row
     int splits_left = 0;
     bool signed_again = false;
+    SteadyTime since{};  // when the sender got it
     SteadyTime not_before{};
   };
   struct Lane {
@@ -84,6 +86,8 @@ class Sender {
   void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
   void finish(Job job);
   void report(std::string_view message);
+  void observe(SteadyTime now) noexcept;
+  SignalLedger& of(std::size_t lane) noexcept { return parts_.ledger.signals[lane]; }
 
   Parts parts_;
   std::array<Lane, signal_count> lanes_;
@@ -93,6 +97,7 @@ class Sender {
   std::deque<int> unsettled_;
   std::uint64_t first_unsettled_ = 1;
   std::atomic<std::uint64_t> settled_{0};
+  Heartbeat heartbeat_;
 };
 
 }  // namespace spillway::detail

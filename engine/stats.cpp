@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include <spillway/encoders/json.hpp>
+#include <spillway/engine/ledger.hpp>
 #include <spillway/engine/stats.hpp>
 
 namespace spillway {
@@ -21,11 +22,31 @@ std::int64_t SignalStats::residue() const noexcept {
   return static_cast<std::int64_t>(recorded - delivered - dropped_total() - held());
 }
 
+DeliveryStats& DeliveryStats::operator+=(const DeliveryStats& other) noexcept {
+  requests += other.requests;
+  retries += other.retries;
+  throttles += other.throttles;
+  failures += other.failures;
+  bytes += other.bytes;
+  uncertain_records += other.uncertain_records;
+  return *this;
+}
+
 std::string Stats::to_json() const {
   detail::ByteBuffer out;
   const auto number = [&](std::string_view name, std::uint64_t value) {
     out.append(name);
     detail::append_number(out, value);
+  };
+  const auto delivered_by = [&](std::string_view name, const DeliveryStats& stats) {
+    out.append(name);
+    number("{\"requests\":", stats.requests);
+    number(",\"retries\":", stats.retries);
+    number(",\"throttles\":", stats.throttles);
+    number(",\"failures\":", stats.failures);
+    number(",\"bytes\":", stats.bytes);
+    number(",\"uncertain_records\":", stats.uncertain_records);
+    out.append('}');
   };
   const auto signal = [&](std::string_view name, const SignalStats& stats) {
     out.append(name);
@@ -43,18 +64,18 @@ std::string Stats::to_json() const {
     number("},\"held\":", stats.held());
     out.append(",\"residue\":");
     detail::append_number(out, stats.residue());
+    if (!stats.destination.empty()) {
+      out.append(",\"destination\":");
+      detail::append_json_string(out, stats.destination);
+      delivered_by(",\"delivery\":", stats.delivery);
+    }
     out.append('}');
   };
   signal("{\"metrics\":", metrics);
   signal(",\"logs\":", logs);
   signal(",\"spans\":", spans);
-  number(",\"delivery\":{\"requests\":", delivery.requests);
-  number(",\"retries\":", delivery.retries);
-  number(",\"throttles\":", delivery.throttles);
-  number(",\"failures\":", delivery.failures);
-  number(",\"bytes\":", delivery.bytes);
-  number(",\"uncertain_records\":", delivery.uncertain_records);
-  number("},\"samples_folded\":", samples_folded);
+  delivered_by(",\"delivery\":", delivery);
+  number(",\"samples_folded\":", samples_folded);
   number(",\"measurements_unbucketed\":", measurements_unbucketed);
   number(",\"trace_headers_refused\":", trace_headers_refused);
   number(",\"lanes\":", lanes);
@@ -63,4 +84,21 @@ std::string Stats::to_json() const {
   return std::string(out.view());
 }
 
+namespace detail {
+
+DeliveryStats DeliveryLedger::read() const noexcept {
+  const auto load = [](const std::atomic<std::uint64_t>& value) {
+    return value.load(std::memory_order_relaxed);
+  };
+  return {load(requests), load(retries), load(throttles),
+          load(failures), load(bytes),   load(uncertain_records)};
+}
+
+std::uint64_t SignalLedger::lost() const noexcept {
+  std::uint64_t sum = 0;
+  for (const auto& cause : dropped_in_queue) sum += cause.load(std::memory_order_relaxed);
+  return sum;
+}
+
+}  // namespace detail
 }  // namespace spillway

@@ -30,6 +30,18 @@ enum class DropCause : std::uint8_t {
 inline constexpr std::size_t drop_cause_count = 11;
 std::string_view to_string(DropCause cause) noexcept;
 
+/// What sending cost.
+struct DeliveryStats {
+  std::uint64_t requests = 0;  ///< attempts, retries included
+  std::uint64_t retries = 0;
+  std::uint64_t throttles = 0;          ///< answers that asked to slow down
+  std::uint64_t failures = 0;           ///< attempts without a usable answer
+  std::uint64_t bytes = 0;              ///< of bodies, as sent
+  std::uint64_t uncertain_records = 0;  ///< sent again after a lost answer: may be there twice
+
+  DeliveryStats& operator+=(const DeliveryStats& other) noexcept;
+};
+
 /// One signal's account, in records: measurements, log records, spans.
 struct SignalStats {
   std::uint64_t recorded = 0;  ///< accepted from callers, whatever became of it
@@ -39,6 +51,8 @@ struct SignalStats {
   std::uint64_t held_in_rings = 0;  ///< not yet drained
   std::uint64_t held_in_batch = 0;  ///< drained, not yet sealed into a payload
   std::uint64_t held_in_queue = 0;  ///< sealed, waiting or under way
+  std::string destination;          ///< "put-log-events"; empty: it goes nowhere
+  DeliveryStats delivery;           ///< of that destination
 
   std::uint64_t dropped_for(DropCause cause) const noexcept {
     return dropped[static_cast<std::size_t>(cause)];
@@ -49,21 +63,11 @@ struct SignalStats {
   std::int64_t residue() const noexcept;
 };
 
-/// What sending cost.
-struct DeliveryStats {
-  std::uint64_t requests = 0;  ///< attempts, retries included
-  std::uint64_t retries = 0;
-  std::uint64_t throttles = 0;          ///< answers that asked to slow down
-  std::uint64_t failures = 0;           ///< attempts without a usable answer
-  std::uint64_t bytes = 0;              ///< of bodies, as sent
-  std::uint64_t uncertain_records = 0;  ///< sent again after a lost answer: may be there twice
-};
-
 struct Stats {
   SignalStats metrics;
   SignalStats logs;
   SignalStats spans;
-  DeliveryStats delivery;
+  DeliveryStats delivery;            ///< of all destinations
   std::uint64_t samples_folded = 0;  ///< timed samples that met a full ring and went into cells
   std::uint64_t measurements_unbucketed =
       0;  ///< kept in count, sum and extremes, but not in their bucket
