@@ -3,6 +3,10 @@
 // Where measurements without a time go: a thread's own aggregation cells, one per series, instead
 // of one record per call.
 //
+// What counters are given as small integers goes to a cumulative cell, which its thread makes grow
+// for ever and the flusher reads by difference: nobody hands anything over, and an addition is one
+// store. Everything else goes to a bank.
+//
 // A bank is one block of memory, zero when fresh, that one thread at a time writes:
 //
 //   Bank | cells, at offsets that the series table hands out | touched[] | blocks[]
@@ -20,6 +24,7 @@
 // of new octaves lose their bucket, not their count; the flusher sees it as count minus buckets.
 #pragma once
 
+#include <atomic>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -31,17 +36,31 @@
 
 namespace spillway::detail {
 
+/// What one thread added to a counter as integers, ever since. Grown by that thread, read by the
+/// flusher at any time, one addition at most apart: of one that is under way it may see the amount
+/// before it sees the count.
+struct CumulativeCell {
+  std::atomic<std::uint64_t> count;  ///< producer
+  std::atomic<std::uint64_t>
+      excess;  ///< producer: the sum less `count`, modulo 2^64, so that to add
+               ///< 1, the common case, is one store
+  std::atomic<std::uint64_t> count_seen;   ///< flusher: what it read last
+  std::atomic<std::uint64_t> excess_seen;  ///< flusher
+  std::uint32_t series;                    ///< constant once count is not 0
+  std::uint32_t next;                      ///< the same: offset of the next cell in use, 0: none
+
+  /// Amounts that fit: from 1 on, and so small that no interval's sum comes near 2^64. The others,
+  /// and doubles, go to a bank.
+  static constexpr bool fits(std::uint64_t n) noexcept { return n - 1 < std::uint64_t{1} << 32; }
+};
+static_assert(sizeof(CumulativeCell) == 40);
+
+/// Of a counter too, in a bank, at the same offset: what was added as doubles, 0s, large integers.
 struct CounterCell {
   std::uint64_t count;
-  /// Sum of what was added as integers, less `count`, modulo 2^64: to add 1, the common case, is one
-  /// store.
-  std::uint64_t excess;
-  double fraction;  ///< sum of what was added as doubles
-  std::uint64_t reserved;
-
-  double sum() const noexcept { return static_cast<double>(count + excess) + fraction; }
+  double sum;
 };
-static_assert(sizeof(CounterCell) == 32);
+static_assert(sizeof(CounterCell) <= sizeof(CumulativeCell));
 
 /// A sum in two halves that measurements go to in turn. A sum waits for the one before it to reach
 /// memory and come back, some 9 cycles; two of them wait half as long.
@@ -127,22 +146,11 @@ class alignas(cache_line_bytes) Bank {
 
   void touch(std::uint32_t series) noexcept { touched_[touched_count_++] = series; }
 
-  void add(std::uint32_t offset, std::uint32_t series, std::uint64_t n) noexcept {
-    auto& counter = cell<CounterCell>(offset);
-    if (counter.count == 0) [[unlikely]]
-      touch(series);
-    counter.excess += n - 1;
-    // Kept apart from the line above: as one 16-byte vector addition the two cost 2.8 ns instead
-    // of 1.0.
-    if (n != 1) asm("" : "+m"(counter.excess));
-    counter.count += 1;
-  }
   void add(std::uint32_t offset, std::uint32_t series, double value) noexcept {
     auto& counter = cell<CounterCell>(offset);
     if (counter.count == 0) [[unlikely]]
       touch(series);
-    counter.fraction += value;
-    counter.excess -= 1;
+    counter.sum += value;
     counter.count += 1;
   }
 

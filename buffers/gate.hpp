@@ -56,6 +56,11 @@ class BasicGate {
     leave();
     return false;
   }
+  /// Whether it is open for that engine at this moment. No operation: for what needs no bank and no
+  /// hand-over, be asymmetric fences there or not.
+  bool is_open_for(std::uint64_t engine_id) const noexcept {
+    return portable_engine_id_.load(std::memory_order_relaxed) == engine_id;
+  }
   /// P3. The bank that is the producer's until leave().
   Bank& bank() noexcept { return *bank_.load(Memory::order(Access::gate_load_bank, acquire)); }
   /// P5.

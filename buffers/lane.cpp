@@ -12,12 +12,25 @@
 
 namespace spillway::detail {
 
+constinit ViewCache no_views{};
 constinit Lane no_lane;
 constinit thread_local Lane* current_lane = &no_lane;
 
 std::uint32_t NameCache::id_of_slow(Entry& entry, const StaticName& name) noexcept {
   entry = {name.data(), intern_name(name.view())};
   return entry.id;
+}
+
+void Lane::count(std::uint32_t offset, std::uint32_t series, std::uint64_t n) noexcept {
+  CumulativeCell& cell = cumulative(offset);
+  const std::uint64_t count = cell.count.load(std::memory_order_relaxed);
+  cell.excess.store(cell.excess.load(std::memory_order_relaxed) + (n - 1),
+                    std::memory_order_relaxed);
+  cell.count.store(count + 1, std::memory_order_release);
+  if (count != 0) return;
+  cell.series = series;
+  cell.next = first_counter_.load(std::memory_order_relaxed);
+  first_counter_.store(offset, std::memory_order_release);  // D1.
 }
 
 // ---- Which lanes a thread has ----
@@ -42,8 +55,11 @@ struct ThreadLanes {
   /// Lets go of the lanes of engines that are gone, so that a thread that sees many engines does
   /// not collect them.
   void forget_closed() {
-    std::erase_if(entries,
-                  [](const Entry& e) { return e.set->closed() && e.set.use_count() == 1; });
+    std::erase_if(entries, [](const Entry& e) {
+      const bool gone = e.set->closed() && e.set.use_count() == 1;
+      if (gone && current_lane == e.lane) current_lane = &no_lane;
+      return gone;
+    });
   }
 
   static void release_all(void* lanes) noexcept {
@@ -116,11 +132,10 @@ Lane* enter_slow(std::uint64_t engine_id) noexcept try {
     if (lane == nullptr) return nullptr;
     mine.entries.push_back({engine_id, lane, std::move(set)});
   }
-  if (asymmetric_fences()) {
-    current_lane = lane;
-    return lane->gate_.enter(engine_id) ? lane : nullptr;
-  }
-  return lane->gate_.enter_portable(engine_id) ? lane : nullptr;
+  current_lane = lane;
+  const bool entered =
+      asymmetric_fences() ? lane->gate_.enter(engine_id) : lane->gate_.enter_portable(engine_id);
+  return entered ? lane : nullptr;
 } catch (...) {
   return nullptr;
 }
@@ -182,9 +197,13 @@ constexpr std::size_t in_pages(std::size_t bytes) {
 
 }  // namespace
 
+std::size_t LaneSet::counters_bytes() const noexcept {
+  return std::size_t{Bank::first_cell_offset()} + layout_.bank.cell_bytes;
+}
+
 std::size_t LaneSet::lane_bytes() const noexcept {
-  return in_pages(sizeof(Lane) + sizeof(NameCache) + sizeof(ViewCache)) +
-         in_pages(layout_.ring_bytes) + 2 * in_pages(layout_.bank.bytes());
+  return Lane::counters_offset() + in_pages(counters_bytes()) + in_pages(layout_.ring_bytes) +
+         2 * in_pages(layout_.bank.bytes());
 }
 
 LaneSet::~LaneSet() {
@@ -214,7 +233,7 @@ Lane* LaneSet::acquire() noexcept {
   lane = new (bytes) Lane;
   lane->names = new (bytes + sizeof(Lane)) NameCache;
   lane->views = new (bytes + sizeof(Lane) + sizeof(NameCache)) ViewCache;
-  bytes += in_pages(sizeof(Lane) + sizeof(NameCache) + sizeof(ViewCache));
+  bytes += Lane::counters_offset() + in_pages(counters_bytes());
   lane->ring.attach(bytes, layout_.ring_bytes);
   bytes += in_pages(layout_.ring_bytes);
   Bank* const first_bank = Bank::create(bytes, layout_.bank);
@@ -297,6 +316,15 @@ void LaneSet::for_each_unfinished(const std::function<void(Bank&)>& visit) {
     visit(*lane.gate_.peek());
     if (lane.spare_is_dirty_) visit(*lane.spare_bank_);
   });
+}
+
+std::uint64_t LaneSet::late_counts() const {
+  std::uint64_t late = 0;
+  for_each_counter([&](const CumulativeCell& cell) {
+    late += cell.count.load(std::memory_order_acquire) -
+            cell.count_seen.load(std::memory_order_relaxed);
+  });
+  return late;
 }
 
 std::uint64_t LaneSet::closed_calls(Signal signal) const noexcept {

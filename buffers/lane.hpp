@@ -8,6 +8,17 @@
 // The flusher takes a thread's cells, or closes its lane, by the hand-over of gate.hpp: P1..P5 of the
 // producer, F1..F4 of the flusher.
 //
+// Counters need none of that: a thread makes its cumulative cells grow, and the flusher reads them
+// beside it.
+//
+//   producer                                   flusher
+//   C1  look at the gate                       D1  first_counter_ (acquire), then cell by cell
+//   C2  excess (relaxed), if it is not 1       D2  count (acquire), then excess; less what was seen
+//   C3  count = count + 1 (release)
+//
+// C3 pairs with D2, so that no amount is missing from what is counted. After close() an addition
+// that had passed C1 before may still come: late_counts() finds it.
+//
 // Life of a lane:
 //   acquire()  by the thread, at its first record   free list -> the thread (or fresh memory)
 //   release()  when the thread ends                 the thread -> free list; ring and cells keep what
@@ -96,10 +107,17 @@ class ViewCache {
     std::uint32_t offset;
     std::uint32_t series;
   };
+  /// The view of `key`, or null. Of a key without an identity in its lower half there is none.
+  const View* look_up(std::uint64_t key) const noexcept {
+    const View* const bucket = &views_[bucket_of(key)];
+    for (std::size_t way = 0; way < ways; ++way) {
+      if (bucket[way].key == key) return &bucket[way];
+    }
+    return nullptr;
+  }
   /// The view of `key` (not 0), or a free place to put it, whatever stood there before.
   View& find(std::uint64_t key) noexcept {
-    const std::uint64_t hash = key * 0x9E3779B97F4A7C15U;
-    View* const bucket = &views_[(hash >> 32) % (views_.size() / ways) * ways];
+    View* const bucket = &views_[bucket_of(key)];
     for (std::size_t way = 0; way < ways; ++way) {
       if (bucket[way].key == key) return bucket[way];
     }
@@ -110,11 +128,17 @@ class ViewCache {
 
  private:
   static constexpr std::size_t ways = 4;
+  std::size_t bucket_of(std::uint64_t key) const noexcept {
+    return (key * 0x9E3779B97F4A7C15U >> 32) % (views_.size() / ways) * ways;
+  }
   std::array<View, 4096> views_;
   std::uint32_t next_victim_;
 };
 static_assert(std::is_trivially_default_constructible_v<NameCache> &&
               std::is_trivially_default_constructible_v<ViewCache>);
+
+/// Of no lane: empty for ever.
+extern ViewCache no_views;
 
 /// What a handle refers to that no engine gave out. Lanes of no engine have 0, so that nothing
 /// matches them.
@@ -147,6 +171,28 @@ class alignas(cache_line_bytes) Lane {
     return ticks_->ticks();
   }
 
+  /// Adds `n`, which fits, to the counter at `offset`, be it the first time.
+  void count(std::uint32_t offset, std::uint32_t series, std::uint64_t n) noexcept;
+
+  // ---- the producer, without an operation ----
+
+  /// Adds `n`, which fits, to the counter at `offset`. False, and nothing is done: the lane is not
+  /// one of that engine, or the engine is closed, or it is the first addition, which is count()'s.
+  bool try_count(std::uint64_t engine_id, std::uint32_t offset, std::uint64_t n) noexcept {
+    if (!gate_.is_open_for(engine_id)) [[unlikely]]  // C1.
+      return false;
+    CumulativeCell& cell = cumulative(offset);
+    const std::uint64_t count = cell.count.load(std::memory_order_relaxed);
+    if (count == 0) [[unlikely]]
+      return false;
+    if (n != 1) {
+      cell.excess.store(cell.excess.load(std::memory_order_relaxed) + (n - 1),
+                        std::memory_order_relaxed);  // C2.
+    }
+    cell.count.store(count + 1, std::memory_order_release);  // C3.
+    return true;
+  }
+
   /// The engine that the lane belongs to; alive inside an operation.
   EngineServices& services() const noexcept { return *services_; }
 
@@ -157,7 +203,7 @@ class alignas(cache_line_bytes) Lane {
   Ring ring;
   LaneCounters counters;
   NameCache* names = nullptr;
-  ViewCache* views = nullptr;
+  ViewCache* views = &no_views;
 
  private:
   friend class LaneSet;
@@ -166,18 +212,30 @@ class alignas(cache_line_bytes) Lane {
   friend void operate(std::uint64_t engine_id, Signal signal, Operation&& operation) noexcept;
   friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
 
+  // The cumulative cells stand behind the lane and its caches, at the offsets that a bank has.
+  static constexpr std::size_t counters_offset() noexcept {
+    constexpr std::size_t page_bytes = 4096;
+    return (sizeof(Lane) + sizeof(NameCache) + sizeof(ViewCache) + page_bytes - 1) / page_bytes *
+           page_bytes;
+  }
+  CumulativeCell& cumulative(std::uint32_t offset) noexcept {
+    return *std::launder(reinterpret_cast<CumulativeCell*>(reinterpret_cast<std::byte*>(this) +
+                                                           counters_offset() + offset));
+  }
+
   // What an operation on a cell touches beside the cell.
   BasicGate<Bank> gate_;
   bool ticks_are_hardware_ = true;     // constant
   const TickSource* ticks_ = nullptr;  // constant
   // Cold.
-  EngineServices* services_ = nullptr;  // constant
-  Bank* spare_bank_ = nullptr;          // flusher: the bank that the gate does not name
-  bool spare_is_dirty_ = false;         // flusher: taken from the producer, not yet read
-  std::uint64_t swaps_ = 0;             // flusher: how often it took a bank away
-  std::uint64_t wanted_ = 0;            // flusher: how often it has to have done so
-  std::uint32_t index_ = 0;             // constant
-  Lane* next_ = nullptr;                // constant: the set's list
+  EngineServices* services_ = nullptr;           // constant
+  std::atomic<std::uint32_t> first_counter_{0};  // producer: offset of the latest cell in use
+  Bank* spare_bank_ = nullptr;                   // flusher: the bank that the gate does not name
+  bool spare_is_dirty_ = false;                  // flusher: taken from the producer, not yet read
+  std::uint64_t swaps_ = 0;                      // flusher: how often it took a bank away
+  std::uint64_t wanted_ = 0;                     // flusher: how often it has to have done so
+  std::uint32_t index_ = 0;                      // constant
+  Lane* next_ = nullptr;                         // constant: the set's list
   // Closed, and seen idle since: a late caller that knocks at the gate is no operation.
   std::atomic<bool> at_rest_{false};
 };
@@ -255,6 +313,23 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   /// operation, and may only read. The figures may be some calls old.
   void for_each_unfinished(const std::function<void(Bank&)>& visit);
 
+  /// Reads what was added to counters since the last call: `visit(series, count, sum)`, count not 0.
+  template <class Visit>
+  void take_counters(Visit&& visit) {
+    for_each_counter([&](CumulativeCell& cell) {
+      const std::uint64_t count = cell.count.load(std::memory_order_acquire);  // D2.
+      const std::uint64_t new_count = count - cell.count_seen.load(std::memory_order_relaxed);
+      if (new_count == 0) return;
+      const std::uint64_t excess = cell.excess.load(std::memory_order_relaxed);
+      const std::uint64_t new_excess = excess - cell.excess_seen.load(std::memory_order_relaxed);
+      cell.count_seen.store(count, std::memory_order_relaxed);
+      cell.excess_seen.store(excess, std::memory_order_relaxed);
+      visit(cell.series, new_count, static_cast<double>(new_count + new_excess));
+    });
+  }
+  /// Additions that came after the last take_counters(). Any thread.
+  std::uint64_t late_counts() const;
+
   /// From here on enter() fails for this engine. Returns once no producer is inside an operation,
   /// or when `give_up` says so. Once. True: nothing is written to any lane from here on.
   bool close(const std::function<bool()>& give_up);
@@ -273,8 +348,20 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
 
   LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> ticks,
           EngineServices* services);
+  template <class Visit>
+  void for_each_counter(Visit&& visit) const {
+    for_each([&](Lane& lane) {
+      for (std::uint32_t at = lane.first_counter_.load(std::memory_order_acquire);
+           at != 0;) {  // D1.
+        CumulativeCell& cell = lane.cumulative(at);
+        visit(cell);
+        at = cell.next;
+      }
+    });
+  }
   Lane* acquire() noexcept;           // any thread
   void release(Lane& lane) noexcept;  // any thread
+  std::size_t counters_bytes() const noexcept;
   std::size_t lane_bytes() const noexcept;
 
   const LaneLayout layout_;

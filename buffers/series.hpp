@@ -38,7 +38,8 @@ enum class MetricKind : std::uint8_t { counter, gauge, histogram };
 inline constexpr std::size_t metric_kind_count = 3;
 
 constexpr std::uint32_t cell_bytes(MetricKind kind) noexcept {
-  constexpr std::uint32_t bytes[] = {sizeof(CounterCell), sizeof(GaugeCell), sizeof(HistogramCell)};
+  constexpr std::uint32_t bytes[] = {sizeof(CumulativeCell), sizeof(GaugeCell),
+                                     sizeof(HistogramCell)};
   return bytes[static_cast<std::size_t>(kind)];
 }
 

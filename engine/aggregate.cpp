@@ -74,6 +74,13 @@ void Aggregator::merge_histogram(State& state, Bank& bank, HistogramCell& cell) 
   ledger_.measurements_unbucketed.fetch_add(cell.count - bucketed, std::memory_order_relaxed);
 }
 
+void Aggregator::add_count(std::uint32_t id, std::uint64_t count, double sum) {
+  ledger_.of(Signal::metrics).drained.fetch_add(count, std::memory_order_relaxed);
+  const Series& series = series_[id];
+  if (series.refused) return ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, count);
+  merge(touch(series), count, sum, sum, sum);
+}
+
 void Aggregator::take(Bank& bank) {
   std::uint64_t drained = 0;
   for (std::uint32_t i = 0; i < bank.touched_count(); ++i) {
@@ -87,8 +94,7 @@ void Aggregator::take(Bank& bank) {
       case MetricKind::counter: {
         auto& cell = bank.cell<CounterCell>(series.cell_offset);
         if (account(cell.count)) {
-          const double sum = cell.sum();
-          merge(touch(series), cell.count, sum, sum, sum);
+          merge(touch(series), cell.count, cell.sum, cell.sum, cell.sum);
         }
         cell = {};
         break;

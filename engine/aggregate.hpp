@@ -21,6 +21,8 @@ class Aggregator {
   /// Both outlive it.
   Aggregator(const SeriesTable& series, Ledger& ledger) : series_(series), ledger_(ledger) {}
 
+  /// Adds what a thread added to a counter.
+  void add_count(std::uint32_t series, std::uint64_t count, double sum);
   /// Adds what a thread's bank holds and zeroes its cells.
   void take(Bank& bank);
   /// Counts what a bank holds as dropped at shutdown. Its producer may still be writing it.

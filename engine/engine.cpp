@@ -219,6 +219,9 @@ class Engine::Core final : public detail::EngineServices {
     hold(stats.spans, ring_spans, drained(Signal::spans));
     hold(stats.metrics, ring_samples, ledger_.samples_drained.load(std::memory_order_relaxed));
     add(stats.metrics, DropCause::closed, lanes_->closed_calls(Signal::metrics));
+    if (flusher_is_done_.load(std::memory_order_acquire)) {
+      add(stats.metrics, DropCause::closed, lanes_->late_counts());
+    }
     add(stats.logs, DropCause::closed, lanes_->closed_calls(Signal::logs));
     add(stats.spans, DropCause::closed, lanes_->closed_calls(Signal::spans));
     const auto load = [](const std::atomic<std::uint64_t>& value) {
@@ -316,6 +319,7 @@ class Engine::Core final : public detail::EngineServices {
       settle_by_hand();
     }
     sender_.abandon(DropCause::shutdown_deadline);
+    flusher_is_done_.store(true, std::memory_order_release);
     final_ = stats();
     return *final_;
   }
@@ -518,6 +522,7 @@ class Engine::Core final : public detail::EngineServices {
   std::mutex mutex_;
   std::condition_variable flusher_wakes_;
   std::condition_variable progress_;  // of flushes and of deliveries
+  std::atomic<bool> flusher_is_done_{false};
   bool stopping_ = false;
   SteadyTime stopping_until_{};
   bool sender_stops_ = false;

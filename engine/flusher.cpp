@@ -265,6 +265,9 @@ bool Flusher::drain_large_logs() {
 // ---- Cells ----
 
 bool Flusher::take_wanted_cells() {
+  lanes_->take_counters([this](std::uint32_t series, std::uint64_t count, double sum) {
+    aggregator_.add_count(series, count, sum);
+  });
   return lanes_->take_cells([this](Bank& bank) { aggregator_.take(bank); });
 }
 

@@ -25,10 +25,13 @@ struct MetricRef {
   std::uint32_t series = 0;
 };
 
-/// The one place where each kind of metric goes into its cell. `lane` is entered.
-inline void record_count(Lane& lane, const MetricRef& metric, std::uint64_t n) noexcept {
-  lane.bank().add(metric.cell_offset, metric.series, n);
-}
+/// Adds to a counter what its thread's cumulative cell does not take, or takes no more: out of the
+/// hot path.
+[[gnu::cold]] void add_slow(const MetricRef& metric, std::uint64_t n) noexcept;
+[[gnu::cold]] void count_invalid(std::uint64_t engine_id) noexcept;
+
+// The one place where each kind of metric goes into its cell. `lane` is entered.
+
 inline void record_count(Lane& lane, const MetricRef& metric, double value) noexcept {
   if (value >= 0 && value <= magnitude_max) [[likely]] {
     lane.bank().add(metric.cell_offset, metric.series, value);
@@ -79,13 +82,16 @@ class Counter {
   /// threads   any; never blocks; allocates only on a thread's first record.
   template <std::integral Integer>
   void add(Integer n) const noexcept {
-    detail::operate(metric_.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
-      if constexpr (std::signed_integral<Integer>) {
-        if (n < 0) [[unlikely]]
-          return lane.counters.measurements_invalid.add();
-      }
-      detail::record_count(lane, metric_, static_cast<std::uint64_t>(n));
-    });
+    if constexpr (std::signed_integral<Integer>) {
+      if (n < 0) [[unlikely]]
+        return detail::count_invalid(metric_.engine_id);
+    }
+    const auto amount = static_cast<std::uint64_t>(n);
+    if (!detail::CumulativeCell::fits(amount) ||
+        !detail::current_lane->try_count(metric_.engine_id, metric_.cell_offset, amount))
+        [[unlikely]] {
+      detail::add_slow(metric_, amount);
+    }
   }
   void add(double value) const noexcept {
     detail::operate(metric_.engine_id, detail::Signal::metrics,
@@ -192,9 +198,18 @@ struct ContextView {
       fill_view(lane, view, *this, identity);
     return {base.engine_id, view.offset, view.series};
   }
+  /// What the cache of a lane says that need not be entered, or null.
+  const ViewCache::View* find_cached(const Lane& lane) const noexcept {
+    const std::uint32_t identity = current_active().number_of(field == ContextField::tenant);
+    return lane.views->look_up(std::uint64_t{number} << 32 | identity);
+  }
 };
 
 }  // namespace detail
+
+namespace detail {
+[[gnu::cold]] void add_slow(const ContextView& view, std::uint64_t n) noexcept;
+}
 
 /// A metric whose series is chosen per call by the request context: `per(requests,
 /// ContextField::tenant, "TenantID")`.
@@ -206,17 +221,23 @@ class PerContext {
   template <class Number>
   requires std::same_as<Metric, Counter> && std::is_arithmetic_v<Number>
   void add(Number n) const noexcept {
-    detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
-      if constexpr (std::integral<Number>) {
-        if constexpr (std::signed_integral<Number>) {
-          if (n < 0) [[unlikely]]
-            return lane.counters.measurements_invalid.add();
-        }
-        detail::record_count(lane, view_.find(lane), static_cast<std::uint64_t>(n));
-      } else {
-        detail::record_count(lane, view_.find(lane), static_cast<double>(n));
+    if constexpr (std::integral<Number>) {
+      if constexpr (std::signed_integral<Number>) {
+        if (n < 0) [[unlikely]]
+          return detail::count_invalid(view_.base.engine_id);
       }
-    });
+      const auto amount = static_cast<std::uint64_t>(n);
+      detail::Lane* const lane = detail::current_lane;
+      const detail::ViewCache::View* const cached = view_.find_cached(*lane);
+      if (cached == nullptr || !detail::CumulativeCell::fits(amount) ||
+          !lane->try_count(view_.base.engine_id, cached->offset, amount)) [[unlikely]] {
+        detail::add_slow(view_, amount);
+      }
+    } else {
+      detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
+        detail::record_count(lane, view_.find(lane), static_cast<double>(n));
+      });
+    }
   }
   void set(double value) const noexcept requires std::same_as<Metric, Gauge> {
     detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {

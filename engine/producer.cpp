@@ -17,6 +17,35 @@ void fill_view(Lane& lane, ViewCache::View& cached, const ContextView& view,
   cached = {std::uint64_t{view.number} << 32 | identity, found.cell_offset, found.series};
 }
 
+namespace {
+
+// `metric_of(lane)` finds the metric once the lane is entered.
+template <class MetricOf>
+void add_entered(std::uint64_t engine_id, std::uint64_t n, MetricOf&& metric_of) noexcept {
+  operate(engine_id, Signal::metrics, [&](Lane& lane) {
+    const MetricRef metric = metric_of(lane);
+    if (CumulativeCell::fits(n)) {
+      lane.count(metric.cell_offset, metric.series, n);
+    } else {
+      record_count(lane, metric, static_cast<double>(n));
+    }
+  });
+}
+
+}  // namespace
+
+void add_slow(const MetricRef& metric, std::uint64_t n) noexcept {
+  add_entered(metric.engine_id, n, [&](Lane&) { return metric; });
+}
+
+void add_slow(const ContextView& view, std::uint64_t n) noexcept {
+  add_entered(view.base.engine_id, n, [&](Lane& lane) { return view.find(lane); });
+}
+
+void count_invalid(std::uint64_t engine_id) noexcept {
+  operate(engine_id, Signal::metrics, [](Lane& lane) { lane.counters.measurements_invalid.add(); });
+}
+
 std::uint32_t site_number_slow(LogSite& site, std::span<const FieldCopy> fields) noexcept {
   std::array<SiteKey, fields_max> keys{};
   std::size_t count = 0;

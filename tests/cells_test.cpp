@@ -67,11 +67,11 @@ class FewBlocksTest : public CellsTest {
   FewBlocksTest() : CellsTest(3) {}
 };
 
-TEST_F(CellsTest, ACounterSumsIntegersAndDoubles) {
+TEST_F(CellsTest, ACounterSumsWhatCumulativeCellsAndBanksHold) {
   const Series& one = series(MetricKind::counter, "c");
-  bank->add(one.cell_offset, one.id, std::uint64_t{3});
+  aggregator->add_count(one.id, 1, 3.0);
   bank->add(one.cell_offset, one.id, 0.25);
-  bank->add(one.cell_offset, one.id, std::uint64_t{0});
+  bank->add(one.cell_offset, one.id, 0.0);
   const auto points = close();
   ASSERT_EQ(points.size(), 1U);
   EXPECT_EQ(points[0].count, 3U);
@@ -211,8 +211,8 @@ TEST_F(CellsTest, RefusedSeriesAreCountedInvalid) {
 TEST_F(CellsTest, ResolutionsCloseApart) {
   const Series& fine = series(MetricKind::counter, "c", Resolution::second);
   const Series& coarse = series(MetricKind::counter, "c");
-  bank->add(fine.cell_offset, fine.id, std::uint64_t{1});
-  bank->add(coarse.cell_offset, coarse.id, std::uint64_t{2});
+  bank->add(fine.cell_offset, fine.id, 1.0);
+  bank->add(coarse.cell_offset, coarse.id, 2.0);
   aggregator->take(*bank);
   const auto second = aggregator->close(Resolution::second, 5);
   ASSERT_EQ(second.size(), 1U);

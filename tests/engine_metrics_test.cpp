@@ -189,6 +189,28 @@ TEST_F(EngineMetricsTest, BadMeasurementsAreCountedAndTheirNeighboursGoOut) {
   EXPECT_EQ(found["Latency|Service=orders"].at(0)["StatisticValues"]["Sum"].number(), 4);
 }
 
+TEST_F(EngineMetricsTest, ACounterTakesEveryAmount) {
+  testing::TestEngine test(config());
+  const Counter bytes = test.engine.counter("Bytes", Unit::bytes);
+  const auto by_tenant = test.engine.per(bytes, ContextField::tenant, "TenantID");
+  const Context context{{.tenant = "acme"}};
+  const Scope scope(context);
+  for (int i = 0; i < 3; ++i) {
+    bytes.add(~0ULL);  // 2^64 less 1: three of them wrapped where sums were integers.
+    bytes.add(0);
+    bytes.add(0.5);
+    by_tenant.add(~0ULL);
+    by_tenant.add(0);
+    by_tenant.add(0.5);
+  }
+  bytes.add(true ? 7LL : 0LL);
+  ASSERT_TRUE(test.engine.flush(1s));
+  auto found = datums(test);
+  EXPECT_EQ(found["Bytes|Service=orders"].at(0)["Value"].number(), 3 * 0x1p64);
+  EXPECT_EQ(found["Bytes|Service=orders|TenantID=acme"].at(0)["Value"].number(), 3 * 0x1p64);
+  EXPECT_EQ(test.engine.stats().metrics.delivered, 19U);
+}
+
 TEST_F(EngineMetricsTest, AnIllegalSeriesIsRefusedWithAReasonAndSinksNothing) {
   testing::TestEngine test(config());
   const Counter good = test.engine.counter("Good");
@@ -421,13 +443,18 @@ TEST_F(EngineMetricsTest, AHandleOutlivesItsEngine) {
 TEST_F(EngineMetricsTest, WhatAnUnfinishedCallHoldsAtShutdownIsCounted) {
   auto test = std::make_unique<testing::TestEngine>(config());
   const Counter requests = test->engine.counter("Requests");
-  for (int i = 0; i < 1000; ++i) requests.add(1);
+  const Histogram latency = test->engine.histogram("Latency");
+  for (int i = 0; i < 1000; ++i) {
+    requests.add(1);
+    latency.record(i);
+  }
   detail::Lane* const stuck = detail::enter(requests.ref().engine_id);
   ASSERT_NE(stuck, nullptr);
   EXPECT_FALSE(test->engine.flush(1s)) << "not everything is delivered";
   const Stats stats = test->engine.shutdown(0ms);
-  EXPECT_EQ(stats.metrics.recorded, 1000U);
+  EXPECT_EQ(stats.metrics.recorded, 2000U);
   EXPECT_EQ(stats.metrics.dropped_for(DropCause::shutdown_deadline), 1000U);
+  EXPECT_EQ(stats.metrics.delivered, 1000U) << "counters are read beside their producer";
   EXPECT_TRUE(is_settled(stats.metrics));
   test.reset();
   // What the call needs of the engine is still there.

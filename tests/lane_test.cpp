@@ -2,6 +2,7 @@
 //
 // Lanes: who gets one, what happens to it when its thread or its engine ends, and that the
 // hand-over of cells between producers and the flusher neither loses nor invents a measurement.
+#include <array>
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -38,7 +39,7 @@ constexpr std::uint32_t offset = Bank::first_cell_offset();
 bool add(std::uint64_t engine_id, std::uint64_t n = 1) {
   Lane* const lane = enter(engine_id);
   if (lane == nullptr) return false;
-  lane->bank().add(offset, 0, n);
+  lane->bank().add(offset, 0, static_cast<double>(n));
   lane->leave();
   return true;
 }
@@ -50,7 +51,7 @@ struct Taken {
     for (std::uint32_t i = 0; i < bank.touched_count(); ++i) {
       auto& cell = bank.cell<CounterCell>(offset);
       count += cell.count;
-      sum += cell.count + cell.excess;
+      sum += static_cast<std::uint64_t>(cell.sum);
       cell = {};
     }
   }
@@ -138,6 +139,117 @@ TEST(LaneTest, WhatAnOperationHoldsBackIsTakenWhenItIsOver) {
   EXPECT_TRUE(set->take_cells(std::ref(taken)));
   EXPECT_EQ(taken.sum, 11U);
   EXPECT_TRUE(set->take_cells(std::ref(taken))) << "nothing more is wanted";
+}
+
+// ---- Counters, which the flusher reads by difference ----
+
+// As a counter does. False: closed.
+bool count(std::uint64_t engine_id, std::uint64_t n, std::uint32_t series = 0) {
+  const std::uint32_t at = offset + series * static_cast<std::uint32_t>(sizeof(CumulativeCell));
+  if (current_lane->try_count(engine_id, at, n)) return true;
+  Lane* const lane = enter(engine_id);
+  if (lane == nullptr) return false;
+  lane->count(at, series, n);
+  lane->leave();
+  return true;
+}
+
+struct Counted {
+  std::array<std::uint64_t, 2> counts{};
+  std::array<double, 2> sums{};
+  int visits = 0;
+  void read(LaneSet& set) {
+    set.take_counters([this](std::uint32_t series, std::uint64_t n, double sum) {
+      counts[series] += n;
+      sums[series] += sum;
+      ++visits;
+    });
+  }
+};
+
+TEST(LaneTest, ACounterIsReadByDifference) {
+  const auto set = make_set();
+  EXPECT_FALSE(current_lane->try_count(set->engine_id(), offset, 1)) << "no lane yet";
+  ASSERT_TRUE(count(set->engine_id(), 1));
+  ASSERT_TRUE(count(set->engine_id(), 1ULL << 32));
+  ASSERT_TRUE(count(set->engine_id(), 7, 1));
+  Counted counted;
+  counted.read(*set);
+  EXPECT_EQ(counted.counts, (std::array<std::uint64_t, 2>{2, 1}));
+  EXPECT_EQ(counted.sums, (std::array<double, 2>{4294967297.0, 7.0}));
+  counted.read(*set);
+  EXPECT_EQ(counted.visits, 2) << "what has not grown is not visited";
+  ASSERT_TRUE(count(set->engine_id(), 3));
+  counted.read(*set);
+  EXPECT_EQ(counted.sums[0], 4294967300.0);
+}
+
+TEST(LaneTest, AmountsThatACumulativeCellDoesNotTake) {
+  EXPECT_FALSE(CumulativeCell::fits(0)) << "its sum would lag behind its count";
+  EXPECT_TRUE(CumulativeCell::fits(1));
+  EXPECT_TRUE(CumulativeCell::fits(1ULL << 32));
+  EXPECT_FALSE(CumulativeCell::fits((1ULL << 32) + 1));
+  EXPECT_FALSE(CumulativeCell::fits(~0ULL));
+}
+
+TEST(LaneTest, TheNextThreadGoesOnWithTheCounters) {
+  const auto set = make_set();
+  Counted counted;
+  for (int i = 0; i < 10; ++i) {
+    std::thread([&] { ASSERT_TRUE(count(set->engine_id(), 2)); }).join();
+    if (i % 3 == 0) counted.read(*set);
+  }
+  counted.read(*set);
+  EXPECT_EQ(set->size(), 1U);
+  EXPECT_EQ(counted.counts[0], 10U);
+  EXPECT_EQ(counted.sums[0], 20.0);
+}
+
+TEST(LaneTest, AnAdditionThatClosingOvertookIsFound) {
+  const auto set = make_set();
+  ASSERT_TRUE(count(set->engine_id(), 1));
+  Lane* const lane = current_lane;  // C1, and then nothing for a while.
+  EXPECT_TRUE(set->close([] { return false; }));
+  EXPECT_FALSE(count(set->engine_id(), 1)) << "others see that it is closed";
+  Counted counted;
+  counted.read(*set);
+  EXPECT_EQ(counted.counts[0], 1U);
+  EXPECT_EQ(set->late_counts(), 0U);
+  lane->count(offset, 0, 1);  // C3.
+  EXPECT_EQ(set->late_counts(), 1U);
+}
+
+TEST(LaneTest, CountersAreExactBesideTheFlusher) {
+  const auto set = make_set();
+  constexpr int threads = 4;
+  constexpr std::uint64_t calls = 100'000;
+  std::atomic<int> running{threads};
+  std::vector<std::thread> producers;
+  for (int t = 0; t < threads; ++t) {
+    producers.emplace_back([&] {
+      for (std::uint64_t i = 1; i <= calls; ++i) {
+        ASSERT_TRUE(count(set->engine_id(), i, static_cast<std::uint32_t>(i & 1)));
+      }
+      running.fetch_sub(1, std::memory_order_release);
+    });
+  }
+  Counted counted;
+  while (running.load(std::memory_order_acquire) != 0) counted.read(*set);
+  for (std::thread& producer : producers) producer.join();
+  counted.read(*set);
+  EXPECT_EQ(counted.counts[0] + counted.counts[1], threads * calls);
+  EXPECT_EQ(counted.sums[0] + counted.sums[1], threads * (calls * (calls + 1) / 2.0));
+}
+
+TEST(LaneTest, AThreadForgetsTheLaneOfAnEngineThatIsGone) {
+  auto gone = make_set();
+  ASSERT_TRUE(add(gone->engine_id()));
+  ASSERT_TRUE(count(gone->engine_id(), 1));
+  gone->close([] { return false; });
+  gone.reset();
+  const auto next = make_set();
+  ASSERT_TRUE(add(next->engine_id()));
+  ASSERT_TRUE(count(next->engine_id(), 1));
 }
 
 TEST(LaneTest, ClosingGivesUpOnAnOperationThatDoesNotEnd) {
