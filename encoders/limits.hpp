@@ -12,6 +12,7 @@
 //   XPT   PutTraceSegments; the daemon's and the OpenTelemetry exporter's batch size
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -69,6 +70,21 @@ inline constexpr std::size_t put_trace_segments_bytes_max = 1'000'000;
 /// A UDP/IPv4 payload of 65 507 bytes holds the daemon's header line and the document.
 inline constexpr std::string_view xray_daemon_header = "{\"format\":\"json\",\"version\":1}\n";
 inline constexpr std::size_t xray_datagram_bytes_max = 65'507;
+
+// OTLP: CloudWatch user guide, "OTLP endpoints", read 2026-08. Of metrics nothing is published but
+// 150 labels a point. A collector takes 20 MiB (confighttp, max_request_body_size).
+/// Of logs, uncompressed: 1 MB, taken as 10^6. Traces may have 5 MB.
+inline constexpr std::size_t otlp_request_bytes_max = 1'000'000;
+inline constexpr std::size_t otlp_spans_per_request_max = 10'000;
+inline constexpr std::size_t otlp_span_bytes_max = 200'000;
+inline constexpr std::int64_t otlp_span_of_times_ms_max = 24 * 3600 * 1000LL;
+/// Resource and scope may have 16 KB, or the call is refused; what is ours takes less than 4 KB.
+inline constexpr std::size_t otlp_resource_attribute_bytes_max = 12'000;
+/// Ours: as many as the other requests of the same signal.
+inline constexpr std::size_t otlp_points_per_request_max = 1000;
+inline constexpr std::size_t otlp_logs_per_request_max = 10'000;
+/// Ours: OTLP wants Retry-After to be kept ("OTLP/HTTP Throttling"); it is up to so long.
+inline constexpr std::chrono::milliseconds otlp_retry_after_max = std::chrono::minutes(5);
 
 /// What is wrong with a namespace, metric name or dimensions; nothing when CloudWatch takes them.
 std::optional<std::string> namespace_error(std::string_view name);

@@ -29,24 +29,30 @@ using transport::parse_number;
 template <class Enum, std::size_t count>
 using EnumNames = std::array<std::pair<std::string_view, Enum>, count>;
 
-constexpr EnumNames<MetricsTo, 5> names_of(MetricsTo /*tag*/) {
+constexpr EnumNames<MetricsTo, 6> names_of(MetricsTo /*tag*/) {
   return {{{"none", MetricsTo::none},
            {"emf:stdout", MetricsTo::emf_stdout},
            {"emf:file", MetricsTo::emf_file},
            {"emf:logs", MetricsTo::emf_logs},
-           {"put-metric-data", MetricsTo::put_metric_data}}};
+           {"put-metric-data", MetricsTo::put_metric_data},
+           {"otlp", MetricsTo::otlp}}};
 }
-constexpr EnumNames<LogsTo, 5> names_of(LogsTo /*tag*/) {
+constexpr EnumNames<LogsTo, 6> names_of(LogsTo /*tag*/) {
   return {{{"none", LogsTo::none},
            {"console", LogsTo::console},
            {"stdout", LogsTo::json_stdout},
            {"file", LogsTo::file},
-           {"put-log-events", LogsTo::put_log_events}}};
+           {"put-log-events", LogsTo::put_log_events},
+           {"otlp", LogsTo::otlp}}};
 }
-constexpr EnumNames<TracesTo, 3> names_of(TracesTo /*tag*/) {
+constexpr EnumNames<TracesTo, 4> names_of(TracesTo /*tag*/) {
   return {{{"none", TracesTo::none},
            {"xray:daemon", TracesTo::xray_daemon},
-           {"put-trace-segments", TracesTo::put_trace_segments}}};
+           {"put-trace-segments", TracesTo::put_trace_segments},
+           {"otlp", TracesTo::otlp}}};
+}
+constexpr EnumNames<Compression, 2> names_of(Compression /*tag*/) {
+  return {{{"none", Compression::none}, {"gzip", Compression::gzip}}};
 }
 constexpr EnumNames<Severity, 7> names_of(Severity /*tag*/) {
   return {{{"trace", Severity::trace},
@@ -102,6 +108,31 @@ std::optional<Dimensions> parse(std::string_view text, Dimensions* /*tag*/) {
   }
   return dimensions;
 }
+// "name=value,other=value" with percent-encoded values, as OpenTelemetry's variables are written
+// (the W3C's baggage, without properties).
+std::optional<std::vector<std::pair<std::string, std::string>>> parse_pairs(std::string_view text) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(','), text.size());
+    const std::string_view pair = transport::trim(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (pair.empty()) continue;
+    const std::size_t equals = std::min(pair.find('='), pair.size());
+    const std::string_view name = transport::trim(pair.substr(0, equals));
+    if (name.empty() || equals == pair.size()) return std::nullopt;
+    auto value = transport::percent_decode(transport::trim(pair.substr(equals + 1)));
+    if (!value) return std::nullopt;
+    pairs.emplace_back(name, std::move(*value));
+  }
+  return pairs;
+}
+std::optional<HttpHeaders> parse(std::string_view text, HttpHeaders* /*tag*/) {
+  auto pairs = parse_pairs(text);
+  if (!pairs) return std::nullopt;
+  HttpHeaders headers;
+  for (auto& [name, value] : *pairs) headers.push_back({std::move(name), std::move(value)});
+  return headers;
+}
 template <class Enum>
 requires std::is_enum_v<Enum> std::optional<Enum> parse(std::string_view text, Enum* /*tag*/) {
   for (const auto& [name, value] : names_of(Enum{})) {
@@ -126,6 +157,14 @@ std::string print(const Dimensions& value) {
   }
   return text;
 }
+std::string print(const HttpHeaders& value) {
+  std::string text;
+  for (const transport::HttpHeader& header : value) {
+    if (!text.empty()) text += ',';
+    text.append(header.name).append("=***");
+  }
+  return text;
+}
 template <class Enum>
 requires std::is_enum_v<Enum> std::string print(Enum value) {
   for (const auto& [name, other] : names_of(Enum{})) {
@@ -140,6 +179,9 @@ std::string allowed(std::int64_t* /*tag*/) { return "a whole number"; }
 std::string allowed(double* /*tag*/) { return "a number"; }
 std::string allowed(milliseconds* /*tag*/) { return "a time like 500ms, 10s or 1m"; }
 std::string allowed(Dimensions* /*tag*/) { return "pairs like Stage=prod,Cell=3"; }
+std::string allowed(HttpHeaders* /*tag*/) {
+  return "pairs like Authorization=Bearer%20token, percent-encoded";
+}
 template <class Enum>
 requires std::is_enum_v<Enum> std::string allowed(Enum* /*tag*/) {
   std::string text = "one of";
@@ -154,6 +196,7 @@ template <class ConfigType, class Visit>
 void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("service", config.service);
   visit("service_version", config.service_version);
+  visit("environment", config.environment);
   visit("metric_namespace", config.metric_namespace);
   visit("dimensions", config.dimensions);
   visit("metrics", config.metrics);
@@ -166,6 +209,17 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("emf_log_group", config.emf_log_group);
   visit("emf_log_stream", config.emf_log_stream);
   visit("emf_histogram_object", config.emf_histogram_object);
+  visit("otlp_endpoint", config.otlp_endpoint);
+  visit("otlp_metrics_endpoint", config.otlp_metrics_endpoint);
+  visit("otlp_logs_endpoint", config.otlp_logs_endpoint);
+  visit("otlp_traces_endpoint", config.otlp_traces_endpoint);
+  visit("otlp_headers", config.otlp_headers);
+  visit("otlp_metrics_headers", config.otlp_metrics_headers);
+  visit("otlp_logs_headers", config.otlp_logs_headers);
+  visit("otlp_traces_headers", config.otlp_traces_headers);
+  visit("otlp_compression", config.otlp_compression);
+  visit("otlp_sign", config.otlp_sign);
+  visit("resource_attributes", config.resource_attributes);
   visit("region", config.region);
   visit("cloudwatch_endpoint", config.cloudwatch_endpoint);
   visit("logs_endpoint", config.logs_endpoint);
@@ -245,7 +299,8 @@ bool set_from_text(Config& config, std::string_view wanted, std::string_view tex
     if (auto value = parse(text, static_cast<Value*>(nullptr))) {
       setting = {std::move(*value), origin};
     } else {
-      errors.push_back({std::string(key), std::string(text), origin,
+      const bool is_secret = std::same_as<Value, HttpHeaders>;
+      errors.push_back({std::string(key), is_secret ? "***" : std::string(text), origin,
                         "must be " + allowed(static_cast<Value*>(nullptr))});
     }
   });
@@ -288,13 +343,18 @@ void read_file(Config& config, const std::string& path, std::vector<ConfigError>
   }
   for (const auto& [key, value] : object) {
     // As an object, names and values may have any character.
-    if (simdjson::dom::object pairs; key == "dimensions" && value.get(pairs) == simdjson::SUCCESS) {
-      if (config.dimensions.origin() >= Origin::file) continue;
+    Setting<Dimensions>* const pairs_setting = key == "dimensions" ? &config.dimensions
+                                               : key == "resource_attributes"
+                                                   ? &config.resource_attributes
+                                                   : nullptr;
+    if (simdjson::dom::object pairs;
+        pairs_setting != nullptr && value.get(pairs) == simdjson::SUCCESS) {
+      if (pairs_setting->origin() >= Origin::file) continue;
       Dimensions dimensions;
       for (const auto& [name, member] : pairs) {
         dimensions.push_back({std::string(name), text_of(member)});
       }
-      config.dimensions = {std::move(dimensions), Origin::file};
+      *pairs_setting = {std::move(dimensions), Origin::file};
       continue;
     }
     if (!set_from_text(config, key, text_of(value), Origin::file, errors)) {
@@ -328,6 +388,93 @@ void fill_endpoint(Setting<std::string>& setting, const transport::AwsService& s
   } else if (!region.empty()) {
     setting = {transport::service_endpoint(service, region), Origin::fallback};
   }
+}
+
+bool uses_otlp(const Config& config) {
+  return config.metrics == MetricsTo::otlp || config.logs == LogsTo::otlp ||
+         config.traces == TracesTo::otlp;
+}
+
+// Of OTEL_RESOURCE_ATTRIBUTES; empty when it is not there.
+Dimensions environment_attributes(const Config& config, std::vector<ConfigError>& errors) {
+  const std::string text = environment("OTEL_RESOURCE_ATTRIBUTES");
+  Dimensions attributes;
+  if (auto pairs = parse_pairs(text)) {
+    for (auto& [name, value] : *pairs) attributes.push_back({std::move(name), std::move(value)});
+  } else if (uses_otlp(config)) {
+    errors.push_back({"OTEL_RESOURCE_ATTRIBUTES", text, Origin::environment,
+                      "must be pairs like deployment.environment.name=prod, percent-encoded"});
+  }
+  return attributes;
+}
+
+std::string value_of(const Dimensions& attributes, std::string_view name) {
+  const auto found = std::find_if(attributes.begin(), attributes.end(),
+                                  [&](const Dimension& one) { return one.name == name; });
+  return found == attributes.end() ? std::string() : found->value;
+}
+
+void fill_headers(Setting<HttpHeaders>& setting, const char* variable,
+                  std::vector<ConfigError>& errors) {
+  const std::string text = environment(variable);
+  if (setting.origin() != Origin::fallback || text.empty()) return;
+  if (auto headers = parse(text, static_cast<HttpHeaders*>(nullptr))) {
+    setting = {std::move(*headers), Origin::environment};
+  } else {
+    errors.push_back({variable, "***", Origin::environment,
+                      "must be " + allowed(static_cast<HttpHeaders*>(nullptr))});
+  }
+}
+
+void fill_otlp_endpoint(Setting<std::string>& setting, const char* variable,
+                        const transport::AwsService& service, std::string_view path,
+                        bool has_own_base, const Config& config) {
+  if (setting.origin() != Origin::fallback) return;
+  if (std::string url = environment(variable); !has_own_base && !url.empty()) {
+    setting = {std::move(url), Origin::environment};
+    return;
+  }
+  std::string url = config.otlp_endpoint;
+  if (url == "aws") url = transport::service_endpoint(service, config.region.get());
+  while (url.ends_with('/')) url.pop_back();
+  setting = {url.append(path), Origin::fallback};
+}
+
+// What OpenTelemetry's variables say of OTLP; of no interest, wrong or right, when nothing uses it.
+void fill_otlp(Config& config, std::vector<ConfigError>& errors) {
+  // A base that Spillway was told in its own words wins over all of them.
+  const bool own_base = config.otlp_endpoint.origin() != Origin::fallback;
+  fill_in(config.otlp_endpoint, {"OTEL_EXPORTER_OTLP_ENDPOINT"}, "http://localhost:4318");
+  if (!uses_otlp(config)) return;
+  fill_otlp_endpoint(config.otlp_metrics_endpoint, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+                     transport::cloudwatch, "/v1/metrics", own_base, config);
+  fill_otlp_endpoint(config.otlp_logs_endpoint, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+                     transport::cloudwatch_logs, "/v1/logs", own_base, config);
+  fill_otlp_endpoint(config.otlp_traces_endpoint, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                     transport::xray, "/v1/traces", own_base, config);
+  fill_headers(config.otlp_headers, "OTEL_EXPORTER_OTLP_HEADERS", errors);
+  fill_headers(config.otlp_metrics_headers, "OTEL_EXPORTER_OTLP_METRICS_HEADERS", errors);
+  fill_headers(config.otlp_logs_headers, "OTEL_EXPORTER_OTLP_LOGS_HEADERS", errors);
+  fill_headers(config.otlp_traces_headers, "OTEL_EXPORTER_OTLP_TRACES_HEADERS", errors);
+  if (const std::string text = environment("OTEL_EXPORTER_OTLP_COMPRESSION");
+      config.otlp_compression.origin() == Origin::fallback && !text.empty()) {
+    if (const auto compression = parse(text, static_cast<Compression*>(nullptr))) {
+      config.otlp_compression = {*compression, Origin::environment};
+    } else {
+      errors.push_back({"OTEL_EXPORTER_OTLP_COMPRESSION", text, Origin::environment,
+                        "must be " + allowed(static_cast<Compression*>(nullptr))});
+    }
+  }
+}
+
+// Names are tokens and values hold no line break (RFC 9110, 5.1 and 5.5).
+bool is_header(const transport::HttpHeader& header) {
+  constexpr std::string_view token =
+      "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  return !header.name.empty() && header.name.find_first_not_of(token) == std::string::npos &&
+         std::all_of(header.value.begin(), header.value.end(), [](char c) {
+           return (static_cast<unsigned char>(c) >= 0x20 && c != 0x7f) || c == '\t';
+         });
 }
 
 bool uses_logs(const Config& config) {
@@ -369,8 +516,23 @@ Config resolve(const Config& given, std::vector<ConfigError>& errors) {
   if (const std::string path = environment("SPILLWAY_CONFIG_FILE"); !path.empty()) {
     read_file(config, path, errors);
   }
+  const Dimensions attributes = environment_attributes(config, errors);
+  const auto fill_from = [&](Setting<std::string>& setting, std::string_view attribute) {
+    if (setting.origin() != Origin::fallback || !setting.get().empty()) return;
+    if (std::string value = value_of(attributes, attribute); !value.empty()) {
+      setting = {std::move(value), Origin::environment};
+    }
+  };
   fill_in(config.service, {"AWS_XRAY_TRACING_NAME", "OTEL_SERVICE_NAME", "AWS_EMF_SERVICE_NAME"},
-          "unknown_service");
+          "");
+  fill_from(config.service, "service.name");
+  fill_in(config.service, {}, "unknown_service");
+  fill_from(config.service_version, "service.version");
+  fill_from(config.environment, "deployment.environment.name");
+  fill_from(config.environment, "deployment.environment");
+  if (config.resource_attributes.origin() == Origin::fallback && !attributes.empty()) {
+    config.resource_attributes = {attributes, Origin::environment};
+  }
   fill_in(config.metric_namespace, {"AWS_EMF_NAMESPACE"}, config.service);
   if (config.dimensions.origin() == Origin::fallback) {
     config.dimensions = {Dimensions{{"Service", config.service}}, Origin::fallback};
@@ -389,6 +551,7 @@ Config resolve(const Config& given, std::vector<ConfigError>& errors) {
   fill_endpoint(config.cloudwatch_endpoint, transport::cloudwatch, config.region);
   fill_endpoint(config.logs_endpoint, transport::cloudwatch_logs, config.region);
   fill_endpoint(config.xray_endpoint, transport::xray, config.region);
+  fill_otlp(config, errors);
   fill_in(config.xray_daemon_address, {"AWS_XRAY_DAEMON_ADDRESS"}, "127.0.0.1:2000");
   const std::string stream = host_name() + "/" + std::to_string(getpid());
   fill_in(config.log_group, {}, "/spillway/" + config.service.get());
@@ -465,6 +628,41 @@ std::vector<ConfigError> validate(const Config& config) {
   check_endpoint(uses_logs(config), "logs_endpoint", config.logs_endpoint);
   check_endpoint(config.traces == TracesTo::put_trace_segments, "xray_endpoint",
                  config.xray_endpoint);
+  const auto check_otlp = [&](bool used, std::string_view signal,
+                              const Setting<std::string>& endpoint,
+                              const Setting<HttpHeaders>& own_headers) {
+    if (!used) return;
+    const std::string key = "otlp_" + std::string(signal);
+    check(config.otlp_endpoint.get() != "aws" || transport::is_region(config.region.get()),
+          "region", config.region, "must name an AWS region, because otlp_endpoint = aws");
+    check_endpoint(true, key + "_endpoint", endpoint);
+    for (const auto& [name, headers] :
+         {std::pair(std::string("otlp_headers"), &config.otlp_headers),
+          std::pair(key + "_headers", &own_headers)}) {
+      check(std::all_of(headers->get().begin(), headers->get().end(), is_header), name, *headers,
+            "must have names of letters, digits and '-', and values without line breaks");
+    }
+  };
+  check_otlp(config.metrics == MetricsTo::otlp, "metrics", config.otlp_metrics_endpoint,
+             config.otlp_metrics_headers);
+  check_otlp(config.logs == LogsTo::otlp, "logs", config.otlp_logs_endpoint,
+             config.otlp_logs_headers);
+  check_otlp(config.traces == TracesTo::otlp, "traces", config.otlp_traces_endpoint,
+             config.otlp_traces_headers);
+  if (uses_otlp(config)) {
+    check(!config.otlp_sign || transport::is_region(config.region.get()), "region", config.region,
+          "must name an AWS region, because otlp_sign = true");
+    std::size_t bytes = 0;
+    for (const Dimension& one : config.resource_attributes.get()) {
+      bytes += one.name.size() + one.value.size();
+      check(!one.name.empty(), "resource_attributes", config.resource_attributes,
+            "must have no attribute without a name");
+    }
+    check(bytes <= limits::otlp_resource_attribute_bytes_max, "resource_attributes",
+          config.resource_attributes,
+          "must have at most " + std::to_string(limits::otlp_resource_attribute_bytes_max) +
+              " bytes of names and values together");
+  }
   check(config.traces != TracesTo::xray_daemon ||
             !transport::udp_host_port(config.xray_daemon_address.get()).host.empty(),
         "xray_daemon_address", config.xray_daemon_address,

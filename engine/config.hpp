@@ -17,6 +17,7 @@
 
 #include <spillway/buffers/series.hpp>
 #include <spillway/buffers/severity.hpp>
+#include <spillway/transport/http.hpp>
 
 namespace spillway {
 
@@ -48,17 +49,26 @@ Setting<T> by_default(T value) {
   return {std::move(value), Origin::fallback};
 }
 
-enum class MetricsTo : std::uint8_t { none, emf_stdout, emf_file, emf_logs, put_metric_data };
-enum class LogsTo : std::uint8_t { none, console, json_stdout, file, put_log_events };
-enum class TracesTo : std::uint8_t { none, xray_daemon, put_trace_segments };
+enum class MetricsTo : std::uint8_t { none, emf_stdout, emf_file, emf_logs, put_metric_data, otlp };
+enum class LogsTo : std::uint8_t { none, console, json_stdout, file, put_log_events, otlp };
+enum class TracesTo : std::uint8_t { none, xray_daemon, put_trace_segments, otlp };
+enum class Compression : std::uint8_t { none, gzip };
+
+/// Headers that go with requests; as text "Name=value,Other=value", percent-encoded. Values may be
+/// secrets: describe_config() and errors show *** for them.
+using HttpHeaders = std::vector<transport::HttpHeader>;
 
 struct Config {
   // ---- who we are ----
   /// Name of the service: segments are named so, logs carry it, metrics have it as the dimension
   /// "Service". Unset: AWS_XRAY_TRACING_NAME, OTEL_SERVICE_NAME, AWS_EMF_SERVICE_NAME,
-  /// "unknown_service".
+  /// service.name of OTEL_RESOURCE_ATTRIBUTES, "unknown_service".
   Setting<std::string> service = by_default(std::string());
+  /// Unset: service.version of OTEL_RESOURCE_ATTRIBUTES.
   Setting<std::string> service_version = by_default(std::string());
+  /// "prod", "staging". Unset: deployment.environment.name (or deployment.environment) of
+  /// OTEL_RESOURCE_ATTRIBUTES.
+  Setting<std::string> environment = by_default(std::string());
   /// CloudWatch namespace. Unset: AWS_EMF_NAMESPACE, else the service's name.
   Setting<std::string> metric_namespace = by_default(std::string());
   /// Dimensions that every metric has beside its own; as text "Stage=prod,Cell=3". Unset:
@@ -66,11 +76,11 @@ struct Config {
   Setting<Dimensions> dimensions = by_default(Dimensions());
 
   // ---- where telemetry goes ----
-  /// none, emf:stdout, emf:file, emf:logs, put-metric-data
+  /// none, emf:stdout, emf:file, emf:logs, put-metric-data, otlp
   Setting<MetricsTo> metrics = by_default(MetricsTo::emf_stdout);
-  /// none, console, stdout, file, put-log-events
+  /// none, console, stdout, file, put-log-events, otlp
   Setting<LogsTo> logs = by_default(LogsTo::json_stdout);
-  /// none, xray:daemon, put-trace-segments
+  /// none, xray:daemon, put-trace-segments, otlp
   Setting<TracesTo> traces = by_default(TracesTo::none);
   Setting<std::string> metrics_file = by_default(std::string());  ///< for emf:file
   Setting<std::string> logs_file = by_default(std::string());     ///< for logs to a file
@@ -86,6 +96,31 @@ struct Config {
   /// the published specification knows numbers and arrays of numbers only. Histograms of more than
   /// 10 000 measurements in an interval are written so in any case.
   Setting<bool> emf_histogram_object = by_default(false);
+
+  // ---- OTLP, over HTTP in protobuf ----
+  /// Of a collector, to which /v1/metrics, /v1/logs and /v1/traces are added; or "aws", for the
+  /// region's own. Unset: OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4318.
+  Setting<std::string> otlp_endpoint = by_default(std::string());
+  /// The whole URL for one signal. Unset: OTEL_EXPORTER_OTLP_<SIGNAL>_ENDPOINT, else as above.
+  Setting<std::string> otlp_metrics_endpoint = by_default(std::string());
+  Setting<std::string> otlp_logs_endpoint = by_default(std::string());
+  Setting<std::string> otlp_traces_endpoint = by_default(std::string());
+  /// With every request, as Authorization=Bearer%20<token>; Content-Type and Content-Encoding are
+  /// ours. Unset: OTEL_EXPORTER_OTLP_HEADERS.
+  Setting<HttpHeaders> otlp_headers = by_default(HttpHeaders());
+  /// On top of those for one signal, in place of one of the same name. Unset:
+  /// OTEL_EXPORTER_OTLP_<SIGNAL>_HEADERS.
+  Setting<HttpHeaders> otlp_metrics_headers = by_default(HttpHeaders());
+  Setting<HttpHeaders> otlp_logs_headers = by_default(HttpHeaders());
+  Setting<HttpHeaders> otlp_traces_headers = by_default(HttpHeaders());
+  /// Of requests from 10 KB on. Unset: OTEL_EXPORTER_OTLP_COMPRESSION, else gzip.
+  Setting<Compression> otlp_compression = by_default(Compression::gzip);
+  /// Requests to AWS's own host names are signed (SigV4) unless a header Authorization is set. True:
+  /// those to other hosts too, for VPC endpoints and proxies.
+  Setting<bool> otlp_sign = by_default(false);
+  /// What the telemetry is about, beside service.name, service.version and
+  /// deployment.environment.name. Unset: OTEL_RESOURCE_ATTRIBUTES.
+  Setting<Dimensions> resource_attributes = by_default(Dimensions());
 
   // ---- AWS ----
   Setting<std::string> region =

@@ -9,6 +9,7 @@
 #include <spillway/encoders/put_metric_data.hpp>
 #include <spillway/encoders/xray.hpp>
 #include <spillway/engine/exporter.hpp>
+#include <spillway/engine/otlp_exporter.hpp>
 #include <spillway/transport/endpoint.hpp>
 #include <spillway/transport/gzip.hpp>
 #include <spillway/transport/text.hpp>
@@ -545,6 +546,8 @@ std::unique_ptr<Exporter> make_metrics_exporter(const Config& config,
                                                     config, shared);
     case MetricsTo::put_metric_data:
       return std::make_unique<PutMetricDataExporter>(config, shared);
+    case MetricsTo::otlp:
+      return make_otlp_exporter(Signal::metrics, config, shared);
   }
   return nullptr;
 }
@@ -564,6 +567,8 @@ std::unique_ptr<Exporter> make_logs_exporter(const Config& config,
       return std::make_unique<PutLogEventsExporter>("put-log-events", Signal::logs,
                                                     config.log_interval, config.log_group,
                                                     config.log_stream, config, shared);
+    case LogsTo::otlp:
+      return make_otlp_exporter(Signal::logs, config, shared);
   }
   return nullptr;
 }
@@ -577,6 +582,8 @@ std::unique_ptr<Exporter> make_traces_exporter(const Config& config,
       return std::make_unique<DaemonExporter>(config);
     case TracesTo::put_trace_segments:
       return std::make_unique<PutTraceSegmentsExporter>(config, shared);
+    case TracesTo::otlp:
+      return make_otlp_exporter(Signal::spans, config, shared);
   }
   return nullptr;
 }

@@ -20,6 +20,7 @@
 #include <spillway/transport/aws_error.hpp>
 #include <spillway/transport/credential_sources.hpp>
 #include <spillway/transport/http.hpp>
+#include <spillway/transport/retry.hpp>
 #include <spillway/transport/signed_service.hpp>
 #include <spillway/transport/stream_sink.hpp>
 #include <spillway/transport/udp_sink.hpp>
@@ -51,6 +52,7 @@ struct Outcome {
   std::uint64_t dropped = 0;
   DropCause cause = DropCause::rejected;  ///< of `dropped`, and of all when the sender gives up
   std::optional<std::chrono::milliseconds> asked;  ///< the server's own back-off
+  std::chrono::milliseconds asked_excess_max = transport::aws_asked_excess_max;  ///< see backoff
   bool sign_again = false;  ///< the same request with a new signature may be taken: once, at once
   bool uncertain = false;   ///< the other side may have taken it without saying so
   std::string message;      ///< for people; empty: nothing to say

@@ -5,6 +5,7 @@
 
 #include <spillway/buffers/names.hpp>
 #include <spillway/encoders/limits.hpp>
+#include <spillway/encoders/otlp_traces.hpp>
 #include <spillway/encoders/put_metric_data.hpp>
 #include <spillway/engine/flusher.hpp>
 
@@ -21,8 +22,21 @@ RedactionPolicy policy_of(const Config& config) {
   return parse_redaction_policy(config.redact.get(), config.redact_keys.get()).value();
 }
 
-XrayOptions xray_options(const Config& config) {
-  return {config.service, config.service_version, limits::segment_document_bytes_max};
+// How the spans of a segment are written where traces go.
+TraceAssembler::Encode trace_encoder(const Config& config) {
+  if (config.traces == TracesTo::otlp) {
+    auto encoder = std::make_shared<OtlpSpanEncoder>(limits::otlp_span_bytes_max);
+    return
+        [encoder](std::span<const SpanView> spans, const ContextTexts& context, Payload& payload) {
+          encoder->encode(spans, context, payload);
+          return TraceEncoded{};
+        };
+  }
+  return [options = XrayOptions{config.service, config.service_version,
+                                limits::segment_document_bytes_max}](
+             std::span<const SpanView> spans, const ContextTexts& context, Payload& payload) {
+    return encode_trace(spans, context, options, payload);
+  };
 }
 
 }  // namespace
@@ -73,7 +87,7 @@ Flusher::Flusher(const Parts& parts)
   }
   if (parts.traces != nullptr) {
     traces_.emplace(*parts.traces, parts.outbox, parts.ledger);
-    assembler_.emplace(xray_options(config_), *traces_, ledger_);
+    assembler_.emplace(trace_encoder(config_), *traces_, ledger_);
   }
   now_ = clock_->steady();
   next_collect_ = now_ + collect_interval;
@@ -214,6 +228,8 @@ void Flusher::encode_log(LogView log, std::uint32_t site, std::uint64_t ticks) {
   const std::size_t offset = payload.bytes.size();
   if (config_.logs == LogsTo::console) {
     log_encoder_.append_console(log, log_bytes_max_, payload.bytes);
+  } else if (config_.logs == LogsTo::otlp) {
+    otlp_log_encoder_.append(log, log_bytes_max_, payload.bytes);
   } else {
     log_encoder_.append_json(log, log_bytes_max_, payload.bytes);
   }
@@ -273,11 +289,12 @@ bool Flusher::take_wanted_cells() {
 
 void Flusher::close_interval(Resolution resolution) {
   std::int64_t& began_ms = resolution == Resolution::second ? second_began_ms_ : interval_began_ms_;
-  if (aggregator_.has(resolution)) encode_points(aggregator_.close(resolution, began_ms));
-  began_ms = wall_ms(clock_->wall());
+  const std::int64_t now_ms = wall_ms(clock_->wall());
+  if (aggregator_.has(resolution)) encode_points(aggregator_.close(resolution, began_ms), now_ms);
+  began_ms = now_ms;
 }
 
-void Flusher::encode_points(std::span<const MetricPoint> points) {
+void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t end_ms) {
   if (!metrics_) {
     // Metrics that go nowhere have arrived.
     for (const MetricPoint& point : points) {
@@ -289,6 +306,11 @@ void Flusher::encode_points(std::span<const MetricPoint> points) {
   if (config_.metrics == MetricsTo::put_metric_data) {
     for (const MetricPoint& point : points) {
       encode_metric_datums(point, metrics_->open());
+      metrics_->appended(now_);
+    }
+  } else if (config_.metrics == MetricsTo::otlp) {
+    for (const MetricPoint& point : points) {
+      otlp_metric_encoder_.encode(point, end_ms, metrics_->open());
       metrics_->appended(now_);
     }
   } else {

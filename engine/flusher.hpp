@@ -21,6 +21,8 @@
 #include <spillway/buffers/lane.hpp>
 #include <spillway/encoders/emf.hpp>
 #include <spillway/encoders/log_event.hpp>
+#include <spillway/encoders/otlp_logs.hpp>
+#include <spillway/encoders/otlp_metrics.hpp>
 #include <spillway/engine/aggregate.hpp>
 #include <spillway/engine/batcher.hpp>
 #include <spillway/engine/clock.hpp>
@@ -81,7 +83,7 @@ class Flusher {
   bool take_wanted_cells();
   void seal_all();
   void close_interval(Resolution resolution);
-  void encode_points(std::span<const MetricPoint> points);
+  void encode_points(std::span<const MetricPoint> points, std::int64_t end_ms);
   void seal_due();
 
   const Config& config_;
@@ -91,6 +93,8 @@ class Flusher {
   Aggregator aggregator_;
   RecordRedactor redactor_;
   LogEncoder log_encoder_;
+  OtlpLogEncoder otlp_log_encoder_;
+  OtlpMetricEncoder otlp_metric_encoder_;
   std::size_t log_bytes_max_ = 0;  // of one event, where logs go
   std::optional<Batcher> metrics_;
   std::optional<Batcher> logs_;

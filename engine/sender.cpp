@@ -194,8 +194,8 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
   if (outcome.uncertain) {
     of(lane).delivery.uncertain_records.fetch_add(job.unaccounted, std::memory_order_relaxed);
   }
-  job.not_before =
-      now + transport::backoff(outcome.failure, job.attempts, parts_.draw(), outcome.asked);
+  job.not_before = now + transport::backoff(outcome.failure, job.attempts, parts_.draw(),
+                                            outcome.asked, outcome.asked_excess_max);
   lanes_[lane].waiting.push_front(std::move(job));
 }
 

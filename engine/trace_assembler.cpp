@@ -5,8 +5,8 @@
 
 namespace spillway::detail {
 
-TraceAssembler::TraceAssembler(XrayOptions options, Batcher& batcher, Ledger& ledger)
-    : options_(std::move(options)), batcher_(batcher), ledger_(ledger) {}
+TraceAssembler::TraceAssembler(Encode encode, Batcher& batcher, Ledger& ledger)
+    : encode_(std::move(encode)), batcher_(batcher), ledger_(ledger) {}
 
 std::unique_ptr<TraceAssembler::Segment> TraceAssembler::take_segment() {
   if (spare_.empty()) return std::make_unique<Segment>();
@@ -64,7 +64,7 @@ void TraceAssembler::end_round(SteadyTime now) {
     const auto found = segments_.find(id);
     if (found == segments_.end()) return true;
     if (found->second->root_round == round_) return false;
-    encode(std::move(found->second), now);
+    send(std::move(found->second), now);
     segments_.erase(found);
     return true;
   });
@@ -73,7 +73,7 @@ void TraceAssembler::end_round(SteadyTime now) {
   next_sweep_ = now + patience / 4;
   for (auto at = segments_.begin(); at != segments_.end();) {
     const bool waits = at->second->root_round != 0 || now - at->second->since < patience;
-    if (!waits) encode(std::move(at->second), now);
+    if (!waits) send(std::move(at->second), now);
     at = waits ? std::next(at) : segments_.erase(at);
   }
   // Parts whose span was dropped.
@@ -86,12 +86,12 @@ void TraceAssembler::end_round(SteadyTime now) {
 }
 
 void TraceAssembler::flush(SteadyTime now) {
-  for (auto& [id, segment] : segments_) encode(std::move(segment), now);
+  for (auto& [id, segment] : segments_) send(std::move(segment), now);
   segments_.clear();
   complete_.clear();
 }
 
-void TraceAssembler::encode(std::unique_ptr<Segment> segment, SteadyTime now) {
+void TraceAssembler::send(std::unique_ptr<Segment> segment, SteadyTime now) {
   views_.clear();
   for (const HeldSpan& held : segment->spans) {
     views_.push_back(held.view);
@@ -99,7 +99,7 @@ void TraceAssembler::encode(std::unique_ptr<Segment> segment, SteadyTime now) {
         std::span(segment->bytes).subspan(held.entries_offset, held.view.body.entry_bytes);
   }
   const ContextTexts context{segment->tenant, segment->user, segment->request_id, {}};
-  const TraceEncoded result = encode_trace(views_, context, options_, batcher_.open());
+  const TraceEncoded result = encode_(views_, context, batcher_.open());
   batcher_.appended(now);
   if (result.spans_too_large != 0) {
     ledger_.drop_in_batch(Signal::spans, DropCause::too_large, result.spans_too_large);

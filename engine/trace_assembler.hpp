@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -27,8 +28,12 @@ class TraceAssembler {
   static constexpr std::chrono::seconds patience{3};
   static constexpr std::size_t held_bytes_max = 8U << 20;
 
+  /// Appends the spans of one segment to a payload.
+  using Encode =
+      std::function<TraceEncoded(std::span<const SpanView>, const ContextTexts&, Payload&)>;
+
   /// `batcher` and `ledger` outlive it.
-  TraceAssembler(XrayOptions options, Batcher& batcher, Ledger& ledger);
+  TraceAssembler(Encode encode, Batcher& batcher, Ledger& ledger);
 
   void add_part(std::uint64_t span_id, std::span<const std::byte> entries, SteadyTime now);
   void add_span(const SpanView& span, const ContextTexts& context, SteadyTime now);
@@ -58,10 +63,10 @@ class TraceAssembler {
     SteadyTime since{};
   };
 
-  void encode(std::unique_ptr<Segment> segment, SteadyTime now);
+  void send(std::unique_ptr<Segment> segment, SteadyTime now);
   std::unique_ptr<Segment> take_segment();
 
-  const XrayOptions options_;
+  const Encode encode_;
   Batcher& batcher_;
   Ledger& ledger_;
   std::uint64_t round_ = 1;

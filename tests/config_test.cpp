@@ -54,6 +54,38 @@ const std::vector<Setting3>& settings() {
       {"emf_log_stream", "f", "e", "c", [](Config& c) { c.emf_log_stream = "c"; }},
       {"emf_histogram_object", "true", "true", "true",
        [](Config& c) { c.emf_histogram_object = true; }},
+      {"environment", "f", "e", "c", [](Config& c) { c.environment = "c"; }},
+      {"otlp_endpoint", "http://f", "http://e", "http://c",
+       [](Config& c) { c.otlp_endpoint = "http://c"; }},
+      {"otlp_metrics_endpoint", "http://f", "http://e", "http://c",
+       [](Config& c) { c.otlp_metrics_endpoint = "http://c"; }},
+      {"otlp_logs_endpoint", "http://f", "http://e", "http://c",
+       [](Config& c) { c.otlp_logs_endpoint = "http://c"; }},
+      {"otlp_traces_endpoint", "http://f", "http://e", "http://c",
+       [](Config& c) { c.otlp_traces_endpoint = "http://c"; }},
+      {"otlp_headers", "F=***", "E=***,X=***", "C=***",
+       [](Config& c) {
+         c.otlp_headers = HttpHeaders{{"C", "secret"}};
+       }},
+      {"otlp_metrics_headers", "F=***", "E=***,X=***", "C=***",
+       [](Config& c) {
+         c.otlp_metrics_headers = HttpHeaders{{"C", "secret"}};
+       }},
+      {"otlp_logs_headers", "F=***", "E=***,X=***", "C=***",
+       [](Config& c) {
+         c.otlp_logs_headers = HttpHeaders{{"C", "secret"}};
+       }},
+      {"otlp_traces_headers", "F=***", "E=***,X=***", "C=***",
+       [](Config& c) {
+         c.otlp_traces_headers = HttpHeaders{{"C", "secret"}};
+       }},
+      {"otlp_compression", "none", "none", "none",
+       [](Config& c) { c.otlp_compression = Compression::none; }},
+      {"otlp_sign", "true", "true", "true", [](Config& c) { c.otlp_sign = true; }},
+      {"resource_attributes", "A=f", "A=e,B=2", "A=c",
+       [](Config& c) {
+         c.resource_attributes = Dimensions{{"A", "c"}};
+       }},
       {"region", "f-1", "e-1", "c-1", [](Config& c) { c.region = "c-1"; }},
       {"cloudwatch_endpoint", "http://f", "http://e", "http://c",
        [](Config& c) { c.cloudwatch_endpoint = "http://c"; }},

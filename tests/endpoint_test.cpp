@@ -110,6 +110,24 @@ TEST_F(EndpointTest, FipsHasAHostOfItsOwnButInGovCloudMostlyThePlainOne) {
   EXPECT_EQ(service_endpoint(cloudwatch_logs, "us-east-1"), "https://logs-fips.us-east-1.api.aws");
 }
 
+TEST(AwsHostTest, NamesOfEndpointsAreUnderstood) {
+  const auto is = [](std::string_view host, std::string_view service, std::string_view region) {
+    const auto parsed = parse_aws_host(host);
+    ASSERT_TRUE(parsed) << host;
+    EXPECT_EQ(parsed->service, service);
+    EXPECT_EQ(parsed->region, region);
+  };
+  is("xray.eu-west-1.amazonaws.com", "xray", "eu-west-1");
+  is("monitoring-fips.us-gov-east-1.api.aws", "monitoring", "us-gov-east-1");
+  is("logs.cn-north-1.amazonaws.com.cn", "logs", "cn-north-1");
+  for (const char* const host :
+       {"localhost", "", ".", "collector.example.com", "xray.amazonaws.com",
+        "xray.eu-west-1.amazonaws.com.evil.org", "vpce-1.xray.eu-west-1.vpce.amazonaws.com",
+        "xray..amazonaws.com", ".eu-west-1.amazonaws.com", "127.0.0.1"}) {
+    EXPECT_FALSE(parse_aws_host(host)) << host;
+  }
+}
+
 TEST(RegionTest, WhatLooksLikeOne) {
   for (const char* const good : {"eu-west-1", "us-gov-east-1", "local", "us-isob-east-1"}) {
     EXPECT_TRUE(is_region(good)) << good;

@@ -44,5 +44,15 @@ TEST(BackoffTest, TheServersWordCountsFromOurWaitToFiveSecondsMore) {
   EXPECT_EQ(asked(1h), 6s);
 }
 
+TEST(BackoffTest, AnotherProtocolMayHeedMoreOfTheServersWord) {
+  const auto asked = [](milliseconds wish) {
+    return backoff(Failure::throttled, 2, 0.5, wish, 5min);  // 1 s by itself
+  };
+  EXPECT_EQ(asked(0ms), 1s);
+  EXPECT_EQ(asked(20s), 20s);
+  EXPECT_EQ(asked(300s), 300s);
+  EXPECT_EQ(asked(1h), 301s);
+}
+
 }  // namespace
 }  // namespace spillway::transport

@@ -93,5 +93,14 @@ TEST(PercentEncodeTest, OnlyTheUnreservedStay) {
   EXPECT_EQ(percent_encode(""), "");
 }
 
+TEST(PercentDecodeTest, GivesTheBytesBack) {
+  EXPECT_EQ(percent_decode("a%20b%2c%E1%88%B4+"), "a b,\xe1\x88\xb4+");
+  EXPECT_EQ(percent_decode("%00"), std::string(1, '\0'));
+  EXPECT_EQ(percent_decode(""), "");
+  for (const std::string_view text : {"%", "%2", "a%2", "%zz", "%2g", "%-1", "% 1", "%%20"}) {
+    EXPECT_FALSE(percent_decode(text)) << text;
+  }
+}
+
 }  // namespace
 }  // namespace spillway::transport

@@ -80,6 +80,26 @@ std::string service_endpoint(const AwsService& service, std::string_view region)
   return {};
 }
 
+std::optional<AwsHost> parse_aws_host(std::string_view host) {
+  const std::size_t service_end = host.find('.');
+  if (service_end == std::string_view::npos) return std::nullopt;
+  const std::size_t region_end = host.find('.', service_end + 1);
+  if (region_end == std::string_view::npos) return std::nullopt;
+  std::string_view service = host.substr(0, service_end);
+  const std::string_view region = host.substr(service_end + 1, region_end - service_end - 1);
+  const std::string_view suffix = host.substr(region_end + 1);
+  if (service.ends_with("-fips")) service.remove_suffix(5);
+  if (service.empty() || !is_region(region) || region.find('-') == std::string_view::npos) {
+    return std::nullopt;
+  }
+  for (const Partition& partition : partitions) {
+    if (suffix == partition.suffix || suffix == partition.dual_stack_suffix) {
+      return AwsHost{std::string(service), std::string(region)};
+    }
+  }
+  return std::nullopt;
+}
+
 bool is_region(std::string_view region) noexcept {
   return region.size() >= 2 && region.size() <= 63 && region.front() != '-' &&
          region.back() != '-' &&

@@ -38,6 +38,14 @@ std::optional<std::string> configured_endpoint(const AwsService& service);
 /// 2026-08).
 std::string service_endpoint(const AwsService& service, std::string_view region);
 
+/// What the name of an AWS endpoint says: "xray.eu-west-1.amazonaws.com" is X-Ray's in eu-west-1.
+struct AwsHost {
+  std::string service;  ///< without "-fips"
+  std::string region;
+};
+/// Nothing when `host` is no such name. Names of VPC endpoints, which begin otherwise, are none.
+std::optional<AwsHost> parse_aws_host(std::string_view host);
+
 /// Whether `region` looks like one: "eu-west-1", "us-gov-east-1".
 bool is_region(std::string_view region) noexcept;
 

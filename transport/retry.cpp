@@ -15,15 +15,15 @@ milliseconds full_jitter(milliseconds scale, milliseconds cap, int attempt, doub
   return milliseconds(std::llround(draw * ceiling));
 }
 
-milliseconds backoff(Failure failure, int attempt, double draw,
-                     std::optional<milliseconds> asked) noexcept {
+milliseconds backoff(Failure failure, int attempt, double draw, std::optional<milliseconds> asked,
+                     milliseconds asked_excess_max) noexcept {
   constexpr milliseconds cap(20'000);
   // A draw near zero would make a loop of a failing host; nobody waits for telemetry.
   constexpr milliseconds floor(10);
   const milliseconds scale(failure == Failure::throttled ? 1000 : 50);
   const milliseconds jittered = std::max(full_jitter(scale, cap, attempt, draw), floor);
   if (!asked) return jittered;
-  return std::max(jittered, std::min(*asked, jittered + milliseconds(5000)));
+  return std::max(jittered, std::min(*asked, jittered + asked_excess_max));
 }
 
 }  // namespace spillway::transport

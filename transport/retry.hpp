@@ -20,10 +20,14 @@ std::chrono::milliseconds full_jitter(std::chrono::milliseconds scale,
                                       std::chrono::milliseconds cap, int attempt,
                                       double draw) noexcept;
 
+/// So much longer than our own back-off we wait when an AWS service asks for it (SDK reference).
+inline constexpr std::chrono::milliseconds aws_asked_excess_max(5'000);
+
 /// The wait before attempt `attempt` + 1, the first attempt being 1. `draw` is a random number in
-/// [0, 1).
-std::chrono::milliseconds backoff(Failure failure, int attempt, double draw,
-                                  std::optional<std::chrono::milliseconds> asked) noexcept;
+/// [0, 1). What the server `asked` for is heeded up to `asked_excess_max` beyond our own back-off.
+std::chrono::milliseconds backoff(
+    Failure failure, int attempt, double draw, std::optional<std::chrono::milliseconds> asked,
+    std::chrono::milliseconds asked_excess_max = aws_asked_excess_max) noexcept;
 
 /// What retries of one destination may cost: a bucket of tokens that retries take out and successes
 /// put back, so that an outage is not met by a storm. Source: SDK reference "Retry behavior", rules of

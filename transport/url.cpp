@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <charconv>
+
 #include <spillway/transport/text.hpp>
 #include <spillway/transport/url.hpp>
 
@@ -77,6 +79,26 @@ std::string percent_encode(std::string_view text, bool keep_slash) {
       const auto byte = static_cast<unsigned char>(c);
       result += {'%', hex[byte >> 4], hex[byte & 15]};
     }
+  }
+  return result;
+}
+
+std::optional<std::string> percent_decode(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  while (!text.empty()) {
+    if (text.front() != '%') {
+      result += text.front();
+      text.remove_prefix(1);
+      continue;
+    }
+    unsigned byte = 0;
+    if (text.size() < 3) return std::nullopt;
+    const char* const digits_end = text.data() + 3;
+    if (std::from_chars(text.data() + 1, digits_end, byte, 16).ptr != digits_end)
+      return std::nullopt;
+    result += static_cast<char>(byte);
+    text.remove_prefix(3);
   }
   return result;
 }

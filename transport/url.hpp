@@ -27,5 +27,8 @@ std::optional<Url> parse_url(std::string_view text);
 
 /// Percent-encodes every byte but A-Z a-z 0-9 - . _ ~ (RFC 3986 unreserved) and, when asked, '/'.
 std::string percent_encode(std::string_view text, bool keep_slash = false);
+/// The bytes that percent-encoded text stands for; nothing when a '%' is not followed by two
+/// hexadecimal digits.
+std::optional<std::string> percent_decode(std::string_view text);
 
 }  // namespace spillway::transport
