@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <unordered_map>
+
+#include <pthread.h>
 
 #include <spillway/buffers/names.hpp>
 #include <spillway/buffers/stable_table.hpp>
@@ -16,7 +19,12 @@ struct Tables {
   StableTable<SiteInfo> sites;
   std::map<std::pair<const LogSite*, std::uint64_t>, std::uint32_t> site_ids;
 
+  // Nobody holds the lock in the child of a fork, whatever another thread was doing here.
+  static void before_fork() noexcept;
+  static void after_fork() noexcept;
+
   Tables() {
+    pthread_atfork(&before_fork, &after_fork, &after_fork);
     names.push("(too many names)");
     sites.push({Severity::info, "(too many call sites)", "", 0, {}});
   }
@@ -26,6 +34,20 @@ struct Tables {
 Tables& tables() {
   static auto* const instance = new Tables;
   return *instance;
+}
+
+void Tables::before_fork() noexcept { tables().mutex.lock(); }
+void Tables::after_fork() noexcept { tables().mutex.unlock(); }
+
+/// Whether what is known of a site is still so: a library that was loaded where another one had been
+/// has its sites at the addresses of that one's.
+bool is_of(const SiteInfo& info, const LogSite& site, std::span<const SiteKey> keys) {
+  return info.severity == site.severity && info.line == site.line && info.message == site.message &&
+         info.file == site.file &&
+         std::equal(info.fields.begin(), info.fields.end(), keys.begin(), keys.end(),
+                    [](const SiteField& field, const SiteKey& key) {
+                      return field.key == key.key && field.type == key.type;
+                    });
 }
 
 }  // namespace
@@ -53,14 +75,17 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexce
   Tables& all = tables();
   const std::scoped_lock lock(all.mutex);
   const std::pair<const LogSite*, std::uint64_t> variant{&site, types};
-  if (const auto known = all.site_ids.find(variant); known != all.site_ids.end()) {
-    return known->second;
+  std::uint32_t id = 0;
+  if (const auto known = all.site_ids.find(variant);
+      known != all.site_ids.end() && is_of(all.sites[known->second], site, keys)) {
+    id = known->second;
+  } else {
+    if (all.sites.size() == all.sites.capacity()) return 0;
+    SiteInfo info{site.severity, site.message, site.file, site.line, {}};
+    for (const SiteKey& key : keys) info.fields.push_back({std::string(key.key), key.type});
+    id = all.sites.push(std::move(info));
+    all.site_ids.insert_or_assign(variant, id);
   }
-  if (all.sites.size() == all.sites.capacity()) return 0;
-  SiteInfo info{site.severity, site.message, site.file, site.line, {}};
-  for (const SiteKey& key : keys) info.fields.push_back({std::string(key.key), key.type});
-  const std::uint32_t id = all.sites.push(std::move(info));
-  all.site_ids.emplace(variant, id);
   if (site.id.load(std::memory_order_relaxed) == 0) {
     site.id.store(id, std::memory_order_relaxed);
     site.types.store(types, std::memory_order_release);

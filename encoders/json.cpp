@@ -160,7 +160,8 @@ void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
 }
 
 void append_epoch_seconds(ByteBuffer& out, std::int64_t time_ns) {
-  const std::int64_t micros = (std::max(time_ns, std::int64_t{0}) + 500) / 1000;
+  const std::int64_t known_ns = std::max(time_ns, std::int64_t{0});
+  const std::int64_t micros = known_ns / 1000 + (known_ns % 1000 >= 500 ? 1 : 0);
   append_chars(out, micros / 1'000'000);
   char* const to = out.reserve(7);
   to[0] = '.';

@@ -43,6 +43,7 @@ std::vector<Entry> read_entries(std::span<const std::byte> bytes) {
     } else {
       entry.bits = reader.number();
     }
+    if (entry.type > ValueType::string) continue;  // There is no JSON for it.
     if (entry.entry_class <= EntryClass::http_response) {
       std::erase_if(entries, [&](const Entry& other) {
         return other.entry_class == entry.entry_class && other.key == entry.key;

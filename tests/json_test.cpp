@@ -197,6 +197,7 @@ TEST(JsonTimeTest, EpochSecondsHaveSixDecimals) {
   EXPECT_EQ(seconds(499), "0.000000");
   EXPECT_EQ(seconds(500), "0.000001") << "rounded";
   EXPECT_EQ(seconds(1'999'999'999), "2.000000") << "up into the next second";
+  EXPECT_EQ(seconds(std::numeric_limits<std::int64_t>::max()), "9223372036.854776");
   EXPECT_EQ(seconds(-1), "0.000000") << "X-Ray knows no time before 1970";
   EXPECT_EQ(seconds(-1'234'567'890), "0.000000");
 }

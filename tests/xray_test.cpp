@@ -482,6 +482,22 @@ TEST(XraySizeTest, AnySpansAreInOneDocumentEach) {
   }
 }
 
+TEST(XrayTest, AnEntryOfATypeThatIsNoneOfOursIsLeftOut) {
+  const auto odd = static_cast<ValueType>(9);
+  Trace trace;
+  Packed& of_root = trace.entries_of(trace.span("root", 1, 0));
+  Trace::text(of_root, "before", EntryClass::annotation, "kept");
+  of_root.entry(intern_name("odd"), EntryClass::annotation, odd).number(std::uint64_t{1});
+  Trace::text(of_root, "after", EntryClass::annotation, "kept too");
+  Packed& of_child = trace.entries_of(trace.span("child", 2, 1));
+  of_child.entry(intern_name("odd"), EntryClass::annotation, odd).number(std::uint64_t{1});
+  const Json segment = trace.documents().at(0);
+  EXPECT_EQ(segment["annotations"]["before"].string(), "kept");
+  EXPECT_FALSE(segment["annotations"].has("odd"));
+  EXPECT_EQ(segment["annotations"]["after"].string(), "kept too");
+  EXPECT_FALSE(segment["subsegments"][0].has("annotations"));
+}
+
 // ---- The request ----
 
 TEST(XrayTest, ARequestCarriesDocumentsAsText) {
