@@ -1,53 +1,118 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Question: what does HttpServerObservability add to a request, begun and finished on one thread:
-// an access log, a segment, five measurements, a context? Beside it the same request without. Rows
-// take turns, round by round. Prints JSON rows.
+// Question: what does each part of the middleware add to a request, begun and finished on one thread?
+// Beside it the same request without (the floor). Rows of a case take turns, round by round. Prints
+// JSON rows.
 //
-//   middleware [--quick | --smoke]
+//   middleware [--quick | --smoke] [--case NAME]
 #include <array>
+#include <deque>
 #include <functional>
+#include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "options.hpp"
 #include "rows.hpp"
 #include "subjects.hpp"
-#include <spillway/middleware/http_server.hpp>
+#include <spillway/middleware/observability.hpp>
+#include <spillway/middleware/request_id.hpp>
 
 namespace {
 
+namespace middleware = spillway::middleware;
 using Samples = std::vector<double>;
 
-const spillway::HttpServerRequest& incoming() {
-  static const spillway::HttpServerRequest request{
-      .method = "GET",
-      .target = "/orders/17?expand=items",
-      .host = "shop.example",
-      .user_agent = "curl/8.0",
-      .peer_ip = "10.0.0.7",
-      .request_id = "b7a1e5c2-5f0e-4f6e-9a55-1c2d3e4f5061",
-      .tenant = "acme",
-      .user = "u-17"};
-  return request;
+/// One row: what is called, from 1 thread and from 2.
+struct Subject {
+  std::string name;
+  std::function<void()> call;
+  std::array<Samples, 2> ns{};
+};
+
+void measure_in_turns(const bench::Options& options, std::string_view name,
+                      std::vector<Subject> subjects) {
+  if (!options.wants(name)) return;
+  const bench::Plan plan{.calls = 10, .batches = 20, .bursts = options.times(100)};
+  for (int round = 0; round < options.times(10); ++round) {
+    for (Subject& one : subjects) {
+      const auto run = [&](Samples& to) {
+        bench::measure(
+            plan, [&](int) { one.call(); }, [] {}, to);
+      };
+      run(one.ns[0]);
+      Samples other;
+      std::thread beside([&] { run(other); });
+      run(one.ns[1]);
+      beside.join();
+      one.ns[1].insert(one.ns[1].end(), other.begin(), other.end());
+    }
+  }
+  for (Subject& one : subjects) {
+    for (const int threads : {1, 2}) {
+      bench::Row row{"middleware", std::string(name), one.name, threads};
+      row.ns = bench::summarise(one.ns[static_cast<std::size_t>(threads - 1)]);
+      bench::print(row);
+    }
+  }
+}
+
+// ---- The request, as an adapter sees it ----
+
+const std::vector<middleware::HeaderField>& fields() {
+  static const std::vector<middleware::HeaderField> list{
+      {"Host", "shop.example"},
+      {"User-Agent", "curl/8.0"},
+      {"Accept", "*/*"},
+      {"X-Forwarded-For", "198.51.100.7"},
+      {"X-Request-ID", "b7a1e5c2-5f0e-4f6e-9a55-1c2d3e4f5061"},
+      {"X-Tenant-ID", "acme"},
+      {"X-User-ID", "u-17"},
+      {"Content-Type", "application/json"}};
+  return list;
+}
+
+middleware::RequestView incoming() {
+  static const std::span<const middleware::HeaderField> list(fields());
+  middleware::RequestView view{.method = "GET",
+                               .host = "shop.example",
+                               .peer_address = "10.0.0.7",
+                               .headers = middleware::headers_of(list)};
+  view.target("/orders/17?expand=items");
+  return view;
 }
 
 /// What the handler itself does in every case.
-int handle(const spillway::HttpServerRequest& request) {
-  std::size_t bytes = request.target.size() + request.host.size();
+int handle(const middleware::RequestView& request) {
+  std::size_t bytes = request.path.size() + request.host.size();
   bench::opaque(bytes);
   return 200;
 }
 
+template <class Chain>
+void serve(const Chain& chain) {
+  auto exchange = chain.begin(incoming());
+  int status = exchange.reply().status;
+  if (!exchange.has_reply()) {
+    const auto current = exchange.enter();
+    status = handle(exchange.request);
+    exchange.respond({.status = status, .body_bytes = 1234});
+  }
+  exchange.finish({.status = status, .body_bytes = 1234});
+}
+
+// ---- Observability ----
+
 /// A server whose traces are sampled at a rate.
 struct Server {
-  explicit Server(double sample_rate, spillway::LogsTo logs = spillway::LogsTo::file)
+  explicit Server(double sample_rate, middleware::ObservabilityOptions options = {})
       : engine(
             [&] {
               spillway::Config config;
               config.service = "bench";
               config.metrics = spillway::MetricsTo::put_metric_data;
-              config.logs = logs;
+              config.logs = spillway::LogsTo::file;
               config.logs_file = "/dev/null";
               config.traces = spillway::TracesTo::put_trace_segments;
               config.trace_sample_rate = sample_rate;
@@ -56,55 +121,38 @@ struct Server {
               config.on_diagnostic = [](std::string_view) {};
               return config;
             }(),
-            bench::agreeing(true)) {}
-
-  void serve() {
-    auto request = http.begin(route, incoming());
-    request.finish(handle(incoming()), 1234);
-  }
+            bench::agreeing(true)),
+        observability(engine, routes, std::move(options)) {}
 
   spillway::Engine engine;
-  spillway::HttpServerObservability http{engine};
-  spillway::HttpServerObservability::Route route = http.route("GET", "/orders/{id}");
+  const middleware::Routes routes{{"GET", "/orders/{id}"}, {"POST", "/orders"}};
+  middleware::RequestId request_id;
+  middleware::Observability observability;
+  const middleware::Chain<middleware::RequestId, middleware::Observability> chain{
+      routes, request_id, observability};
 };
+
+void measure_observability(const bench::Options& options) {
+  Server sampled(1.0);
+  Server unsampled(0.0);
+  Server logs(0.0, middleware::ObservabilityOptions::logging_only());
+  Server metrics(0.0, middleware::ObservabilityOptions::metrics_only());
+  Server traces(1.0, middleware::ObservabilityOptions::tracing_only());
+  const middleware::Routes routes{{"GET", "/orders/{id}"}, {"POST", "/orders"}};
+  const middleware::Chain<> empty(routes);
+  measure_in_turns(options, "observability",
+                   {{"floor", [] { handle(incoming()); }},
+                    {"empty chain", [&] { serve(empty); }},
+                    {"spillway", [&] { serve(sampled.chain); }},
+                    {"trace not sampled", [&] { serve(unsampled.chain); }},
+                    {"logging_only", [&] { serve(logs.chain); }},
+                    {"metrics_only", [&] { serve(metrics.chain); }},
+                    {"tracing_only", [&] { serve(traces.chain); }}});
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const bench::Options options(argc, argv);
-  Server sampled(1.0);
-  Server unsampled(0.0);
-  Server quiet(0.0, spillway::LogsTo::none);
-  struct Case {
-    const char* subject;
-    std::function<void(int)> call;
-    std::array<Samples, 2> ns{};
-  };
-  std::array<Case, 4> cases{{{"floor", [](int) { handle(incoming()); }},
-                             {"spillway", [&](int) { sampled.serve(); }},
-                             {"trace not sampled", [&](int) { unsampled.serve(); }},
-                             {"nor access log", [&](int) { quiet.serve(); }}}};
-  const bench::Plan plan{.calls = 10, .batches = 20, .bursts = options.times(100)};
-  for (int round = 0; round < options.times(10); ++round) {
-    for (Case& one : cases) {
-      bench::measure(
-          plan, one.call, [] {}, one.ns[0]);
-      Samples other;
-      std::thread beside([&] {
-        bench::measure(
-            plan, one.call, [] {}, other);
-      });
-      bench::measure(
-          plan, one.call, [] {}, one.ns[1]);
-      beside.join();
-      one.ns[1].insert(one.ns[1].end(), other.begin(), other.end());
-    }
-  }
-  for (Case& one : cases) {
-    for (const int threads : {1, 2}) {
-      bench::Row row{"middleware", "http_request", one.subject, threads};
-      row.ns = bench::summarise(one.ns[static_cast<std::size_t>(threads - 1)]);
-      bench::print(row);
-    }
-  }
+  measure_observability(options);
 }

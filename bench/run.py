@@ -66,7 +66,7 @@ QUESTIONS = {
         "log_beside_destination": "What does a log cost the caller, whose destination is well, slow, dead?",
     },
     "middleware": {
-        "http_request": "What does the HTTP middleware add to a request? (floor: the request without it)",
+        "observability": "What do request id, access log, metrics and segment add to a request? (floor: the request without)",
     },
 }
 

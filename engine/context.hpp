@@ -157,6 +157,9 @@ class Context {
 
   /// The calling thread's, with its innermost span as the parent of what is begun under the copy.
   static Context current();
+  /// Inside a Scope of this context: moves it on to where in the trace the calling thread is, so that
+  /// what begins under it from now on, on any thread, is a child of the thread's innermost span.
+  void follow() noexcept { state_ = detail::current_active(); }
 
   std::string_view tenant() const noexcept { return identity_.tenant.view(); }
   std::string_view user() const noexcept { return identity_.user.view(); }

@@ -1,81 +1,114 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// HttpServerObservability for Boost.Beast: wraps a handler from request to response. Written
-// against the shape of beast::http::message, so that this header needs no Boost of its own.
+// A chain (chain.hpp) around the handlers of a Boost.Beast server: synchronous, with callbacks, or with
+// coroutines. Written against the shape of beast::http::message, so that this header needs no Boost.
 //
-//   auto response = spillway::observe(http, route, request, peer_ip,
-//                                     [&] { return handle(request); });
+//   auto exchange = chain.begin(beast_view(request, peer_ip));
+//   auto response = beast_answer(exchange, request, [&] { return handle(request); });
+//   http::write(stream, response, error);                        // or async_write, or co_await
+//   beast_finish(exchange, response, error);
+//
+// Request and response live until beast_finish(). A handler that is a coroutine itself takes the place
+// of beast_answer()'s with beast_prepare(), see tools/examples/beast_coroutine.
 #pragma once
 
-#include <iterator>
+#include <cstdint>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#include <spillway/middleware/http_server.hpp>
+#include <spillway/middleware/chain.hpp>
 
-namespace spillway {
+namespace spillway::middleware {
 
-namespace detail {
-
+/// The fields of a Beast message.
 template <class Message>
-std::string_view field_of(const Message& message, std::string_view name) {
-  const auto found = message.find({name.data(), name.size()});
-  if (found == message.end()) return {};
-  const auto value = found->value();  // Beast's own string_view.
-  return {value.data(), value.size()};
+Headers beast_headers(const Message& message) noexcept {
+  return {&message, [](const void* object, std::string_view name, std::size_t nth) {
+            const auto& fields = *static_cast<const Message*>(object);
+            auto [at, end] = fields.equal_range({name.data(), name.size()});
+            while (nth > 0 && at != end) ++at, --nth;
+            if (at == end) return std::string_view{};
+            const auto value = at->value();  // Beast's own string_view.
+            return std::string_view(value.data() != nullptr ? value.data() : "", value.size());
+          }};
 }
 
-/// The same of a header that may come several times: all of them, separated by commas. `memory` holds
-/// the text when there are several.
-template <class Message>
-std::string_view fields_of(const Message& message, std::string_view name, std::string& memory) {
-  const auto found = message.equal_range({name.data(), name.size()});
-  if (found.first == found.second || std::next(found.first) == found.second)
-    return field_of(message, name);
-  for (auto at = found.first; at != found.second; ++at) {
-    if (!memory.empty()) memory += ',';
-    memory.append(at->value().data(), at->value().size());
-  }
-  return memory;
-}
-
-}  // namespace detail
-
-/// Runs `handle()`, which returns a beast::http::response, as the observed request, and gives the
-/// response X-Request-ID and X-Amzn-Trace-Id. An exception finishes the request as 500 and goes on.
-/// Calling thread: the one that handles.
-template <class Request, class Handle>
-auto observe(HttpServerObservability& http, const HttpServerObservability::Route& route,
-             const Request& request, std::string_view peer_ip, Handle&& handle) {
+/// A request with a body that is a string, or has no data() to look at. `request` and `peer_address`
+/// outlive the result.
+template <class Request>
+RequestView beast_view(const Request& request, std::string_view peer_address,
+                       std::string_view scheme = "http") {
   const auto text = [](auto view) { return std::string_view(view.data(), view.size()); };
-  const HttpServerOptions& options = http.options();
-  // Several tracestates are one; several traceparents are not legal, joined even less so.
-  std::string traceparents;
-  std::string tracestates;
-  auto observed =
-      http.begin(route, {.method = text(request.method_string()),
-                         .target = text(request.target()),
-                         .host = detail::field_of(request, "Host"),
-                         .user_agent = detail::field_of(request, "User-Agent"),
-                         .peer_ip = peer_ip,
-                         .trace_header = detail::field_of(request, trace_header_name),
-                         .traceparent = detail::fields_of(request, traceparent_name, traceparents),
-                         .tracestate = detail::fields_of(request, tracestate_name, tracestates),
-                         .request_id = detail::field_of(request, "X-Request-ID"),
-                         .tenant = detail::field_of(request, options.tenant_header),
-                         .user = detail::field_of(request, options.user_header),
-                         .forwarded_for = detail::field_of(request, "X-Forwarded-For")});
-  auto response = std::forward<Handle>(handle)();
-  const std::string_view id = observed.request_id();
-  response.set("X-Request-ID", std::string(id));
-  if (const std::string trace = observed.trace_header(); !trace.empty()) {
-    response.set(std::string(trace_header_name), trace);
+  RequestView view{.method = text(request.method_string()),
+                   .scheme = scheme,
+                   .peer_address = peer_address,
+                   .headers = beast_headers(request)};
+  view.target(text(request.target()));
+  view.host = view.header("Host");
+  if constexpr (requires { std::string_view(request.body()); }) {
+    view.body = request.body();
+    view.body_bytes = static_cast<std::int64_t>(request.body().size());
   }
+  return view;
+}
+
+/// What a response is before it was sent.
+template <class Response>
+ResponseFacts beast_facts(const Response& response) {
   const auto bytes = response.payload_size();
-  observed.finish(static_cast<int>(response.result_int()),
-                  bytes ? static_cast<std::int64_t>(*bytes) : -1);
+  ResponseFacts facts{.status = static_cast<int>(response.result_int()),
+                      .body_bytes = bytes ? static_cast<std::int64_t>(*bytes) : -1};
+  if constexpr (requires { std::string_view(response.body()); }) facts.body = response.body();
+  return facts;
+}
+
+/// Makes `response` ready to be sent: the reply of a step in its place where there is one, and the
+/// headers of the steps. Beast::http::response with a string_body.
+template <class Response, class Request>
+void beast_prepare(const Exchange& exchange, const Request& request, Response& response) {
+  if (exchange.has_reply()) {
+    const Reply& reply = exchange.reply();
+    response = Response{};
+    response.version(request.version());
+    response.result(static_cast<unsigned>(reply.status));
+    response.keep_alive(request.keep_alive());
+    if (!reply.content_type.empty()) response.set("Content-Type", std::string(reply.content_type));
+    response.body() = std::string(reply.body);
+    response.prepare_payload();
+  }
+  for (const HeaderField& field : exchange.headers()) {
+    response.insert({field.name.data(), field.name.size()},
+                    {field.value.data(), field.value.size()});
+  }
+}
+
+/// Runs `handle()`, which returns a response, unless a step has replied, and makes the response ready.
+/// What the handler throws becomes the reply with status 500. Calling thread: the one that handles.
+template <class ExchangeOfChain, class Request, class Handle>
+auto beast_answer(ExchangeOfChain& exchange, const Request& request, Handle&& handle) {
+  using Response = decltype(handle());
+  Response response;
+  if (!exchange.has_reply()) {
+    try {
+      const auto current = exchange.enter();
+      response = std::forward<Handle>(handle)();
+      exchange.respond(beast_facts(response));
+    } catch (...) {
+      exchange.fail(std::current_exception());
+    }
+  }
+  beast_prepare(exchange, request, response);
   return response;
 }
 
-}  // namespace spillway
+/// The response was written, or `error` (boost::system::error_code) says why not.
+template <class ExchangeOfChain, class Response, class Error>
+void beast_finish(ExchangeOfChain& exchange, const Response& response, const Error& error) {
+  ResponseFacts facts = beast_facts(response);
+  if (error) facts.ending = Ending::broken;
+  exchange.finish(facts);
+}
+
+}  // namespace spillway::middleware

@@ -37,6 +37,7 @@
 #include <concepts>
 #include <cstddef>
 #include <exception>
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -70,6 +71,18 @@ concept ChainStep = std::default_initializable<typename Step::State> &&
                     (HasRespond<Step> || !requires { &Step::respond; }) &&
                     (HasAfter<Step> || !requires { &Step::after; });
 
+/// Makes an object that cannot be moved where it is to stay: what `make()` returns is made there, by
+/// std::optional::emplace(InPlace{make}) for one.
+template <class Make>
+struct InPlace {
+  Make make;
+  operator decltype(make())() const {  // NOLINT(google-explicit-constructor): that is its purpose
+    return make();
+  }
+};
+template <class Make>
+InPlace(Make) -> InPlace<Make>;
+
 /// A request in a chain. Stays where begin() made it, until the end of the request.
 template <ChainStep... Steps>
 class ChainExchange final : public Exchange {
@@ -93,9 +106,11 @@ class ChainExchange final : public Exchange {
   }
 
   /// The response was sent, or could not be. Further calls do nothing.
-  void finish(const ResponseFacts& facts) noexcept {
+  void finish(const ResponseFacts& facts,
+              SteadyTime now = std::chrono::steady_clock::now()) noexcept {
     if (finished_) return;
     finished_ = true;
+    ended = now;
     after_from(facts, std::index_sequence_for<Steps...>{});
   }
 
@@ -174,6 +189,13 @@ class Chain {
     const Route& route =
         view.route != nullptr ? *view.route : routes_.match(view.method, view.path);
     return Exchange(view, route, now, steps_);
+  }
+
+  /// The same in a session object, in place of the connection's request before, which is ended first.
+  Exchange& begin(std::optional<Exchange>& place, const RequestView& view,
+                  SteadyTime now = std::chrono::steady_clock::now()) const noexcept {
+    place.reset();
+    return place.emplace(InPlace{[&] { return begin(view, now); }});
   }
 
   const Routes& routes() const noexcept { return routes_; }

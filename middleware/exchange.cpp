@@ -63,7 +63,7 @@ bool Exchange::add_header(std::string_view name, std::string_view value) noexcep
     return false;
   const auto copy = keep(value);
   if (!copy) return false;
-  headers_[header_count_++] = {name, *copy};
+  std::construct_at(&headers_[header_count_++], HeaderField{name, *copy});
   return true;
 }
 

@@ -16,7 +16,6 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -131,6 +130,7 @@ class Exchange {
   const RequestView request;
   const Route& route;      ///< never the raw path: Routes::unmatched() for what no template fits
   const SteadyTime begun;  ///< one clock reading for all steps
+  SteadyTime ended{};      ///< the same for after(); not set before
 
   // ---- What steps learn, for the steps behind them and the handler. Views, as above. ----
 
@@ -203,7 +203,9 @@ class Exchange {
   std::size_t text_bytes_ = 0;
   std::size_t header_count_ = 0;
   // Left as they are: a request does not pay for what it does not use.
-  std::array<HeaderField, response_headers_max> headers_;
+  union {
+    std::array<HeaderField, response_headers_max> headers_;
+  };
   std::array<char, exchange_text_bytes_max> text_;
 };
 

@@ -7,6 +7,10 @@
 
 #include <support/engine_fixture.hpp>
 
+#include <spillway/middleware/chain.hpp>
+#include <spillway/middleware/observability.hpp>
+#include <spillway/middleware/request_id.hpp>
+
 #if defined(__GNUC__) && !defined(__clang__)
 // g++ inlines the operators below and takes their malloc() and free() for a mismatch.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
@@ -129,6 +133,55 @@ TEST_F(AllocationTest, RecordingAllocatesNothingAfterWarmUp) {
             }),
             0U);
   EXPECT_GT(test.engine.stats().logs.dropped_for(DropCause::ring_full), 0U);
+}
+
+// A step that refuses every other request, with a problem document.
+struct RefusesSome {
+  struct State {};
+  middleware::Verdict before(State& /*state*/, middleware::Exchange& exchange) {
+    return ++requests % 2 == 0 ? exchange.refuse(429, "the limit of 100 requests is reached")
+                               : middleware::Verdict::proceed;
+  }
+  int requests = 0;
+};
+
+TEST_F(AllocationTest, AChainAllocatesNothingForARequest) {
+  testing::TestEngine test(testing::aws_config());
+  const middleware::Routes routes{{"GET", "/orders/{id}"}};
+  middleware::ObservabilityOptions options;
+  options.operation = middleware::from_header("X-Amz-Target");
+  options.log_body_bytes_max = 100;
+  options.slow_request = std::chrono::microseconds(1);
+  middleware::RequestId request_id;
+  middleware::Observability observability(test.engine, routes, options);
+  RefusesSome refuses;
+  const middleware::Chain chain(routes, request_id, observability, refuses);
+  const std::vector<middleware::HeaderField> fields{
+      {"X-Tenant-ID", "acme"},
+      {"X-Amz-Target", "Orders.Get"},
+      {"X-Amzn-Trace-Id", "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Sampled=1"}};
+  const std::span<const middleware::HeaderField> list(fields);
+  const auto serve = [&] {
+    middleware::RequestView view{.method = "GET",
+                                 .host = "shop.example",
+                                 .peer_address = "203.0.113.9",
+                                 .headers = middleware::headers_of(list),
+                                 .body = "{}"};
+    view.target("/orders/17?page=2");
+    auto exchange = chain.begin(view);
+    if (!exchange.has_reply()) {
+      const auto current = exchange.enter();
+      exchange.respond({.status = 200});
+    }
+    exchange.finish({.status = exchange.has_reply() ? exchange.reply().status : 200,
+                     .body = exchange.reply().body});
+  };
+  for (int i = 0; i < 1000; ++i) serve();
+  test.engine.flush(std::chrono::seconds(1));
+  EXPECT_EQ(allocations_in([&] {
+              for (int i = 0; i < 1000; ++i) serve();
+            }),
+            0U);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 //
 // A chain of steps: which phases run, in which order, and what an end of every kind means to them.
 #include <array>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -105,6 +106,16 @@ TEST_F(ChainTest, PhasesRunInOrderAndBack) {
   exchange.finish({.status = 500});
   EXPECT_EQ(log, (Log{"a.before", "b.before", "c.before", "c.respond 201", "b.respond 201",
                       "a.respond 201", "c.after 201", "b.after 201", "a.after 201"}));
+}
+
+TEST_F(ChainTest, ASessionKeepsOneExchangeAtATime) {
+  std::optional<Chain<Recorder, Recorder, Recorder>::Exchange> place;
+  chain.begin(place, view()).finish({.status = 200});
+  EXPECT_EQ(log.back(), "a.after 200");
+  chain.begin(place, view());
+  EXPECT_EQ(log.back(), "c.before");
+  chain.begin(place, view());
+  EXPECT_EQ(log[log.size() - 4], "a.after 499") << "the one before had no end";
 }
 
 TEST_F(ChainTest, TheRouteIsKnownToEveryStep) {

@@ -14,7 +14,9 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <initializer_list>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -22,13 +24,14 @@
 #include <signal.h>
 
 #include "http_service.hpp"
-#include <spillway/middleware/beast.hpp>
+#include <spillway/middleware/observability.hpp>
+#include <spillway/middleware/request_id.hpp>
 #include <spillway/spillway.hpp>
 
 namespace demo {
 namespace {
 
-namespace http = boost::beast::http;
+namespace middleware = spillway::middleware;
 using std::chrono::milliseconds;
 
 struct Options {
@@ -82,53 +85,50 @@ int id_in(std::string_view target, std::string_view prefix) {
   return id;
 }
 
+/// What both services have: an engine, and the steps around their handlers.
+struct Telemetry {
+  Telemetry(const char* service, std::initializer_list<middleware::RouteSpec> specs)
+      : engine(spillway::Config{.service = service}), routes(specs) {}
+
+  spillway::Engine engine;
+  const middleware::Routes routes;
+  middleware::RequestId request_id;
+  middleware::Observability observability{engine, routes};
+  const middleware::Chain<middleware::RequestId, middleware::Observability> observed{
+      routes, request_id, observability};
+  const middleware::Chain<> bare{routes};
+};
+
 /// How much of a product is there.
 class Inventory {
  public:
-  explicit Inventory(bool telemetry)
-      : telemetry_(telemetry), engine_(spillway::Config{.service = "inventory"}), http_(engine_) {}
-
-  Response handle(const Request& request, const std::string& peer_ip) {
+  Response handle(const Request& request) {
     served.fetch_add(1, std::memory_order_relaxed);
-    const auto respond = [&] {
-      const int sku = id_in(target_of(request), "/stock/");
-      stock_.record(sku % 40);
-      return json(http::status::ok, "{\"sku\":" + std::to_string(sku) +
-                                        ",\"stock\":" + std::to_string(sku % 40) + "}");
-    };
-    return telemetry_ ? spillway::observe(http_, stock_route_, request, peer_ip, respond)
-                      : respond();
+    const int sku = id_in(target_of(request), "/stock/");
+    stock_.record(sku % 40);
+    return json(http::status::ok,
+                "{\"sku\":" + std::to_string(sku) + ",\"stock\":" + std::to_string(sku % 40) + "}");
   }
 
-  spillway::Engine& engine() { return engine_; }
+  Telemetry telemetry{"inventory", {{"GET", "/stock/{sku}"}}};
   std::atomic<std::uint64_t> served{0};
 
  private:
-  const bool telemetry_;
-  spillway::Engine engine_;
-  spillway::HttpServerObservability http_;
-  const spillway::HttpServerObservability::Route stock_route_ = http_.route("GET", "/stock/{sku}");
-  const spillway::Histogram stock_ = engine_.histogram("StockLevel", spillway::Unit::count);
+  const spillway::Histogram stock_ =
+      telemetry.engine.histogram("StockLevel", spillway::Unit::count);
 };
 
 /// Takes and shows orders.
 class Orders {
  public:
-  Orders(bool telemetry, std::uint16_t inventory_port)
-      : telemetry_(telemetry),
-        inventory_port_(inventory_port),
-        engine_(spillway::Config{.service = "orders"}),
-        http_(engine_) {}
+  explicit Orders(std::uint16_t inventory_port) : inventory_port_(inventory_port) {}
 
-  Response handle(const Request& request, const std::string& peer_ip) {
+  Response handle(const Request& request) {
     served.fetch_add(1, std::memory_order_relaxed);
-    const bool post = request.method() == http::verb::post;
-    const auto respond = [&] { return post ? place(request) : show(request); };
-    if (!telemetry_) return respond();
-    return spillway::observe(http_, post ? place_route_ : show_route_, request, peer_ip, respond);
+    return request.method() == http::verb::post ? place(request) : show(request);
   }
 
-  spillway::Engine& engine() { return engine_; }
+  Telemetry telemetry{"orders", {{"GET", "/orders/{id}"}, {"POST", "/orders"}}};
   std::atomic<std::uint64_t> served{0};
 
  private:
@@ -172,12 +172,8 @@ class Orders {
     return response.body();
   }
 
-  const bool telemetry_;
   const std::uint16_t inventory_port_;
-  spillway::Engine engine_;
-  spillway::HttpServerObservability http_;
-  const spillway::HttpServerObservability::Route show_route_ = http_.route("GET", "/orders/{id}");
-  const spillway::HttpServerObservability::Route place_route_ = http_.route("POST", "/orders");
+  spillway::Engine& engine_ = telemetry.engine;
   const spillway::Histogram order_total_ = engine_.histogram("OrderTotal", spillway::Unit::none);
   std::atomic<int> next_order_{1};
 };
@@ -186,23 +182,18 @@ std::string report_of(std::uint64_t served, const spillway::Stats& stats) {
   return "{\"served\":" + std::to_string(served) + ",\"stats\":" + stats.to_json() + "}";
 }
 
-int run(const Options& options) {
-  sigset_t ending;
-  sigemptyset(&ending);
-  sigaddset(&ending, SIGTERM);
-  sigaddset(&ending, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &ending, nullptr);
+template <class Service, class Chain>
+auto start(std::uint16_t port, int threads, Service& service, const Chain& chain) {
+  return std::make_unique<HttpService<Service, Chain>>(port, threads, service, chain);
+}
 
-  Inventory inventory(options.telemetry);
-  auto inventory_http = std::make_unique<HttpService>(
-      0, options.threads, [&](const Request& request, const std::string& peer_ip) {
-        return inventory.handle(request, peer_ip);
-      });
-  Orders orders(options.telemetry, inventory_http->port());
-  auto orders_http = std::make_unique<HttpService>(
-      options.port, options.threads, [&](const Request& request, const std::string& peer_ip) {
-        return orders.handle(request, peer_ip);
-      });
+// Serves until a signal of `ending`. `chain_of` says which chain of a service's telemetry is used.
+template <class ChainOf>
+int serve(const Options& options, const sigset_t& ending, ChainOf chain_of) {
+  Inventory inventory;
+  auto inventory_http = start(0, options.threads, inventory, chain_of(inventory.telemetry));
+  Orders orders(inventory_http->port());
+  auto orders_http = start(options.port, options.threads, orders, chain_of(orders.telemetry));
   if (!options.port_file.empty()) {
     std::ofstream(options.port_file + ".new") << orders_http->port() << "\n";
     std::rename((options.port_file + ".new").c_str(), options.port_file.c_str());
@@ -213,14 +204,27 @@ int run(const Options& options) {
   sigwait(&ending, &signal);
   orders_http.reset();
   inventory_http.reset();
-  const spillway::Stats orders_stats = orders.engine().shutdown(milliseconds(15'000));
-  const spillway::Stats inventory_stats = inventory.engine().shutdown(milliseconds(15'000));
+  const spillway::Stats orders_stats = orders.telemetry.engine.shutdown(milliseconds(15'000));
+  const spillway::Stats inventory_stats = inventory.telemetry.engine.shutdown(milliseconds(15'000));
   if (!options.report.empty()) {
     std::ofstream(options.report) << "{\"orders\":" << report_of(orders.served, orders_stats)
                                   << ",\"inventory\":"
                                   << report_of(inventory.served, inventory_stats) << "}\n";
   }
   return 0;
+}
+
+int run(const Options& options) {
+  sigset_t ending;
+  sigemptyset(&ending);
+  sigaddset(&ending, SIGTERM);
+  sigaddset(&ending, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &ending, nullptr);
+  if (options.telemetry)
+    return serve(
+        options, ending, [](Telemetry & of) -> auto& { return of.observed; });
+  return serve(
+      options, ending, [](Telemetry & of) -> auto& { return of.bare; });
 }
 
 }  // namespace

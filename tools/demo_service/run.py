@@ -17,7 +17,7 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 SIGNALS = ("metrics", "logs", "spans")
 # Counters: each measurement is 1, so a datum's value says how many it stands for. All others carry a SampleCount.
-COUNTERS = {"Requests", "ClientErrors", "Faults", "TenantRequests"}
+COUNTERS = {"Requests", "ClientErrors", "Throttles", "Faults", "SlowRequests", "TenantRequests"}
 
 
 def wait_for(path, process):

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <memory_resource>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+#include <spillway/encoders/json.hpp>
+#include <spillway/middleware/observability.hpp>
+
+namespace spillway::middleware {
+namespace {
+
+constexpr std::size_t url_bytes_max = 512;
+constexpr std::size_t path_bytes_max = 1024;  // Of a log record.
+
+// What an extractor says; one that throws says nothing: its request goes on, and is told of.
+std::string_view extract(const Extractor& extractor, Exchange& exchange) noexcept {
+  try {
+    return extractor ? extractor(exchange) : std::string_view{};
+  } catch (...) {
+    return {};
+  }
+}
+
+// A header that may come several times, its values with commas between. Several traceparents are not
+// legal, joined even less so.
+std::string_view joined(Exchange& exchange, std::string_view name) {
+  const Headers& headers = exchange.request.headers;
+  const std::string_view first = headers.find(name);
+  if (first.data() == nullptr || headers.find(name, 1).data() == nullptr) return first;
+  std::string all;
+  for (std::size_t i = 0; all.size() <= exchange_text_bytes_max; ++i) {
+    const std::string_view value = headers.find(name, i);
+    if (value.data() == nullptr) break;
+    if (i > 0) all += ',';
+    all += value;
+  }
+  return exchange.keep(all).value_or(std::string_view{});
+}
+
+std::string_view name_of(Ending ending) noexcept {
+  switch (ending) {
+    case Ending::sent:
+      return "sent";
+    case Ending::broken:
+      return "broken";
+    case Ending::cancelled:
+      return "cancelled";
+    case Ending::failed:
+      return "failed";
+  }
+  return "";
+}
+
+}  // namespace
+
+Extractor from_header(std::string name) {
+  return
+      [name = std::move(name)](const Exchange& exchange) { return exchange.request.header(name); };
+}
+
+// The operations seen so far, by route and name: a table that is read without a lock and only grows.
+class Observability::Operations {
+ public:
+  explicit Operations(std::size_t most)
+      : most_(most), slots_(std::bit_ceil(most * 2 + 1)), entries_(new Entry[most]) {}
+
+  // Null: the table is full.
+  const Handles* find(const Observability& owner, const Route& route, std::string_view operation) {
+    if (const Entry* const entry = look(route.number, operation)) return &entry->handles;
+    return add(owner, route, operation);
+  }
+
+ private:
+  struct Entry {
+    std::uint32_t route = 0;
+    std::string operation;
+    Handles handles;
+  };
+
+  std::size_t slot_of(std::uint32_t route, std::string_view operation) const noexcept {
+    return (std::hash<std::string_view>{}(operation) + route * 0x9E3779B9U) & (slots_.size() - 1);
+  }
+  const Entry* look(std::uint32_t route, std::string_view operation) const noexcept {
+    for (std::size_t slot = slot_of(route, operation);; slot = (slot + 1) & (slots_.size() - 1)) {
+      // Pairs with the release in add(): the entry is whole.
+      const Entry* const entry = slots_[slot].load(std::memory_order_acquire);
+      if (entry == nullptr) return nullptr;  // At most half of the slots are taken.
+      if (entry->route == route && entry->operation == operation) return entry;
+    }
+  }
+  const Handles* add(const Observability& owner, const Route& route, std::string_view operation) {
+    if (full_.load(std::memory_order_relaxed)) return nullptr;
+    const std::scoped_lock lock(mutex_);
+    if (const Entry* const entry = look(route.number, operation)) return &entry->handles;
+    if (count_ == most_) {
+      full_.store(true, std::memory_order_relaxed);
+      return nullptr;
+    }
+    Entry& entry = entries_[count_];
+    entry.route = route.number;
+    entry.operation = operation;
+    entry.handles = owner.make_handles(route, operation);
+    ++count_;
+    std::size_t slot = slot_of(route.number, operation);
+    while (slots_[slot].load(std::memory_order_relaxed) != nullptr)
+      slot = (slot + 1) & (slots_.size() - 1);
+    slots_[slot].store(&entry, std::memory_order_release);
+    return &entry.handles;
+  }
+
+  const std::size_t most_;
+  std::vector<std::atomic<const Entry*>> slots_;
+  std::mutex mutex_;
+  std::unique_ptr<Entry[]> entries_;
+  std::size_t count_ = 0;
+  std::atomic<bool> full_{false};
+};
+
+Observability::Observability(Engine& engine, const Routes& routes, ObservabilityOptions options)
+    : engine_(engine), options_(std::move(options)) {
+  constexpr std::size_t operations_limit = 100'000;
+  constexpr std::size_t body_bytes_limit = 64U << 10;
+  if (!(options_.log_sample_rate >= 0 && options_.log_sample_rate <= 1))
+    throw std::invalid_argument("log_sample_rate is not between 0 and 1");
+  if (options_.slow_request.count() < 0) throw std::invalid_argument("slow_request is negative");
+  if (options_.operations_max > operations_limit)
+    throw std::invalid_argument("operations_max is above 100000");
+  if (options_.log_body_bytes_max > body_bytes_limit)
+    throw std::invalid_argument("log_body_bytes_max is above 65536");
+  routes_.reserve(routes.all().size());
+  for (const Route& route : routes.all()) routes_.push_back(make_handles(route, {}));
+  if (options_.operation && options_.operations_max > 0)
+    operations_ = std::make_unique<Operations>(options_.operations_max);
+  if (!options_.metrics) return;
+  in_flight_gauge_ = engine.gauge("InFlight", Unit::count, options_.tags);
+  if (options_.metrics_by_tenant) {
+    requests_by_tenant_ = engine.per(engine.counter("TenantRequests", Unit::count, options_.tags),
+                                     ContextField::tenant, "TenantID");
+  }
+}
+
+Observability::~Observability() = default;
+
+Observability::Handles Observability::make_handles(const Route& route,
+                                                   std::string_view operation) const {
+  Handles handles;
+  handles.span = engine_.span_name(operation.empty() ? std::string_view(route.name) : operation);
+  if (!options_.metrics) return handles;
+  Dimensions dimensions = options_.tags;
+  dimensions.push_back({"Method", route.method});
+  dimensions.push_back({"Route", route.path_template});
+  if (!operation.empty()) dimensions.push_back({"Operation", std::string(operation)});
+  handles.requests = engine_.counter("Requests", Unit::count, dimensions);
+  handles.client_errors = engine_.counter("ClientErrors", Unit::count, dimensions);
+  handles.throttles = engine_.counter("Throttles", Unit::count, dimensions);
+  handles.faults = engine_.counter("Faults", Unit::count, dimensions);
+  handles.slow = engine_.counter("SlowRequests", Unit::count, dimensions);
+  handles.latency = engine_.histogram("Latency", Unit::microseconds, dimensions);
+  return handles;
+}
+
+Verdict Observability::before(State& state, Exchange& exchange) {
+  if (exchange.tenant.empty()) exchange.tenant = extract(options_.tenant, exchange);
+  if (exchange.user.empty()) exchange.user = extract(options_.user, exchange);
+  state.handles_ = &routes_[exchange.route.number];
+  if (operations_) {
+    state.operation_ = extract(options_.operation, exchange);
+    const Handles* const found = state.operation_.empty()
+                                     ? nullptr
+                                     : operations_->find(*this, exchange.route, state.operation_);
+    if (found != nullptr) {
+      state.handles_ = found;
+    } else {
+      state.operation_ = {};
+    }
+  }
+  ContextFields fields{
+      .tenant = exchange.tenant, .user = exchange.user, .request_id = exchange.request_id};
+  auto caller = engine_.trace_of({.xray = exchange.request.header(trace_header_name),
+                                  .traceparent = joined(exchange, traceparent_name),
+                                  .tracestate = joined(exchange, tracestate_name)});
+  (options_.trust_trace_header ? fields.trace : fields.link) = std::move(caller);
+  state.context_.emplace(fields);
+  exchange.context = &*state.context_;
+  if (options_.tracing) {
+    begin_span(state, exchange);
+    if (options_.respond_trace_header) respond_trace(exchange);
+  }
+  if (options_.metrics) {
+    in_flight_gauge_.set(
+        static_cast<double>(in_flight_.fetch_add(1, std::memory_order_relaxed) + 1));
+  }
+  return Verdict::proceed;
+}
+
+void Observability::begin_span(State& state, const Exchange& exchange) const {
+  const Scope scope(*state.context_);
+  Span& span = state.span_.emplace(InPlace{[&] { return engine_.span(state.handles_->span); }});
+  state.context_->follow();
+  span.detach();
+  if (!span.recording()) return;
+  const RequestView& request = exchange.request;
+  std::array<char, url_bytes_max> url;
+  std::size_t bytes = 0;
+  // Without the query, which may hold secrets.
+  for (std::string_view part :
+       {request.scheme, std::string_view("://"), request.host, request.path}) {
+    part = part.substr(0, url.size() - bytes);
+    std::copy(part.begin(), part.end(), url.begin() + static_cast<std::ptrdiff_t>(bytes));
+    bytes += part.size();
+  }
+  span.http_request(
+      {.method = request.method,
+       .url = {url.data(), bytes},
+       .user_agent = request.header("User-Agent"),
+       .client_ip = exchange.client_address,
+       .x_forwarded_for = exchange.client_address.data() != request.peer_address.data()});
+}
+
+void Observability::respond_trace(Exchange& exchange) const {
+  const Scope scope(*exchange.context);
+  const spillway::detail::Active& active = spillway::detail::current_active();
+  if (!active.trace_id) return;
+  std::array<std::byte, 4096> memory;  // ByteBuffer's first step.
+  std::pmr::monotonic_buffer_resource resource(memory.data(), memory.size());
+  spillway::detail::ByteBuffer out(&resource);
+  out.append("Root=");
+  spillway::detail::append_xray_trace_id(out, active.trace_id);
+  if (active.sampled != Sampled::unknown)
+    out.append(active.sampled == Sampled::yes ? ";Sampled=1" : ";Sampled=0");
+  exchange.add_header(trace_header_name, out.view());
+}
+
+void Observability::after(State& state, const Exchange& exchange,
+                          const ResponseFacts& facts) noexcept {
+  const double micros =
+      std::chrono::duration<double, std::micro>(exchange.ended - exchange.begun).count();
+  const bool slow =
+      options_.slow_request.count() > 0 && exchange.ended - exchange.begun >= options_.slow_request;
+  const Scope scope(*state.context_);
+  if (options_.metrics) {
+    in_flight_gauge_.set(
+        static_cast<double>(in_flight_.fetch_sub(1, std::memory_order_relaxed) - 1));
+    measure(state, facts, micros, slow);
+  }
+  if (options_.logging) log(state, exchange, facts, micros, slow);
+  if (Span* const span = state.span()) {
+    span->http_response(facts.status, facts.body_bytes);
+    if (facts.ending == Ending::failed || !exchange.exception().type.empty()) span->fault();
+    if (span->recording() && !exchange.exception().type.empty()) {
+      span->metadata("exception_type", exchange.exception().type);
+      span->metadata("exception_message", exchange.exception().message);
+    }
+    if (facts.ending == Ending::broken) span->error();
+    span->end();
+  }
+}
+
+void Observability::measure(const State& state, const ResponseFacts& facts, double micros,
+                            bool slow) const noexcept {
+  const Handles& handles = *state.handles_;
+  handles.requests.add(1U);
+  handles.latency.record(micros);
+  if (options_.metrics_by_tenant) requests_by_tenant_.add(1U);
+  if (facts.status >= 500) {
+    handles.faults.add(1U);
+  } else if (facts.status >= 400) {
+    handles.client_errors.add(1U);
+    if (facts.status == 429) handles.throttles.add(1U);
+  }
+  if (slow) handles.slow.add(1U);
+}
+
+void Observability::log(const State& state, const Exchange& exchange, const ResponseFacts& facts,
+                        double micros, bool slow) const noexcept {
+  if (facts.status >= 500 || !exchange.exception().type.empty() || facts.ending == Ending::broken) {
+    write_log<Severity::error>(state, exchange, facts, micros, slow);
+  } else if (facts.status >= 400 || slow) {
+    write_log<Severity::warn>(state, exchange, facts, micros, slow);
+  } else if (options_.log_sample_rate >= 1 ||
+             static_cast<double>(spillway::detail::next_span_id() >> 11) * 0x1p-53 <
+                 options_.log_sample_rate) {
+    write_log<Severity::info>(state, exchange, facts, micros, slow);
+  }
+}
+
+template <Severity severity>
+void Observability::write_log(const State& state, const Exchange& exchange,
+                              const ResponseFacts& facts, double micros, bool slow) const noexcept {
+  const std::string_view method = exchange.request.method;
+  const std::string_view route = exchange.route.path_template;
+  const std::string_view path =
+      options_.log_path ? exchange.request.path.substr(0, path_bytes_max) : std::string_view{};
+  const std::string_view client =
+      options_.log_client ? exchange.client_address : std::string_view{};
+  // Two records, so that the usual one carries no empty fields.
+  if (facts.ending == Ending::sent && exchange.exception().type.empty() && !slow &&
+      state.operation_.empty() && options_.log_body_bytes_max == 0) {
+    SPILLWAY_LOG(engine_, severity, "request", {"method", method}, {"route", route}, {"path", path},
+                 {"client", client}, {"status", facts.status}, {"duration_us", micros},
+                 {"body_bytes", facts.body_bytes});
+    return;
+  }
+  const std::string_view request_body =
+      exchange.request.body.substr(0, options_.log_body_bytes_max);
+  const std::string_view response_body = facts.body.substr(0, options_.log_body_bytes_max);
+  SPILLWAY_LOG(engine_, severity, "request", {"method", method}, {"route", route}, {"path", path},
+               {"client", client}, {"status", facts.status}, {"duration_us", micros},
+               {"body_bytes", facts.body_bytes}, {"operation", state.operation_}, {"slow", slow},
+               {"ending", name_of(facts.ending)}, {"exception", exchange.exception().type},
+               {"exception_message", exchange.exception().message}, {"request_body", request_body},
+               {"response_body", response_body});
+}
+
+}  // namespace spillway::middleware

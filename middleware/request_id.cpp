@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstdint>
+
+#include <spillway/engine/span.hpp>
+#include <spillway/middleware/request_id.hpp>
+
+namespace spillway::middleware {
+
+bool is_request_id(std::string_view text) noexcept {
+  constexpr std::string_view excluded = "\"',;\\";
+  return !text.empty() && text.size() <= request_id_chars_max &&
+         std::all_of(text.begin(), text.end(), [&](char c) {
+           return c > ' ' && c <= '~' && excluded.find(c) == std::string_view::npos;
+         });
+}
+
+Verdict RequestId::before(State& state, Exchange& exchange) const {
+  if (options_.accept) {
+    const std::string_view given = exchange.request.header(options_.header);
+    if (is_request_id(given)) exchange.request_id = given;
+  }
+  if (exchange.request_id.empty()) {
+    constexpr std::string_view hex = "0123456789abcdef";
+    const std::uint64_t words[2] = {spillway::detail::next_span_id(),
+                                    spillway::detail::next_span_id()};
+    for (std::size_t i = 0; i < state.made_.size(); ++i)
+      state.made_[i] = hex[words[i / 16] >> (60 - i % 16 * 4) & 15U];
+    exchange.request_id = {state.made_.data(), state.made_.size()};
+  }
+  if (options_.respond) exchange.add_header(options_.header, exchange.request_id);
+  return Verdict::proceed;
+}
+
+}  // namespace spillway::middleware
