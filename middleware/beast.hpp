@@ -9,7 +9,7 @@
 //   beast_finish(exchange, response, error);
 //
 // Request and response live until beast_finish(). A handler that is a coroutine itself takes the place
-// of beast_answer()'s with beast_prepare(), see tools/examples/beast_coroutine.
+// of beast_answer()'s with beast_prepare().
 #pragma once
 
 #include <cstdint>
