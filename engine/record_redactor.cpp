@@ -21,7 +21,8 @@ const RecordRedactor::Site& RecordRedactor::site_of(const SiteInfo& info, std::u
   if (numbers_are_secret) {
     site.replacement = std::make_unique<SiteInfo>(info);
     for (std::size_t i = 0; i < info.fields.size(); ++i) {
-      if ((site.secrets >> i & 1U) != 0) site.replacement->fields[i].type = ValueType::string;
+      if ((std::uint32_t{site.secrets} >> i & 1U) != 0)
+        site.replacement->fields[i].type = ValueType::string;
     }
   }
   site.known = true;
