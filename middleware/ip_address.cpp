@@ -113,24 +113,33 @@ bool IpNetwork::contains(const IpAddress& address) const noexcept {
 
 std::optional<IpAddress> client_address(std::string_view peer, std::string_view forwarded_for,
                                         std::span<const IpNetwork> trusted) noexcept {
+  return client_address(peer, {&forwarded_for, 1}, trusted);
+}
+
+std::optional<IpAddress> client_address(std::string_view peer,
+                                        std::span<const std::string_view> forwarded_for,
+                                        std::span<const IpNetwork> trusted) noexcept {
   auto client = IpAddress::parse(peer);
   const auto is_trusted = [&](const IpAddress& address) {
     return std::any_of(trusted.begin(), trusted.end(),
                        [&](const IpNetwork& network) { return network.contains(address); });
   };
-  for (int hops = 0; client && hops < forwarded_hops_max && is_trusted(*client); ++hops) {
-    const auto comma = forwarded_for.rfind(',');
-    const bool last = comma == forwarded_for.npos;
-    const std::string_view element =
-        transport::trim(last ? forwarded_for : forwarded_for.substr(comma + 1));
-    if (!element
-             .empty()) {  // Lists may have empty elements, which mean nothing (RFC 9110, 5.6.1.2).
-      const auto next = IpAddress::parse(element);
-      if (!next) break;
-      client = next;
+  int hops = 0;
+  for (auto field = forwarded_for.rbegin(); field != forwarded_for.rend(); ++field) {
+    for (std::string_view list = *field;;) {
+      if (!client || hops++ == forwarded_hops_max || !is_trusted(*client)) return client;
+      const auto comma = list.rfind(',');
+      const bool last = comma == list.npos;
+      const std::string_view element = transport::trim(last ? list : list.substr(comma + 1));
+      // Lists may have empty elements, which mean nothing (RFC 9110, 5.6.1.2).
+      if (!element.empty()) {
+        const auto next = IpAddress::parse(element);
+        if (!next) return client;
+        client = next;
+      }
+      if (last) break;
+      list = list.substr(0, comma);
     }
-    if (last) break;
-    forwarded_for = forwarded_for.substr(0, comma);
   }
   return client;
 }

@@ -56,6 +56,10 @@ class IpNetwork {
 /// first address that is not, or the last good one when an element is no address.
 std::optional<IpAddress> client_address(std::string_view peer, std::string_view forwarded_for,
                                         std::span<const IpNetwork> trusted) noexcept;
+/// The same for a header that came as several fields, in the order of the message.
+std::optional<IpAddress> client_address(std::string_view peer,
+                                        std::span<const std::string_view> forwarded_for,
+                                        std::span<const IpNetwork> trusted) noexcept;
 
 /// Proxies are looked for so far, from the right; what stands further left is not read.
 inline constexpr int forwarded_hops_max = 32;

@@ -311,7 +311,7 @@ TEST(LocalRateStoreTest, ThreadsTogetherAreAdmittedExactlyTheLimit) {
         const RateDecision decision = store.take(key_of(name), rule, 1, now);
         if (!decision.admitted()) continue;
         if (i % 16 == 0) {
-          store.give_back(key_of(name), rule, 1, decision, now);
+          store.give_back(key_of(name), rule, 1, decision.receipt, now);
         } else {
           admitted.fetch_add(1);
         }
@@ -405,6 +405,13 @@ TEST(RateKeyTest, LongValuesAreCutToADigestAndStayApart) {
   many.hash();
 }
 
+TEST(RateKeyTest, AddressesAreTextsForPeople) {
+  const auto address = IpAddress::parse("2001:db8::1");
+  RateKey key("api");
+  key.add("client_ip", *address);
+  EXPECT_EQ(key.text(), "api|client_ip=2001:db8::1");
+}
+
 // ---- Addresses ----
 
 std::string parsed(std::string_view text) {
@@ -492,6 +499,10 @@ TEST(IpAddressTest, ForwardedForIsReadFromTheRightAndOnlyFromTrustedPeers) {
   std::string long_list = "198.51.100.4";
   for (int i = 0; i < 10'000; ++i) long_list += ", 10.0.0.2";
   EXPECT_EQ(client("10.0.0.1", long_list), "10.0.0.2");
+  const std::array<std::string_view, 3> fields{"6.6.6.6", "198.51.100.4, 10.3.3.3", "10.2.2.2"};
+  EXPECT_EQ(client_address("10.0.0.1", fields, trusted)->text(), "198.51.100.4");
+  EXPECT_EQ(client_address("10.0.0.1", std::span<const std::string_view>{}, trusted)->text(),
+            "10.0.0.1");
   EXPECT_EQ(client_address("10.0.0.1", "198.51.100.4", {})->text(), "10.0.0.1")
       << "nobody is trusted";
 }

@@ -7,8 +7,7 @@
 #include <spillway/middleware/rate_limit/key.hpp>
 #include <spillway/transport/sha256.hpp>
 
-namespace spillway::middleware {
-namespace detail {
+namespace spillway::detail {
 
 const Hash128& process_hash_key() {
   static const Hash128 key = [] {
@@ -19,7 +18,8 @@ const Hash128& process_hash_key() {
   return key;
 }
 
-}  // namespace detail
+}  // namespace spillway::detail
+namespace spillway::middleware {
 
 namespace {
 
@@ -100,10 +100,15 @@ std::string RateKey::text(std::string_view secret_key) const {
     out += '|';
     append_encoded(out, fields_[i].name);
     out += '=';
-    if (fields_[i].secret && !fields_[i].value.empty()) {
-      out += digest(secret_key, fields_[i].value);
+    const std::string_view value = fields_[i].value;
+    if (fields_[i].kind == Kind::secret && !value.empty()) {
+      out += digest(secret_key, value);
+    } else if (fields_[i].kind == Kind::address) {
+      std::array<std::uint8_t, 16> bytes{};
+      std::memcpy(bytes.data(), value.data(), bytes.size());
+      out += IpAddress(bytes).text();
     } else {
-      append_encoded(out, fields_[i].value);
+      append_encoded(out, value);
     }
   }
   if (out.size() > text_bytes_max) {

@@ -7,18 +7,19 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
+#include <spillway/middleware/ip_address.hpp>
 #include <spillway/middleware/rate_limit/siphash.hpp>
 
-namespace spillway::middleware {
-
-namespace detail {
+namespace spillway::detail {
 /// The key of this process's hashes: random, made at the first call, which throws when the system
 /// has no randomness.
 const Hash128& process_hash_key();
-}  // namespace detail
+}  // namespace spillway::detail
+namespace spillway::middleware {
 
 class RateKey {
  public:
@@ -31,7 +32,15 @@ class RateKey {
   /// value stands in no text, only its digest does. False: there are fields_max already.
   bool add(std::string_view field, std::string_view value, bool secret = false) noexcept {
     if (count_ == fields_max) return false;
-    fields_[count_++] = {field, value, secret};
+    fields_[count_++] = {field, value, secret ? Kind::secret : Kind::text};
+    return true;
+  }
+  /// The same for an address, which must outlive the key.
+  bool add(std::string_view field, const IpAddress& address) noexcept {
+    if (count_ == fields_max) return false;
+    const auto& bytes = address.bytes();
+    fields_[count_++] = {
+        field, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, Kind::address};
     return true;
   }
 
@@ -47,10 +56,11 @@ class RateKey {
   static constexpr std::size_t text_bytes_max = 512;
 
  private:
+  enum class Kind : std::uint8_t { text, secret, address };
   struct Field {
     std::string_view name;
     std::string_view value;
-    bool secret = false;
+    Kind kind = Kind::text;
   };
   std::string_view name_;
   std::array<Field, fields_max> fields_{};

@@ -3,6 +3,18 @@
 
 #include <spillway/middleware/rate_limit/limit.hpp>
 
+namespace spillway {
+namespace {
+
+// A window's share is a product of a count and nanoseconds: 31 + 52 bits.
+__extension__ using Wide = __int128;
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) noexcept {
+  return a / b + (a % b != 0 ? 1 : 0);
+}
+
+}  // namespace
+}  // namespace spillway
 namespace spillway::middleware {
 
 std::string_view to_string(RateAlgorithm algorithm) noexcept {
@@ -18,13 +30,6 @@ std::string_view to_string(RateAlgorithm algorithm) noexcept {
 }
 
 namespace {
-
-// A window's share is a product of a count and nanoseconds: 31 + 52 bits.
-__extension__ using Wide = __int128;
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) noexcept {
-  return a / b + (a % b != 0 ? 1 : 0);
-}
 
 std::string as_text(std::chrono::nanoseconds time) { return std::to_string(time.count()) + " ns"; }
 
@@ -64,25 +69,27 @@ void validate(const RateLimit& limit, std::string_view name, std::vector<std::st
   }
 }
 
-namespace detail {
+}  // namespace spillway::middleware
+namespace spillway::detail {
 
-RateRule::RateRule(const RateLimit& limit) noexcept
+RateRule::RateRule(const middleware::RateLimit& limit) noexcept
     : algorithm(limit.algorithm),
       permits(limit.permits),
       window_ns(limit.window.count()),
       interval_ns(ceil_div(window_ns, permits)),
       depth_ns(interval_ns * (limit.burst == 0 ? permits : limit.burst)),
-      capacity(algorithm == RateAlgorithm::token_bucket && limit.burst != 0 ? limit.burst
-                                                                            : permits) {}
+      capacity(algorithm == middleware::RateAlgorithm::token_bucket && limit.burst != 0
+                   ? limit.burst
+                   : permits) {}
 
 namespace {
 
-using Outcome = RateDecision::Outcome;
+using Outcome = middleware::RateDecision::Outcome;
 
 // The state is one number, the theoretical arrival time: when all that was taken will have
 // flowed back.
-RateDecision take_tokens(RateState& state, const RateRule& rule, std::int64_t permits,
-                         std::int64_t now) noexcept {
+middleware::RateDecision take_tokens(RateState& state, const RateRule& rule, std::int64_t permits,
+                                     std::int64_t now) noexcept {
   const std::int64_t before = std::max(state.fresh_at, now);
   if (permits > rule.capacity) {  // Never: not even from a full bucket.
     return {Outcome::denied, rule.capacity, (rule.depth_ns - (before - now)) / rule.interval_ns,
@@ -102,8 +109,8 @@ RateDecision take_tokens(RateState& state, const RateRule& rule, std::int64_t pe
   return {Outcome::admitted, rule.capacity, room / rule.interval_ns, after - now, 0, after};
 }
 
-RateDecision take_in_window(RateState& state, const RateRule& rule, std::int64_t permits,
-                            std::int64_t now) noexcept {
+middleware::RateDecision take_in_window(RateState& state, const RateRule& rule,
+                                        std::int64_t permits, std::int64_t now) noexcept {
   if (now >= state.fresh_at) {
     state.fresh_at = now - now % rule.window_ns + rule.window_ns;
     state.current = 0;
@@ -140,8 +147,8 @@ std::int64_t sliding_wait(const RateState& state, const RateRule& rule, std::int
   return remaining + rule.window_ns - at;
 }
 
-RateDecision take_sliding(RateState& state, const RateRule& rule, std::int64_t permits,
-                          std::int64_t now) noexcept {
+middleware::RateDecision take_sliding(RateState& state, const RateRule& rule, std::int64_t permits,
+                                      std::int64_t now) noexcept {
   // The window ends one window before the state is fresh.
   std::int64_t end = state.fresh_at - rule.window_ns;
   if (now >= end) {
@@ -173,14 +180,14 @@ void subtract(std::uint32_t& count, std::int64_t permits) noexcept {
 
 }  // namespace
 
-RateDecision take(RateState& state, const RateRule& rule, std::int64_t permits,
-                  std::int64_t now) noexcept {
+middleware::RateDecision take(RateState& state, const RateRule& rule, std::int64_t permits,
+                              std::int64_t now) noexcept {
   switch (rule.algorithm) {
-    case RateAlgorithm::token_bucket:
+    case middleware::RateAlgorithm::token_bucket:
       return take_tokens(state, rule, permits, now);
-    case RateAlgorithm::sliding_window:
+    case middleware::RateAlgorithm::sliding_window:
       return take_sliding(state, rule, permits, now);
-    case RateAlgorithm::fixed_window:
+    case middleware::RateAlgorithm::fixed_window:
       break;
   }
   return take_in_window(state, rule, permits, now);
@@ -188,16 +195,15 @@ RateDecision take(RateState& state, const RateRule& rule, std::int64_t permits,
 
 void give_back(RateState& state, const RateRule& rule, std::int64_t permits, std::int64_t receipt,
                std::int64_t now) noexcept {
-  if (rule.algorithm == RateAlgorithm::token_bucket) {
+  if (rule.algorithm == middleware::RateAlgorithm::token_bucket) {
     // From its receipt on, the bucket may have been full since: what was taken has flowed back.
     if (now < receipt) state.fresh_at -= permits * rule.interval_ns;
   } else if (state.fresh_at == receipt) {
     subtract(state.current, permits);
-  } else if (rule.algorithm == RateAlgorithm::sliding_window &&
+  } else if (rule.algorithm == middleware::RateAlgorithm::sliding_window &&
              state.fresh_at == receipt + rule.window_ns) {
     subtract(state.previous, permits);
   }
 }
 
-}  // namespace detail
-}  // namespace spillway::middleware
+}  // namespace spillway::detail

@@ -59,14 +59,15 @@ struct RateDecision {
   std::int64_t remaining = 0;       ///< could be taken at once
   std::int64_t reset_after_ns = 0;  ///< until all of `limit` is there again
   std::int64_t retry_after_ns = 0;  ///< when denied: until the same request can pass
-  std::int64_t receipt = 0;         ///< what give_back() needs to undo exactly this
+  std::int64_t receipt = 0;  ///< what give_back() needs to undo exactly this; 0: nothing was taken
 
   bool admitted() const noexcept {
     return outcome == Outcome::admitted || outcome == Outcome::admitted_unavailable;
   }
 };
 
-namespace detail {
+}  // namespace spillway::middleware
+namespace spillway::detail {
 
 /// One key's state under any of the algorithms; all zero is a key that was never seen.
 struct RateState {
@@ -79,7 +80,7 @@ struct RateState {
 
 /// A limit made ready: what each decision would compute again.
 struct RateRule {
-  RateAlgorithm algorithm = RateAlgorithm::token_bucket;
+  middleware::RateAlgorithm algorithm = middleware::RateAlgorithm::token_bucket;
   std::int64_t permits = 1;
   std::int64_t window_ns = 1;
   std::int64_t interval_ns = 1;  ///< token bucket: one permit's time
@@ -88,7 +89,7 @@ struct RateRule {
 
   RateRule() = default;
   /// `limit` is valid.
-  explicit RateRule(const RateLimit& limit) noexcept;
+  explicit RateRule(const middleware::RateLimit& limit) noexcept;
 };
 
 /// Times lie in [0, rate_time_max): the arithmetic cannot overflow.
@@ -96,13 +97,12 @@ inline constexpr std::int64_t rate_time_max = std::int64_t{1} << 62;
 
 /// Takes `permits` (1 or more) at `now_ns`, or says when they can be taken. A `now_ns` somewhat
 /// before an earlier one, as threads that race see it, counts as the earlier one.
-RateDecision take(RateState& state, const RateRule& rule, std::int64_t permits,
-                  std::int64_t now_ns) noexcept;
+middleware::RateDecision take(RateState& state, const RateRule& rule, std::int64_t permits,
+                              std::int64_t now_ns) noexcept;
 
 /// Gives back what a decision with `receipt` took, unless time has given it back already: never
 /// makes room for more than the limit.
 void give_back(RateState& state, const RateRule& rule, std::int64_t permits, std::int64_t receipt,
                std::int64_t now_ns) noexcept;
 
-}  // namespace detail
-}  // namespace spillway::middleware
+}  // namespace spillway::detail

@@ -30,12 +30,12 @@ RateDecision LocalRateStore::take(const RateKey& key, const detail::RateRule& ru
 }
 
 void LocalRateStore::give_back(const RateKey& key, const detail::RateRule& rule,
-                               std::int64_t permits, const RateDecision& decision,
+                               std::int64_t permits, std::int64_t receipt,
                                SteadyTime time) noexcept {
-  if (decision.outcome != RateDecision::Outcome::admitted) return;
+  if (receipt == 0) return;
   const std::int64_t now = ns_of(time);
   table_.visit_present(key.hash(), [&](Entry* entry) {
-    if (entry != nullptr) detail::give_back(*entry, rule, permits, decision.receipt, now);
+    if (entry != nullptr) detail::give_back(*entry, rule, permits, receipt, now);
   });
 }
 

@@ -29,7 +29,7 @@ class LocalRateStore final : public RateStore {
   RateDecision take(const RateKey& key, const detail::RateRule& rule, std::int64_t permits,
                     SteadyTime now) noexcept override;
   void give_back(const RateKey& key, const detail::RateRule& rule, std::int64_t permits,
-                 const RateDecision& decision, SteadyTime now) noexcept override;
+                 std::int64_t receipt, SteadyTime now) noexcept override;
 
   /// Keys that are held, idle ones too.
   std::size_t keys() { return table_.size(); }

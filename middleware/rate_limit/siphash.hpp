@@ -11,7 +11,7 @@
 #include <cstring>
 #include <string_view>
 
-namespace spillway::middleware::detail {
+namespace spillway::detail {
 
 struct Hash128 {
   std::uint64_t low = 0;
@@ -65,4 +65,4 @@ inline Hash128 siphash128(const Hash128& key, std::string_view bytes) noexcept {
   return hash;
 }
 
-}  // namespace spillway::middleware::detail
+}  // namespace spillway::detail

@@ -27,7 +27,7 @@
 #include <spillway/buffers/cache_line.hpp>
 #include <spillway/middleware/rate_limit/siphash.hpp>
 
-namespace spillway::middleware::detail {
+namespace spillway::detail {
 
 /// A lock for a few instructions. Its holder may be preempted: after some spins the processor is
 /// given away.
@@ -202,4 +202,4 @@ class StateTable {
   std::vector<Shard> shards_;
 };
 
-}  // namespace spillway::middleware::detail
+}  // namespace spillway::detail

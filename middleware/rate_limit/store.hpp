@@ -20,9 +20,9 @@ class RateStore {
   /// limit's name be part of the key.
   virtual RateDecision take(const RateKey& key, const detail::RateRule& rule, std::int64_t permits,
                             SteadyTime now) noexcept = 0;
-  /// Undoes a decision that admitted: the request shall not count.
+  /// Undoes a decision by its receipt: the request shall not count.
   virtual void give_back(const RateKey& key, const detail::RateRule& rule, std::int64_t permits,
-                         const RateDecision& decision, SteadyTime now) noexcept = 0;
+                         std::int64_t receipt, SteadyTime now) noexcept = 0;
 };
 
 }  // namespace spillway::middleware
