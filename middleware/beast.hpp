@@ -13,7 +13,6 @@
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,6 +60,8 @@ ResponseFacts beast_facts(const Response& response) {
   ResponseFacts facts{.status = static_cast<int>(response.result_int()),
                       .body_bytes = bytes ? static_cast<std::int64_t>(*bytes) : -1};
   if constexpr (requires { std::string_view(response.body()); }) facts.body = response.body();
+  const auto type = response["Content-Type"];
+  facts.content_type = {type.data() != nullptr ? type.data() : "", type.size()};
   return facts;
 }
 
@@ -70,13 +71,17 @@ template <class Response, class Request>
 void beast_prepare(const Exchange& exchange, const Request& request, Response& response) {
   if (exchange.has_reply()) {
     const Reply& reply = exchange.reply();
-    response = Response{};
-    response.version(request.version());
-    response.result(static_cast<unsigned>(reply.status));
-    response.keep_alive(request.keep_alive());
+    if (!reply.body_only) {
+      response = Response{};
+      response.version(request.version());
+      response.result(static_cast<unsigned>(reply.status));
+      response.keep_alive(request.keep_alive());
+    }
     if (!reply.content_type.empty()) response.set("Content-Type", std::string(reply.content_type));
     response.body() = std::string(reply.body);
     response.prepare_payload();
+    // An answer to HEAD tells the length of the body that it must not have (RFC 9110, 9.3.2).
+    if (exchange.request.method == "HEAD") response.body().clear();
   }
   for (const HeaderField& field : exchange.headers()) {
     response.insert({field.name.data(), field.name.size()},
@@ -91,13 +96,10 @@ auto beast_answer(ExchangeOfChain& exchange, const Request& request, Handle&& ha
   using Response = decltype(handle());
   Response response;
   if (!exchange.has_reply()) {
-    try {
-      const auto current = exchange.enter();
+    exchange.guard([&] {
       response = std::forward<Handle>(handle)();
       exchange.respond(beast_facts(response));
-    } catch (...) {
-      exchange.fail(std::current_exception());
-    }
+    });
   }
   beast_prepare(exchange, request, response);
   return response;

@@ -16,11 +16,10 @@
 //   ...
 //   auto exchange = chain.begin(view);                   // before(), in order, until one replies
 //   if (!exchange.has_reply()) {
-//     try {
-//       const auto current = exchange.enter();           // logs and spans here belong to the request
-//       response = handle(...);
+//     exchange.guard([&] {                               // what is thrown becomes the reply
+//       response = handle(...);                          // its logs and spans belong to the request
 //       exchange.respond({.status = ...});               // respond(), in reverse order
-//     } catch (...) { exchange.fail(std::current_exception()); }
+//     });
 //   }
 //   ... send exchange.reply() if there is one, else the response; with exchange.headers() ...
 //   exchange.finish({.status = ..., .body_bytes = ...});  // after(), in reverse order
@@ -122,9 +121,10 @@ class ChainExchange final : public Exchange {
                 const std::tuple<Steps&...>& steps) noexcept
       : Exchange(view, matched, now), steps_(steps) {
     try {
-      before_from(std::index_sequence_for<Steps...>{});
+      if (!before_from(std::index_sequence_for<Steps...>{})) end_early();
     } catch (...) {
       fail(std::current_exception());
+      end_early();
     }
   }
 
@@ -152,8 +152,8 @@ class ChainExchange final : public Exchange {
     }
   }
   template <std::size_t... I>
-  void before_from(std::index_sequence<I...> /*order*/) {
-    static_cast<void>((before_one<I>() && ...));
+  bool before_from(std::index_sequence<I...> /*order*/) {
+    return (before_one<I>() && ...);
   }
   template <std::size_t... I>
   void respond_from(const ResponseFacts& facts, std::index_sequence<I...> /*order*/) {

@@ -67,7 +67,8 @@ bool Exchange::add_header(std::string_view name, std::string_view value) noexcep
   return true;
 }
 
-Verdict Exchange::refuse(int status, std::string_view detail) noexcept {
+Verdict Exchange::refuse(int status, std::string_view detail, std::string_view why) noexcept {
+  if (!why.empty()) decision = why;
   // Escaped, a byte becomes six at most, so that the document fits into the buffer's first step.
   std::array<std::byte, 8192> memory;
   std::pmr::monotonic_buffer_resource resource(memory.data(), memory.size(),
@@ -110,6 +111,10 @@ void Exchange::fail(const std::exception_ptr& exception) noexcept {
   try {
     if (exception) std::rethrow_exception(exception);
     take("unknown", {});
+  } catch (const HttpError& error) {
+    if (error.status() >= 500) take(type_name(typeid(error), demangled), error.what());
+    refuse(error.status(), error.what());
+    return;
   } catch (const std::exception& error) {
     take(type_name(typeid(error), demangled), error.what());
   } catch (...) {

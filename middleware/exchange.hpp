@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +19,10 @@
 #include <exception>
 #include <optional>
 #include <span>
+#include <stdexcept>
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/context.hpp>
@@ -105,6 +109,7 @@ struct Reply {
   int status = 0;  ///< 0: there is none
   std::string_view content_type{};
   std::string_view body{};
+  bool body_only = false;  ///< the handler's other headers stay; status is the handler's
 };
 
 /// Who may be shed first when there is too much to do.
@@ -114,6 +119,19 @@ enum class Priority : std::uint8_t { critical, normal, sheddable };
 struct ExceptionFacts {
   std::string_view type{};     ///< demangled; empty: there was none
   std::string_view message{};  ///< what(), cut at exception_message_bytes_max; not for clients
+};
+
+/// What a handler throws to answer with an error: a problem document with this status, and `detail` for
+/// the client. Below 500 it is an answer like any other; from 500 on steps see an exception too.
+class HttpError : public std::runtime_error {
+ public:
+  /// status  400 to 599; another one counts as 500
+  explicit HttpError(int status, const std::string& detail = {})
+      : std::runtime_error(detail), status_(status >= 400 && status <= 599 ? status : 500) {}
+  int status() const noexcept { return status_; }
+
+ private:
+  int status_;
 };
 
 inline constexpr std::size_t exchange_text_bytes_max = 2048;
@@ -140,6 +158,9 @@ class Exchange {
   std::string_view client_address;  ///< the peer's, until a step that trusts a proxy knows better
   SteadyTime deadline = SteadyTime::max();
   Priority priority = Priority::normal;
+  /// Why a step answered in the handler's place ("bulkhead: tenant_full"): for the access log and the
+  /// segment, so that each such decision stands beside its request's trace id. A literal.
+  std::string_view decision{};
   /// Who and where in the trace; set by the step that owns it. What enter() makes current.
   const Context* context = nullptr;
 
@@ -147,6 +168,15 @@ class Exchange {
   std::chrono::nanoseconds remaining(SteadyTime now) const noexcept {
     if (deadline == SteadyTime::max()) return std::chrono::nanoseconds::max();
     return deadline > now ? deadline - now : std::chrono::nanoseconds::zero();
+  }
+
+  /// Nobody waits for the answer any more: the client closed its connection, or the server gives up.
+  /// Any thread, while the exchange lives.
+  void cancel() noexcept { cancelled_.store(true, std::memory_order_release); }
+  bool cancelled() const noexcept { return cancelled_.load(std::memory_order_acquire); }
+  /// Whether a handler should stop working: asked between its pieces of work.
+  bool should_stop(SteadyTime now = std::chrono::steady_clock::now()) const noexcept {
+    return cancelled() || now >= deadline;
   }
 
   /// Makes the request's context (tenant, user, trace) the calling thread's until the end of the
@@ -180,15 +210,36 @@ class Exchange {
     return Verdict::reply;
   }
   /// Answers with a problem document (RFC 9457): type about:blank, the status, its title, `detail`
-  /// for the client (cut at 512 bytes) and the request id.
-  Verdict refuse(int status, std::string_view detail = {}) noexcept;
+  /// for the client (cut at 512 bytes) and the request id. `why` becomes the exchange's `decision`.
+  Verdict refuse(int status, std::string_view detail = {}, std::string_view why = {}) noexcept;
+
+  /// In respond(): gives the handler's response a problem document as its body, and leaves the rest.
+  void replace_body(int status) noexcept {
+    refuse(status);
+    reply_.body_only = true;
+  }
 
   bool has_reply() const noexcept { return reply_.status != 0; }
   const Reply& reply() const noexcept { return reply_; }
+  /// The request did not come to its handler: a step had answered, or thrown, before.
+  bool ended_early() const noexcept { return ended_early_; }
 
+  /// Runs `handle()` in the request's context. False: it threw, and fail() has made the reply.
+  template <class Handle>
+  bool guard(Handle&& handle) noexcept {
+    try {
+      const auto current = enter();
+      std::forward<Handle>(handle)();
+      return true;
+    } catch (...) {
+      fail(std::current_exception());
+      return false;
+    }
+  }
   /// An exception came out of a handler or a step: the reply becomes a problem document with status
-  /// 500 that tells the client nothing of it, and the steps find type and message in exception().
-  /// Never throws: a foreign exception has type "unknown".
+  /// 500 that tells the client nothing of it, and the steps find type and message in exception(). An
+  /// HttpError says itself what the client is told. Never throws: a foreign exception has type
+  /// "unknown".
   void fail(const std::exception_ptr& exception) noexcept;
   const ExceptionFacts& exception() const noexcept { return exception_; }
 
@@ -196,9 +247,12 @@ class Exchange {
   Exchange(const RequestView& view, const Route& matched, SteadyTime now) noexcept
       : request(view), route(matched), begun(now), client_address(view.peer_address) {}
   ~Exchange() = default;
+  void end_early() noexcept { ended_early_ = true; }
 
  private:
   Reply reply_;
+  std::atomic<bool> cancelled_{false};
+  bool ended_early_ = false;
   ExceptionFacts exception_;
   std::size_t text_bytes_ = 0;
   std::size_t header_count_ = 0;

@@ -68,14 +68,20 @@ IpAddress IpAddress::prefix(int v4_bits, int v6_bits) const noexcept {
   return result;
 }
 
-std::string IpAddress::text() const {
-  std::array<char, INET6_ADDRSTRLEN> out{};
+std::string_view IpAddress::write(std::array<char, text_bytes_max>& to) const noexcept {
+  static_assert(text_bytes_max == INET6_ADDRSTRLEN);
+  constexpr socklen_t room = INET6_ADDRSTRLEN;
   if (is_v4()) {
-    inet_ntop(AF_INET, bytes_.data() + mapped_prefix.size(), out.data(), out.size());
+    inet_ntop(AF_INET, bytes_.data() + mapped_prefix.size(), to.data(), room);
   } else {
-    inet_ntop(AF_INET6, bytes_.data(), out.data(), out.size());
+    inet_ntop(AF_INET6, bytes_.data(), to.data(), room);
   }
-  return out.data();
+  return to.data();
+}
+
+std::string IpAddress::text() const {
+  std::array<char, text_bytes_max> out;
+  return std::string(write(out));
 }
 
 std::optional<IpNetwork> IpNetwork::parse(std::string_view text) noexcept {

@@ -32,6 +32,9 @@ class IpAddress {
   IpAddress prefix(int v4_bits, int v6_bits) const noexcept;
   /// "203.0.113.7", "2001:db8::1".
   std::string text() const;
+  /// The same without a heap: a view of what was written to `to`.
+  static constexpr std::size_t text_bytes_max = 46;  // POSIX: INET6_ADDRSTRLEN, with a zero behind.
+  std::string_view write(std::array<char, text_bytes_max>& to) const noexcept;
 
   friend bool operator==(const IpAddress&, const IpAddress&) = default;
 

@@ -255,6 +255,7 @@ void Observability::after(State& state, const Exchange& exchange,
       span->metadata("exception_type", exchange.exception().type);
       span->metadata("exception_message", exchange.exception().message);
     }
+    if (!exchange.decision.empty()) span->annotate("decision", exchange.decision);
     if (facts.ending == Ending::broken) span->error();
     span->end();
   }
@@ -299,7 +300,7 @@ void Observability::write_log(const State& state, const Exchange& exchange,
       options_.log_client ? exchange.client_address : std::string_view{};
   // Two records, so that the usual one carries no empty fields.
   if (facts.ending == Ending::sent && exchange.exception().type.empty() && !slow &&
-      state.operation_.empty() && options_.log_body_bytes_max == 0) {
+      state.operation_.empty() && exchange.decision.empty() && options_.log_body_bytes_max == 0) {
     SPILLWAY_LOG(engine_, severity, "request", {"method", method}, {"route", route}, {"path", path},
                  {"client", client}, {"status", facts.status}, {"duration_us", micros},
                  {"body_bytes", facts.body_bytes});
@@ -311,7 +312,8 @@ void Observability::write_log(const State& state, const Exchange& exchange,
   SPILLWAY_LOG(engine_, severity, "request", {"method", method}, {"route", route}, {"path", path},
                {"client", client}, {"status", facts.status}, {"duration_us", micros},
                {"body_bytes", facts.body_bytes}, {"operation", state.operation_}, {"slow", slow},
-               {"ending", name_of(facts.ending)}, {"exception", exchange.exception().type},
+               {"decision", exchange.decision}, {"ending", name_of(facts.ending)},
+               {"exception", exchange.exception().type},
                {"exception_message", exchange.exception().message}, {"request_body", request_body},
                {"response_body", response_body});
 }

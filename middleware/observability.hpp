@@ -13,7 +13,8 @@
 // response it is 499, or 500 when an exception went through.
 //
 // Logs: one record a request, "request", INFO; WARN for 4xx and slow ones, ERROR for 5xx, for
-// exceptions and broken connections. Headers and bodies are not in it unless asked for, the query never is.
+// exceptions and broken connections. Why a step answered in the handler's place is its field, and the
+// segment's annotation, `decision`. Headers and bodies are not in it unless asked for, the query never is.
 //
 // Threads: shared by all of the server's. Allocates when it is set up, and when an operation is seen
 // for the first time; not in requests.

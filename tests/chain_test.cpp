@@ -5,6 +5,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -178,6 +179,65 @@ TEST_F(ChainTest, WhatIsNoStandardExceptionHasATypeAllTheSame) {
   };
   EXPECT_EQ(type_of(std::make_exception_ptr(5)), "int");
   EXPECT_EQ(type_of(nullptr), "unknown");
+}
+
+TEST_F(ChainTest, AGuardAnswersForAHandlerThatThrows) {
+  auto exchange = chain.begin(view());
+  int ran = 0;
+  EXPECT_TRUE(exchange.guard([&] { ++ran; }));
+  EXPECT_FALSE(exchange.has_reply());
+  EXPECT_FALSE(exchange.guard([&] {
+    ++ran;
+    throw std::logic_error("no");
+  }));
+  EXPECT_EQ(ran, 2);
+  EXPECT_EQ(exchange.reply().status, 500);
+  EXPECT_EQ(exchange.exception().type, "std::logic_error");
+}
+
+TEST_F(ChainTest, AnHttpErrorSaysWhatTheClientIsTold) {
+  const auto thrown = [&](const HttpError& error, auto look) {
+    auto exchange = chain.begin(view());
+    exchange.guard([&] { throw error; });
+    look(exchange);
+    exchange.finish({.status = exchange.reply().status});
+  };
+  thrown(HttpError(404, "no such order"), [](const Exchange& exchange) {
+    EXPECT_EQ(exchange.reply().status, 404);
+    EXPECT_EQ(Json(exchange.reply().body)["detail"].string(), "no such order");
+    EXPECT_EQ(exchange.exception().type, "") << "an answer, no fault";
+  });
+  thrown(HttpError(503, "the shop is closed"), [](const Exchange& exchange) {
+    EXPECT_EQ(exchange.reply().status, 503);
+    EXPECT_EQ(Json(exchange.reply().body)["detail"].string(), "the shop is closed");
+    EXPECT_EQ(exchange.exception().type, "spillway::middleware::HttpError");
+    EXPECT_EQ(exchange.exception().message, "the shop is closed");
+  });
+  for (const int status : {399, 600, 0, -1, 200}) EXPECT_EQ(HttpError(status).status(), 500);
+}
+
+TEST_F(ChainTest, WhoeverAnswersEarlyIsTold) {
+  b.refuse_with = 429;
+  EXPECT_TRUE(chain.begin(view()).ended_early());
+  b.refuse_with = 0;
+  b.throws = true;
+  EXPECT_TRUE(chain.begin(view()).ended_early());
+  b.throws = false;
+  auto exchange = chain.begin(view());
+  exchange.guard([] { throw 1; });
+  EXPECT_FALSE(exchange.ended_early()) << "the handler ran";
+}
+
+TEST_F(ChainTest, AHandlerSeesThatNobodyWaitsAnyMore) {
+  const SteadyTime now{std::chrono::seconds(100)};
+  auto exchange = chain.begin(view(), now);
+  EXPECT_FALSE(exchange.should_stop(now));
+  exchange.deadline = now + std::chrono::seconds(1);
+  EXPECT_FALSE(exchange.should_stop(now));
+  EXPECT_TRUE(exchange.should_stop(now + std::chrono::seconds(1)));
+  std::thread([&] { exchange.cancel(); }).join();
+  EXPECT_TRUE(exchange.cancelled());
+  EXPECT_TRUE(exchange.should_stop(now));
 }
 
 TEST_F(ChainTest, AnExchangeLeftAloneWasCancelled) {

@@ -237,7 +237,9 @@ TEST_F(ObservabilityTest, AConnectionThatBreaksUnderTheResponseIsAnError) {
 // A step behind that refuses is observed like a handler's answer.
 struct Refusing {
   struct State {};
-  Verdict before(State& /*state*/, Exchange& exchange) { return exchange.refuse(429, "slowly"); }
+  Verdict before(State& /*state*/, Exchange& exchange) {
+    return exchange.refuse(429, "slowly", "test: too fast");
+  }
 };
 TEST_F(ObservabilityTest, ARefusalIsObserved) {
   Refusing refusing;
@@ -250,6 +252,9 @@ TEST_F(ObservabilityTest, ARefusalIsObserved) {
   const Sent all = sent();
   EXPECT_EQ(all.metrics.at("Throttles|GET|/orders/{id}")["Value"].number(), 1);
   EXPECT_TRUE(all.segments.at(0)["throttle"].boolean());
+  EXPECT_EQ(all.segments.at(0)["annotations"]["decision"].string(), "test: too fast");
+  EXPECT_EQ(all.logs.at(0)["decision"].string(), "test: too fast");
+  EXPECT_EQ(all.logs.at(0)["trace_id"].string(), all.segments.at(0)["trace_id"].string());
 }
 
 TEST_F(ObservabilityTest, ARequestMayMoveBetweenThreads) {
@@ -546,6 +551,20 @@ TEST_F(ObservabilityTest, ABeastHandlerThatThrowsIsAnsweredAndABrokenConnectionT
   const Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["ending"].string(), "broken");
   EXPECT_EQ(all.logs.at(0)["exception"].string(), "std::runtime_error");
+}
+
+// A body behind an answer to HEAD would be read as the next response.
+TEST_F(ObservabilityTest, AReplyToHeadHasALengthAndNoBody) {
+  BeastRequest request = beast_request();
+  request.method(beast_http::verb::head);
+  Refusing refusing;
+  const Chain with(routes, request_id, refusing);
+  auto exchange = with.begin(beast_view(request, "203.0.113.9"));
+  const BeastResponse response = beast_answer(exchange, request, [] { return BeastResponse(); });
+  EXPECT_EQ(response.result_int(), 429U);
+  EXPECT_EQ(response.body(), "");
+  EXPECT_EQ(response["Content-Length"], std::to_string(exchange.reply().body.size()));
+  beast_finish(exchange, response, boost::system::error_code());
 }
 
 TEST_F(ObservabilityTest, MessagesMayCarryTraceparentOnceAndTracestateOften) {

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include <spillway/middleware/client_address.hpp>
 #include <spillway/middleware/rate_limit/rate_limiter.hpp>
 
 namespace spillway::middleware {
@@ -12,8 +13,6 @@ namespace {
 
 using Outcome = RateDecision::Outcome;
 
-// X-Forwarded-For fields that are read; each can have a list.
-constexpr std::size_t forwarded_fields_max = 16;
 constexpr std::int64_t second_ns = 1'000'000'000;
 
 std::string_view to_string(Outcome outcome) noexcept {
@@ -287,20 +286,7 @@ void RateLimiter::find_client(State& state, const Exchange& exchange) const noex
   if (trusted_.empty()) {
     client = IpAddress::parse(exchange.client_address);
   } else {
-    std::array<std::string_view, forwarded_fields_max> fields;
-    std::size_t count = 0;
-    // The last field is the nearest proxy's, the first may be the client's own: when there are too
-    // many to come to the last, none is believed, and the client is the proxy.
-    for (std::size_t nth = 0;; ++nth) {
-      const std::string_view field = exchange.request.headers.find("X-Forwarded-For", nth);
-      if (field.data() == nullptr) break;
-      if (nth == fields.size()) {
-        count = 0;
-        break;
-      }
-      fields[count++] = field;
-    }
-    client = client_address(exchange.request.peer_address, {fields.data(), count}, trusted_);
+    client = forwarded_client(exchange.request, "X-Forwarded-For", trusted_);
   }
   state.has_client_ = client.has_value();
   if (client) state.client_ = client->prefix(ipv4_prefix_, ipv6_prefix_);
