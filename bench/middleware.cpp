@@ -16,6 +16,7 @@
 #include "options.hpp"
 #include "rows.hpp"
 #include "subjects.hpp"
+#include <spillway/middleware/health/endpoints.hpp>
 #include <spillway/middleware/observability.hpp>
 #include <spillway/middleware/request_id.hpp>
 
@@ -150,9 +151,41 @@ void measure_observability(const bench::Options& options) {
                     {"tracing_only", [&] { serve(traces.chain); }}});
 }
 
+// ---- Health ----
+
+void measure_health(const bench::Options& options) {
+  std::vector<middleware::Dependency> dependencies;
+  for (const char* const name : {"orders-table", "prices", "disk", "memory", "telemetry"}) {
+    dependencies.push_back({.name = name, .check = [](const middleware::CheckRun& /*run*/) {
+                              return middleware::CheckResult{};
+                            }});
+  }
+  const middleware::HealthMonitor monitor(
+      {.service_id = "bench", .dependencies = std::move(dependencies)});
+  const middleware::HealthEndpoints endpoints(
+      monitor, {.detail_allowed = middleware::from_networks({"10.0.0.0/8"})});
+  const middleware::Routes routes{{"GET", "/orders/{id}"}, {"POST", "/orders"}};
+  const middleware::Chain<> empty(routes);
+  const middleware::Chain chain(routes, endpoints);
+  const auto ask = [&](std::string_view path) {
+    auto view = incoming();
+    view.target(path);
+    auto exchange = chain.begin(view);
+    std::size_t bytes = exchange.reply().body.size();
+    bench::opaque(bytes);
+    exchange.finish({.status = exchange.reply().status});
+  };
+  measure_in_turns(options, "health",
+                   {{"floor", [&] { serve(empty); }},
+                    {"another request", [&] { serve(chain); }},
+                    {"spillway", [&] { ask("/ready"); }},
+                    {"detail", [&] { ask("/health/detail"); }}});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const bench::Options options(argc, argv);
   measure_observability(options);
+  measure_health(options);
 }

@@ -67,6 +67,7 @@ QUESTIONS = {
     },
     "middleware": {
         "observability": "What do request id, access log, metrics and segment add to a request? (floor: the request without)",
+        "health": "What does a health answer cost, and the step to every other request? (floor: a chain without)",
     },
 }
 

@@ -8,6 +8,7 @@
 #include <support/engine_fixture.hpp>
 
 #include <spillway/middleware/chain.hpp>
+#include <spillway/middleware/health/endpoints.hpp>
 #include <spillway/middleware/observability.hpp>
 #include <spillway/middleware/request_id.hpp>
 
@@ -182,6 +183,31 @@ TEST_F(AllocationTest, AChainAllocatesNothingForARequest) {
               for (int i = 0; i < 1000; ++i) serve();
             }),
             0U);
+}
+
+TEST_F(AllocationTest, HealthIsAnsweredFromMemory) {
+  const middleware::HealthMonitor monitor(
+      {.dependencies = {{.name = "table",
+                         .check =
+                             [](const middleware::CheckRun& /*run*/) {
+                               return middleware::CheckResult{};
+                             }}},
+       .threads = false});
+  const middleware::Routes routes{{"GET", "/orders/{id}"}};
+  const middleware::HealthEndpoints endpoints(
+      monitor, {.detail_allowed = middleware::from_networks({"10.0.0.0/8"})});
+  const middleware::Chain chain(routes, endpoints);
+  std::size_t bytes = 0;
+  EXPECT_EQ(allocations_in([&] {
+              for (const std::string_view path : {"/live", "/ready", "/health", "/health/detail"}) {
+                auto exchange =
+                    chain.begin({.method = "GET", .path = path, .peer_address = "10.0.0.7"});
+                bytes += exchange.reply().body.size();
+                exchange.finish({.status = exchange.reply().status});
+              }
+            }),
+            0U);
+  EXPECT_GT(bytes, 100U);
 }
 
 }  // namespace
