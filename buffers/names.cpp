@@ -95,6 +95,14 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexce
   return 0;
 }
 
+std::uint32_t add_site(SiteInfo&& info) noexcept try {
+  Tables& all = tables();
+  const std::scoped_lock lock(all.mutex);
+  return all.sites.size() == all.sites.capacity() ? 0 : all.sites.push(std::move(info));
+} catch (...) {
+  return 0;
+}
+
 const SiteInfo& site_of(std::uint32_t id) noexcept {
   const Tables& all = tables();
   return all.sites[id < all.sites.size() ? id : 0];

@@ -46,6 +46,7 @@ struct SiteInfo {
   std::string file;
   std::uint32_t line;
   std::vector<SiteField> fields;
+  std::string logger{};  ///< empty: of no named logger
 };
 
 /// A key as it stands at a call site.
@@ -66,6 +67,10 @@ std::string_view name_of(std::uint32_t id) noexcept;
 /// stored in the site itself, where the next record finds it without a call. Any thread; takes a
 /// lock; allocates.
 std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept;
+
+/// Gives a number to what no call site in the program is as it stands: one whose records came through
+/// a logger with fields of its own. 0: there is no room. Whoever makes them keeps them few.
+std::uint32_t add_site(SiteInfo&& info) noexcept;
 
 /// The types of up to 16 fields as one number, to compare a call with what its site stands for.
 constexpr std::uint64_t pack_type(std::uint64_t types, ValueType type) noexcept {

@@ -14,6 +14,8 @@
 //   context       -           serial  ContextBody, then tenant, user, request id
 //   log           call site   time    one value per field of the call site, in its order
 //   log_in_span   call site   time    the span's id (8 bytes), then as log
+//   logger_log, logger_log_in_span    as these, but in front of the values the address of the
+//                                     logger's state (8 bytes), whose values go before them
 //   span          name        end     SpanBody, then its entries
 //   span_part     name        time    SpanPartBody, then entries that did not fit into the span
 //   sample        series      time    the value (a double)
@@ -46,7 +48,17 @@ struct TraceId {
 
 namespace spillway::detail {
 
-enum class RecordKind : std::uint8_t { skip, context, log, log_in_span, span, span_part, sample };
+enum class RecordKind : std::uint8_t {
+  skip,
+  context,
+  log,
+  log_in_span,
+  logger_log,
+  logger_log_in_span,
+  span,
+  span_part,
+  sample
+};
 
 /// Sizes fit 24 bits: a record is never larger than a ring's half, and a ring never larger than 16
 /// MiB.

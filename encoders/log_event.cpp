@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <utility>
 
 #include <spillway/encoders/json.hpp>
 #include <spillway/encoders/log_event.hpp>
@@ -9,21 +10,70 @@
 namespace spillway::detail {
 namespace {
 
-constexpr std::array<std::string_view, 12> own_keys{"timestamp", "level",  "message",    "service",
-                                                    "tenant",    "user",   "request_id", "trace_id",
-                                                    "span_id",   "source", "truncated",  "_aws"};
+constexpr std::array<std::string_view, 13> own_keys{
+    "timestamp",  "level",    "message", "service", "logger",    "tenant", "user",
+    "request_id", "trace_id", "span_id", "source",  "truncated", "_aws"};
 
-// A key of the user's that cannot be taken for one of ours, nor for another field of the same
-// record.
-std::string unique_key(std::string_view key, const std::vector<std::string>& taken) {
-  std::string unique(key);
-  if (std::find(own_keys.begin(), own_keys.end(), key) != own_keys.end())
-    unique = "field." + unique;
-  const std::string base = unique;
-  for (int n = 2; std::find(taken.begin(), taken.end(), unique) != taken.end(); ++n) {
-    unique = base + "_" + std::to_string(n);
+// Deeper than anybody reads; keys with more names stand as they are.
+constexpr std::size_t key_names_max = 8;
+
+/// A key of the user's that cannot be taken for one of ours, nor for another one of the same object.
+template <class IsTaken>
+std::string unique_key(std::string_view key, bool at_top, const IsTaken& is_taken) {
+  std::string base(key);
+  if (at_top && std::find(own_keys.begin(), own_keys.end(), key) != own_keys.end()) {
+    base = "field." + base;
   }
+  std::string unique = base;
+  for (int n = 2; is_taken(unique); ++n) unique = base + "_" + std::to_string(n);
   return unique;
+}
+
+/// A member of a record's JSON: a field, or an object of them.
+struct Member {
+  std::string wanted;  ///< as the fields call it
+  std::string key;     ///< as it is written
+  std::size_t field = 0;
+  std::vector<Member> members;  ///< of an object, never empty; a field has none
+
+  bool is_object() const noexcept { return !members.empty(); }
+};
+
+/// The names of a path; the whole key where it is none.
+std::vector<std::string_view> names_of(std::string_view key) {
+  std::vector<std::string_view> names;
+  for (std::string_view rest = key;; rest.remove_prefix(rest.find('.') + 1)) {
+    names.push_back(rest.substr(0, rest.find('.')));
+    if (names.back().empty() || names.size() > key_names_max) return {key};
+    if (names.back().size() == rest.size()) return names;
+  }
+}
+
+/// All fields as members of one object.
+std::vector<Member> members_of(const std::vector<SiteField>& fields) {
+  Member root;
+  for (std::size_t i = 0; i < fields.size(); ++i) {
+    const std::vector<std::string_view> names = names_of(fields[i].key);
+    Member* object = &root;
+    for (std::size_t level = 0; level < names.size(); ++level) {
+      const bool is_field = level + 1 == names.size();
+      auto& members = object->members;
+      const auto same = std::find_if(members.begin(), members.end(), [&](const Member& one) {
+        return !is_field && one.is_object() && one.wanted == names[level];
+      });
+      if (same != members.end()) {
+        object = &*same;
+        continue;
+      }
+      const auto is_taken = [&](const std::string& wanted) {
+        return std::any_of(members.begin(), members.end(),
+                           [&](const Member& one) { return one.key == wanted; });
+      };
+      std::string key = unique_key(names[level], level == 0, is_taken);
+      object = &members.emplace_back(Member{std::string(names[level]), std::move(key), i, {}});
+    }
+  }
+  return std::move(root.members);
 }
 
 void append_value(ValueReader& values, ValueType type, std::size_t string_bytes_max,
@@ -46,6 +96,21 @@ void append_value(ValueReader& values, ValueType type, std::size_t string_bytes_
     case ValueType::string:
       append_json_string(out, cut_utf8(values.string(), string_bytes_max));
       break;
+  }
+}
+
+void skip_value(ValueReader& values, ValueType type) {
+  switch (type) {
+    case ValueType::none:
+      break;
+    case ValueType::boolean:
+      values.boolean();
+      break;
+    case ValueType::string:
+      values.string();
+      break;
+    default:
+      values.number();
   }
 }
 
@@ -85,6 +150,10 @@ void append_line(const LogView& log, std::size_t string_bytes_max, ByteBuffer& o
   const std::string_view severity = to_string(log.site->severity);
   out.append(severity);
   out.append(std::string_view("      ").substr(0, 6 - severity.size()));
+  if (!log.site->logger.empty()) {
+    append_json_escaped(out, log.site->logger);
+    out.append(": ");
+  }
   append_json_escaped(out, log.site->message);
   const auto append_pair = [&](std::string_view key, std::string_view value) {
     if (value.empty()) return;
@@ -122,23 +191,37 @@ const LogEncoder::Template& LogEncoder::template_of(const SiteInfo& site) {
   made->head.append(",\"level\":\"").append(to_string(site.severity));
   made->head.append("\",\"message\":").append(json_of(site.message));
   made->head.append(",\"service\":").append(json_of(service_));
-  std::vector<std::string> keys;
-  for (const SiteField& field : site.fields) {
-    keys.push_back(unique_key(field.key, keys));
-    made->keys.push_back("," + json_of(keys.back()) + ":");
-  }
+  if (!site.logger.empty()) made->head.append(",\"logger\":").append(json_of(site.logger));
+  std::string before;
+  const auto add = [&](const auto& self, const std::vector<Member>& members, bool at_top) -> void {
+    for (const Member& member : members) {
+      if (at_top || &member != members.data()) before += ',';
+      before.append(json_of(member.key)).append(":");
+      if (member.is_object()) {
+        before += '{';
+        self(self, member.members, false);
+        before += '}';
+      } else {
+        made->keys.push_back(std::exchange(before, {}));
+        made->order.push_back(member.field);
+      }
+    }
+  };
+  add(add, members_of(site.fields), true);
+  if (std::is_sorted(made->order.begin(), made->order.end())) made->order.clear();
+  made->tail = before;
   // Where it comes from matters when something went wrong; elsewhere it is bytes that somebody pays
   // for.
   if (site.severity >= Severity::warn) {
     const std::size_t slash = site.file.rfind('/');
     const std::string file = slash == std::string::npos ? site.file : site.file.substr(slash + 1);
-    made->tail = ",\"source\":" + json_of(file + ":" + std::to_string(site.line));
+    made->tail.append(",\"source\":").append(json_of(file + ":" + std::to_string(site.line)));
   }
   return *templates_.emplace(at, &site, std::move(made))->second;
 }
 
 void LogEncoder::append_fields(const LogView& log, const Template& fixed,
-                               std::size_t string_bytes_max, ByteBuffer& out) const {
+                               std::size_t string_bytes_max, ByteBuffer& out) {
   out.append("{\"timestamp\":\"");
   append_iso8601(out, log.time_ns);
   out.append('"');
@@ -158,9 +241,23 @@ void LogEncoder::append_fields(const LogView& log, const Template& fixed,
     out.append('"');
   }
   ValueReader values(log.values);
-  for (std::size_t i = 0; i < fixed.keys.size(); ++i) {
-    out.append(fixed.keys[i]);
-    append_value(values, log.site->fields[i].type, string_bytes_max, out);
+  const std::vector<SiteField>& fields = log.site->fields;
+  if (fixed.order.empty()) {
+    for (std::size_t i = 0; i < fixed.keys.size(); ++i) {
+      out.append(fixed.keys[i]);
+      append_value(values, fields[i].type, string_bytes_max, out);
+    }
+  } else {
+    readers_.clear();
+    for (const SiteField& field : fields) {
+      readers_.push_back(values);
+      skip_value(values, field.type);
+    }
+    for (std::size_t i = 0; i < fixed.keys.size(); ++i) {
+      const std::size_t field = fixed.order[i];
+      out.append(fixed.keys[i]);
+      append_value(readers_[field], fields[field].type, string_bytes_max, out);
+    }
   }
   out.append(fixed.tail);
 }

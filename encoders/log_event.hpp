@@ -6,6 +6,8 @@
 //   {"timestamp":"2026-11-21T01:02:03.123456789Z","level":"INFO","message":"order
 //   placed","service":"orders",
 //    "tenant":"acme","user":"u-17","request_id":"r-1","trace_id":"1-...","span_id":"...","order_id":17,"total":9.5}
+//
+// A field's key is a path: {"http.method", m}, {"http.status", s} are {"http":{"method":m,"status":s}}.
 #pragma once
 
 #include <memory>
@@ -34,18 +36,20 @@ class LogEncoder {
 
  private:
   struct Template {
-    std::string head;               ///< ,"level":"INFO","message":"...","service":"..."
-    std::vector<std::string> keys;  ///< ,"order_id":
-    std::string tail;               ///< ,"source":"file:line"
+    std::string head;                ///< ,"level":"INFO","message":"...","service":"..."
+    std::vector<std::string> keys;   ///< what stands before each value: ,"order_id":
+    std::vector<std::size_t> order;  ///< the field of each of them; empty: in the order of fields
+    std::string tail;                ///< ,"source":"file:line"
   };
   const Template& template_of(const SiteInfo& site);
   void append_fields(const LogView& log, const Template& fixed, std::size_t string_bytes_max,
-                     ByteBuffer& out) const;
+                     ByteBuffer& out);
 
   const std::string service_;
   // Found by address: call sites never move. A direct-mapped cache would miss under many sites, a
   // map would be slower.
   std::vector<std::pair<const SiteInfo*, std::unique_ptr<Template>>> templates_;
+  std::vector<ValueReader> readers_;  // of the record under way, one before each value
 };
 
 }  // namespace spillway::detail

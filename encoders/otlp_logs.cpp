@@ -23,13 +23,14 @@ constexpr std::uint32_t record_trace_id = 9;
 constexpr std::uint32_t record_span_id = 10;
 constexpr std::uint32_t observed_time_unix_nano = 11;
 
-constexpr std::array<std::string_view, 6> own_keys{
-    "tenant", "enduser.id", "request_id", "code.file.path", "code.line.number", "truncated"};
+constexpr std::array<std::string_view, 7> own_keys{
+    "tenant",           "enduser.id", "request_id", "code.file.path",
+    "code.line.number", "truncated",  "logger"};
 
 const OtlpKey& own_key(std::size_t which) {
   static const std::array<OtlpKey, own_keys.size()> keys{
-      OtlpKey(own_keys[0]), OtlpKey(own_keys[1]), OtlpKey(own_keys[2]),
-      OtlpKey(own_keys[3]), OtlpKey(own_keys[4]), OtlpKey(own_keys[5])};
+      OtlpKey(own_keys[0]), OtlpKey(own_keys[1]), OtlpKey(own_keys[2]), OtlpKey(own_keys[3]),
+      OtlpKey(own_keys[4]), OtlpKey(own_keys[5]), OtlpKey(own_keys[6])};
   return keys[which];
 }
 
@@ -86,6 +87,9 @@ const OtlpLogEncoder::Template& OtlpLogEncoder::template_of(const SiteInfo& site
   const std::size_t body = begin_nested(fixed, record_body);
   append_string_field(fixed, 1, site.message);
   end_nested(fixed, body);
+  if (!site.logger.empty()) {
+    append_attribute(fixed, record_attributes, own_key(6).bytes(), std::string_view(site.logger));
+  }
   if (site.severity >= Severity::warn) {
     append_attribute(fixed, record_attributes, own_key(3).bytes(), std::string_view(site.file));
     append_attribute(fixed, record_attributes, own_key(4).bytes(), std::uint64_t{site.line});

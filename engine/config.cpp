@@ -141,6 +141,18 @@ requires std::is_enum_v<Enum> std::optional<Enum> parse(std::string_view text, E
   return std::nullopt;
 }
 
+std::optional<LogLevels> parse(std::string_view text, LogLevels* /*tag*/) {
+  const auto pairs = parse_pairs(text);
+  if (!pairs) return std::nullopt;
+  LogLevels levels;
+  for (const auto& [logger, name] : *pairs) {
+    const auto level = parse(name, static_cast<Severity*>(nullptr));
+    if (!level) return std::nullopt;
+    levels.push_back({logger, *level});
+  }
+  return levels;
+}
+
 std::string print(const std::string& value) { return value; }
 std::string print(bool value) { return value ? "true" : "false"; }
 std::string print(std::int64_t value) { return std::to_string(value); }
@@ -172,6 +184,14 @@ requires std::is_enum_v<Enum> std::string print(Enum value) {
   }
   return "?";
 }
+std::string print(const LogLevels& value) {
+  std::string text;
+  for (const LoggerLevel& one : value) {
+    if (!text.empty()) text += ',';
+    text.append(one.logger).append("=").append(print(one.level));
+  }
+  return text;
+}
 
 std::string allowed(std::string* /*tag*/) { return "text"; }
 std::string allowed(bool* /*tag*/) { return "true or false"; }
@@ -181,6 +201,10 @@ std::string allowed(milliseconds* /*tag*/) { return "a time like 500ms, 10s or 1
 std::string allowed(Dimensions* /*tag*/) { return "pairs like Stage=prod,Cell=3"; }
 std::string allowed(HttpHeaders* /*tag*/) {
   return "pairs like Authorization=Bearer%20token, percent-encoded";
+}
+std::string allowed(LogLevels* /*tag*/) {
+  return "pairs like db=debug,http=warn of loggers and trace, debug, info, warn, error, fatal or "
+         "off";
 }
 template <class Enum>
 requires std::is_enum_v<Enum> std::string allowed(Enum* /*tag*/) {
@@ -226,6 +250,7 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("xray_endpoint", config.xray_endpoint);
   visit("xray_daemon_address", config.xray_daemon_address);
   visit("log_level", config.log_level);
+  visit("log_levels", config.log_levels);
   visit("trace_reservoir", config.trace_reservoir);
   visit("trace_sample_rate", config.trace_sample_rate);
   visit("redact", config.redact);
@@ -357,7 +382,15 @@ void read_file(Config& config, const std::string& path, std::vector<ConfigError>
       *pairs_setting = {std::move(dimensions), Origin::file};
       continue;
     }
-    if (!set_from_text(config, key, text_of(value), Origin::file, errors)) {
+    std::string value_text = text_of(value);
+    if (simdjson::dom::object levels;
+        key == "log_levels" && value.get(levels) == simdjson::SUCCESS) {
+      value_text.clear();
+      for (const auto& [logger, level] : levels) {
+        value_text.append(logger).append("=").append(text_of(level)).append(",");
+      }
+    }
+    if (!set_from_text(config, key, value_text, Origin::file, errors)) {
       errors.push_back({std::string(key), text_of(value), Origin::file, "is not a setting"});
     }
   }
@@ -667,6 +700,9 @@ std::vector<ConfigError> validate(const Config& config) {
             !transport::udp_host_port(config.xray_daemon_address.get()).host.empty(),
         "xray_daemon_address", config.xray_daemon_address,
         "must be host:port, or tcp:host:port udp:host:port");
+  check(std::none_of(config.log_levels.get().begin(), config.log_levels.get().end(),
+                     [](const LoggerLevel& one) { return one.logger.empty(); }),
+        "log_levels", config.log_levels, "must name a logger for each level");
   check(parse_redaction_policy(config.redact.get(), "").has_value(), "redact", config.redact,
         "must be some of cards,emails,tokens, or none");
   check(parse_redaction_policy("", config.redact_keys.get()).has_value(), "redact_keys",

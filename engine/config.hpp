@@ -54,6 +54,13 @@ enum class LogsTo : std::uint8_t { none, console, json_stdout, file, put_log_eve
 enum class TracesTo : std::uint8_t { none, xray_daemon, put_trace_segments, otlp };
 enum class Compression : std::uint8_t { none, gzip };
 
+/// A level for the loggers of a name and those below it.
+struct LoggerLevel {
+  std::string logger;
+  Severity level;
+};
+using LogLevels = std::vector<LoggerLevel>;
+
 /// Headers that go with requests; as text "Name=value,Other=value", percent-encoded. Values may be
 /// secrets: describe_config() and errors show *** for them.
 using HttpHeaders = std::vector<transport::HttpHeader>;
@@ -134,6 +141,9 @@ struct Config {
 
   // ---- what is recorded ----
   Setting<Severity> log_level = by_default(Severity::info);
+  /// Levels of named loggers (Engine::logger), and of those below them; as text "db=debug,http=warn",
+  /// in a file also {"db":"debug"}.
+  Setting<LogLevels> log_levels = by_default(LogLevels());
   /// Of the traces that begin here: so many a second always, and of the others this share (the
   /// X-Ray SDKs' own default).
   Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});

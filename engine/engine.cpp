@@ -13,6 +13,7 @@
 #include <spillway/engine/diagnostics.hpp>
 #include <spillway/engine/engine.hpp>
 #include <spillway/engine/flusher.hpp>
+#include <spillway/engine/logger_table.hpp>
 #include <spillway/engine/sender.hpp>
 #include <spillway/engine/services.hpp>
 #include <spillway/transport/background_thread.hpp>
@@ -91,11 +92,14 @@ class Engine::Core final : public detail::EngineServices {
         lanes_(detail::LaneSet::create(layout_of(config_), clock_, this)),
         series_(lanes_->layout().bank,
                 static_cast<std::uint32_t>(config_.series_per_metric_max.get())),
+        loggers_(std::make_shared<detail::LoggerTable>(
+            lanes_->engine_id(), config_,
+            [this](std::string message) { diagnostics_.post(std::move(message)); })),
         outbox_(static_cast<std::size_t>(config_.queue_bytes_max.get())),
         sender_(sender_parts(runtime)),
         flusher_({config_, clock_, lanes_, series_, ledger_, outbox_,
                   sender_.exporter(Signal::metrics), sender_.exporter(Signal::logs),
-                  sender_.exporter(Signal::spans)}),
+                  sender_.exporter(Signal::spans), *loggers_}),
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
@@ -167,6 +171,10 @@ class Engine::Core final : public detail::EngineServices {
   }
 
   std::uint32_t next_view() noexcept { return next_view_.fetch_add(1, std::memory_order_relaxed); }
+
+  // ---- Loggers ----
+
+  const std::shared_ptr<detail::LoggerTable>& loggers() const noexcept { return loggers_; }
 
   bool take_large_log(detail::LargeLog&& log) noexcept override {
     return flusher_.take_large_log(std::move(log));
@@ -318,6 +326,7 @@ class Engine::Core final : public detail::EngineServices {
       diagnostics_.deliver();
       settle_by_hand();
     }
+    loggers_->close();
     sender_.abandon(DropCause::shutdown_deadline);
     flusher_is_done_.store(true, std::memory_order_release);
     final_ = stats();
@@ -509,6 +518,7 @@ class Engine::Core final : public detail::EngineServices {
   detail::Diagnostics diagnostics_;
   const std::shared_ptr<detail::LaneSet> lanes_;
   detail::SeriesTable series_;
+  const std::shared_ptr<detail::LoggerTable> loggers_;
   detail::Ledger ledger_;
   detail::Outbox outbox_;
   detail::Sender sender_;
@@ -545,7 +555,7 @@ Engine::Engine(const Config& config, Runtime runtime)
   engine_id_ = core_->engine_id();
   coarse_log_time_ = core_->config().log_coarse_time;
   tracing_ = core_->tracing();
-  set_log_level(core_->config().log_level);
+  log_level_.store(core_->loggers()->level(), std::memory_order_relaxed);
 }
 
 Engine::~Engine() {
@@ -556,9 +566,14 @@ Engine::~Engine() {
 }
 
 void Engine::set_log_level(Severity level) noexcept {
-  const bool nowhere = core_->config().logs == LogsTo::none;
-  log_level_.store(nowhere ? Severity::off : level, std::memory_order_relaxed);
+  core_->loggers()->set_level(level);
+  log_level_.store(core_->loggers()->level(), std::memory_order_relaxed);
 }
+void Engine::set_log_level(std::string_view logger, std::optional<Severity> level) {
+  core_->loggers()->set_level(logger, level);
+  log_level_.store(core_->loggers()->level(), std::memory_order_relaxed);
+}
+Logger Engine::logger(std::string_view name) { return core_->loggers()->logger(name); }
 
 detail::MetricRef Engine::make_metric(detail::MetricKind kind, std::string_view name, Unit unit,
                                       const Dimensions& dimensions, Resolution resolution) {

@@ -19,6 +19,7 @@
 #include <spillway/engine/context.hpp>
 #include <spillway/engine/health.hpp>
 #include <spillway/engine/log.hpp>
+#include <spillway/engine/logger.hpp>
 #include <spillway/engine/metric.hpp>
 #include <spillway/engine/span.hpp>
 #include <spillway/engine/stats.hpp>
@@ -84,8 +85,17 @@ class Engine {
   bool log_enabled(Severity severity) const noexcept {
     return severity >= log_level_.load(std::memory_order_relaxed);
   }
-  /// From now on, for all threads. Logs that go nowhere (logs = none) stay off.
+  /// From now on, for all threads: of what is logged through the engine itself and through loggers
+  /// without a level of their own. Logs that go nowhere (logs = none) stay off.
   void set_log_level(Severity level) noexcept;
+  /// From now on, for all threads: of the logger of this name and of those below it ("db" is above
+  /// "db.pool") that have none of their own. No level: as the one above it again. Any thread; takes a
+  /// lock. May throw std::bad_alloc.
+  void set_log_level(std::string_view logger, std::optional<Severity> level);
+  /// A part of the program that logs under its name and with a level of its own: "db.pool". Make it
+  /// once and keep it. An empty name has the engine's level, for the sake of Logger::with(). Any
+  /// thread; takes a lock. May throw std::bad_alloc.
+  Logger logger(std::string_view name = {});
   [[gnu::always_inline]] void log(LogSite& site, const Field& f0 = {}, const Field& f1 = {},
                                   const Field& f2 = {}, const Field& f3 = {}, const Field& f4 = {},
                                   const Field& f5 = {}, const Field& f6 = {}, const Field& f7 = {},
@@ -93,8 +103,8 @@ class Engine {
                                   const Field& f11 = {}, const Field& f12 = {},
                                   const Field& f13 = {}, const Field& f14 = {},
                                   const Field& f15 = {}) const noexcept {
-    detail::log(engine_id_, coarse_log_time_, site, f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10,
-                f11, f12, f13, f14, f15);
+    detail::log<false>(engine_id_, coarse_log_time_, nullptr, site, f0, f1, f2, f3, f4, f5, f6, f7,
+                       f8, f9, f10, f11, f12, f13, f14, f15);
   }
 
   // ---- Traces: see span.hpp ----

@@ -14,6 +14,10 @@ namespace {
 
 constexpr std::chrono::seconds collect_interval{1};
 
+// Call sites times the loggers that they are used with. Beyond, records go out without what their
+// logger has in common.
+constexpr std::size_t sites_with_loggers_max = 1U << 16;
+
 std::int64_t wall_ms(WallTime time) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
 }
@@ -79,6 +83,7 @@ Flusher::Flusher(const Parts& parts)
       redactor_(policy_of(parts.config)),
       log_encoder_(parts.config.service.get()),
       large_logs_(std::make_unique<LargeLogs>()),
+      loggers_(parts.loggers),
       outbox_(parts.outbox) {
   if (parts.metrics != nullptr) metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
   if (parts.logs != nullptr) {
@@ -102,6 +107,8 @@ bool Flusher::run_once() {
   clock_->follow();
   clock_->coarse.store(clock_->ticks(), std::memory_order_relaxed);
   now_ = clock_->steady();
+  // They go at the end of the round: what refers to them is in the rings by now.
+  const auto retired = loggers_.take_retired();
   bool busy = drain_rings();
   busy |= drain_large_logs();
   if (now_ >= next_collect_) {
@@ -178,6 +185,8 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
       break;
     case RecordKind::log:
     case RecordKind::log_in_span:
+    case RecordKind::logger_log:
+    case RecordKind::logger_log_in_span:
       drain_log(context, record, header);
       break;
     case RecordKind::span:
@@ -204,12 +213,44 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
 void Flusher::drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header) {
   LogView log{&site_of(header.id), clock_->wall_ns_of(header.ticks), 0, &context.texts, {}};
   std::size_t values_at = sizeof header;
-  if (header.kind() == RecordKind::log_in_span) {
+  const RecordKind kind = header.kind();
+  if (kind == RecordKind::log_in_span || kind == RecordKind::logger_log_in_span) {
     std::memcpy(&log.span_id, record + values_at, sizeof log.span_id);
     values_at += sizeof log.span_id;
   }
+  const LoggerState* logger = nullptr;
+  if (kind == RecordKind::logger_log || kind == RecordKind::logger_log_in_span) {
+    std::memcpy(&logger, record + values_at, sizeof logger);
+    values_at += sizeof logger;
+  }
   log.values = {record + values_at, header.bytes() - values_at};
-  encode_log(log, header.id, header.ticks);
+  const std::uint32_t site = logger == nullptr ? header.id : add_logger(*logger, header.id, log);
+  encode_log(log, site, header.ticks);
+}
+
+std::uint32_t Flusher::site_with(const LoggerShape& shape, std::uint32_t site) {
+  const std::uint64_t pair = std::uint64_t{shape.number} << 32 | site;
+  if (const auto known = sites_with_loggers_.find(pair); known != sites_with_loggers_.end()) {
+    return known->second;
+  }
+  if (sites_with_loggers_.size() == sites_with_loggers_max) return site;
+  SiteInfo info = site_of(site);
+  info.logger = shape.logger;
+  info.fields.insert(info.fields.begin(), shape.fields.begin(), shape.fields.end());
+  const std::uint32_t made = add_site(std::move(info));
+  return sites_with_loggers_[pair] = made == 0 ? site : made;
+}
+
+std::uint32_t Flusher::add_logger(const LoggerState& logger, std::uint32_t site, LogView& log) {
+  const std::uint32_t whole = site_with(*logger.shape, site);
+  if (whole == site) return site;
+  log.site = &site_of(whole);
+  if (logger.values.empty()) return whole;
+  const auto own = std::as_bytes(std::span(logger.values));
+  merged_values_.assign(own.begin(), own.end());
+  merged_values_.insert(merged_values_.end(), log.values.begin(), log.values.end());
+  log.values = merged_values_;
+  return whole;
 }
 
 void Flusher::encode_log(LogView log, std::uint32_t site, std::uint64_t ticks) {
@@ -270,9 +311,11 @@ bool Flusher::drain_large_logs() {
       redactor_.redact(*text);
     }
     const ContextTexts context{log.tenant, log.user, log.request_id, log.trace_id};
-    encode_log({&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
-                std::as_bytes(std::span(log.values))},
-               log.site, log.ticks);
+    LogView view{&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
+                 std::as_bytes(std::span(log.values))};
+    const std::uint32_t site =
+        log.logger == nullptr ? log.site : add_logger(*log.logger, log.site, view);
+    encode_log(view, site, log.ticks);
     outbox_.release(LargeLogs::bytes_of(log));
   }
   return any;

@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <spillway/buffers/lane.hpp>
@@ -29,6 +30,7 @@
 #include <spillway/engine/config.hpp>
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/ledger.hpp>
+#include <spillway/engine/logger_table.hpp>
 #include <spillway/engine/outbox.hpp>
 #include <spillway/engine/record_redactor.hpp>
 #include <spillway/engine/services.hpp>
@@ -50,6 +52,7 @@ class Flusher {
     const Exporter* metrics;
     const Exporter* logs;
     const Exporter* traces;
+    LoggerTable& loggers;
   };
   /// What the parts refer to outlives it.
   explicit Flusher(const Parts& parts);
@@ -78,6 +81,11 @@ class Flusher {
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
   bool drain_large_logs();
+  /// The number of what stands for call site `site` in records of this shape.
+  std::uint32_t site_with(const LoggerShape& shape, std::uint32_t site);
+  /// Puts what a logger has in common into the record of call site `site`, whose new number it
+  /// returns. Valid until the next call.
+  std::uint32_t add_logger(const LoggerState& logger, std::uint32_t site, LogView& log);
   /// `site` is the number of `log.site`.
   void encode_log(LogView log, std::uint32_t site, std::uint64_t ticks);
   bool take_wanted_cells();
@@ -102,6 +110,10 @@ class Flusher {
   std::optional<TraceAssembler> assembler_;
   std::vector<std::unique_ptr<LaneContext>> lane_contexts_;  // by lane index
   std::unique_ptr<LargeLogs> large_logs_;
+  LoggerTable& loggers_;
+  // By the number of the shape, and that of the call site.
+  std::unordered_map<std::uint64_t, std::uint32_t> sites_with_loggers_;
+  std::vector<std::byte> merged_values_;
   Outbox& outbox_;
 
   SteadyTime now_{};

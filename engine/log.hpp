@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
@@ -125,6 +126,10 @@ namespace detail {
 
 inline constexpr std::size_t fields_max = 16;
 
+/// What the records of a logger share (logger.hpp). They carry its address.
+struct LoggerState;
+static_assert(sizeof(LoggerState*) == 8);
+
 /// The fields of a call that are there, for the slow paths.
 class FieldCopies {
  public:
@@ -139,17 +144,21 @@ class FieldCopies {
   std::size_t count_ = 0;
 };
 
+/// Appends a field's value as record.hpp packs it.
+void append_packed(const FieldCopy& field, std::string& values);
 /// A record that no ring takes: longer than a quarter of one. Copied and queued; the flusher's
 /// memory budget bounds it.
 [[gnu::cold]] void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks,
-                             std::span<const FieldCopy> fields) noexcept;
+                             const LoggerState* logger, std::span<const FieldCopy> fields) noexcept;
 /// The number of a site whose cached one does not fit these fields.
 [[gnu::cold]] std::uint32_t site_number_slow(LogSite& site,
                                              std::span<const FieldCopy> fields) noexcept;
 
 /// Writes one log record for the engine. Everything but the stores folds away when it is inlined.
-template <std::same_as<Field>... Fields>
-[[gnu::always_inline]] inline void log(std::uint64_t engine_id, bool coarse_time, LogSite& site,
+/// `logger` is null for `has_logger` = false.
+template <bool has_logger, std::same_as<Field>... Fields>
+[[gnu::always_inline]] inline void log(std::uint64_t engine_id, bool coarse_time,
+                                       const LoggerState* logger, LogSite& site,
                                        const Fields&... fields) noexcept {
   std::uint64_t types = 0;
   ((types = fields.type() == ValueType::none ? types : pack_type(types, fields.type())), ...);
@@ -161,14 +170,18 @@ template <std::same_as<Field>... Fields>
     const bool urgent = site.severity >= Severity::warn;
     const Active& context = current_active();
     const bool in_span = context.span_id != 0;
-    const std::uint32_t bytes = round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader)) +
-                                              (in_span ? 8U : 0U) + value_bytes);
+    const std::uint32_t bytes =
+        round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader)) + (in_span ? 8U : 0U) +
+                      (has_logger ? 8U : 0U) + value_bytes);
     lane.counters.logs_recorded.add();
     std::byte* at = nullptr;
     if ((lane.written_context == context.serial ||
          write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
         (at = lane.ring.reserve(bytes, urgent)) != nullptr) [[likely]] {
-      const RecordKind kind = in_span ? RecordKind::log_in_span : RecordKind::log;
+      constexpr RecordKind alone = has_logger ? RecordKind::logger_log : RecordKind::log;
+      constexpr RecordKind below =
+          has_logger ? RecordKind::logger_log_in_span : RecordKind::log_in_span;
+      const RecordKind kind = in_span ? below : alone;
       const RecordHeader header{RecordHeader::pack(bytes, kind), id,
                                 coarse_time ? lane.coarse_ticks() : lane.exact_ticks()};
       std::memcpy(at, &header, sizeof header);
@@ -177,10 +190,14 @@ template <std::same_as<Field>... Fields>
         std::memcpy(at, &context.span_id, 8);
         at += 8;
       }
+      if constexpr (has_logger) {
+        std::memcpy(at, &logger, sizeof logger);
+        at += 8;
+      }
       ((at = fields.write(at)), ...);
       lane.ring.commit(bytes);
     } else if (bytes > lane.ring.record_bytes_max()) {
-      log_large(lane, id, lane.exact_ticks(), FieldCopies(fields...).present());
+      log_large(lane, id, lane.exact_ticks(), logger, FieldCopies(fields...).present());
     } else {
       lane.counters.logs_ring_full.add();
     }
@@ -196,8 +213,8 @@ template <std::same_as<Field>... Fields>
 #define SPILLWAY_LOG_EXPECTED(enabled, severity_) \
   __builtin_expect_with_probability((enabled), (severity_) >= ::spillway::Severity::info, 0.999)
 
-/// Records a log with a severity that is a constant. `engine` is a spillway::Engine. See the head
-/// of this file.
+/// Records a log with a severity that is a constant. `engine` is a spillway::Engine or Logger. See the
+/// head of this file.
 #define SPILLWAY_LOG(engine, severity_, message_, ...)                                             \
   do {                                                                                             \
     if (SPILLWAY_LOG_EXPECTED((engine).log_enabled(severity_), severity_)) {                       \

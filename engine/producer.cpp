@@ -55,36 +55,38 @@ std::uint32_t site_number_slow(LogSite& site, std::span<const FieldCopy> fields)
   return register_site(site, std::span(keys).first(count));
 }
 
-void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks,
+void append_packed(const FieldCopy& field, std::string& values) {
+  const auto append = [&](const void* bytes, std::size_t size) {
+    values.append(static_cast<const char*>(bytes), size);
+  };
+  switch (field.type) {
+    case ValueType::none:
+      break;
+    case ValueType::boolean:
+      values += static_cast<char>(field.bits);
+      break;
+    case ValueType::string: {
+      const auto size = static_cast<std::uint32_t>(field.text.size());
+      append(&size, sizeof size);
+      append(field.text.data(), size);
+      break;
+    }
+    default:
+      append(&field.bits, sizeof field.bits);
+  }
+}
+
+void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks, const LoggerState* logger,
                std::span<const FieldCopy> fields) noexcept {
   try {
     const Active& active = current_active();
-    LargeLog log{site, ticks, active.span_id, active.trace_id, {}, {}, {}, {}};
+    LargeLog log{site, logger, ticks, active.span_id, active.trace_id, {}, {}, {}, {}};
     if (active.identity != nullptr) {
       log.tenant = active.identity->tenant.view();
       log.user = active.identity->user.view();
       log.request_id = active.identity->request_id.view();
     }
-    const auto append = [&](const void* bytes, std::size_t size) {
-      log.values.append(static_cast<const char*>(bytes), size);
-    };
-    for (const FieldCopy& field : fields) {
-      switch (field.type) {
-        case ValueType::none:
-          break;
-        case ValueType::boolean:
-          log.values += static_cast<char>(field.bits);
-          break;
-        case ValueType::string: {
-          const auto size = static_cast<std::uint32_t>(field.text.size());
-          append(&size, sizeof size);
-          append(field.text.data(), size);
-          break;
-        }
-        default:
-          append(&field.bits, sizeof field.bits);
-      }
-    }
+    for (const FieldCopy& field : fields) append_packed(field, log.values);
     if (lane.services().take_large_log(std::move(log))) return;
   } catch (...) {  // No memory for the copy.
   }

@@ -6,6 +6,16 @@
 
 namespace spillway::detail {
 
+// A key is a path: one name of it that is secret makes all below it secret.
+bool RecordRedactor::is_secret_key(std::string_view key) {
+  if (redactor_.is_secret(key)) return true;
+  for (std::size_t dot = key.find('.'); dot != std::string_view::npos; dot = key.find('.')) {
+    if (redactor_.is_secret(key.substr(0, dot))) return true;
+    key.remove_prefix(dot + 1);
+  }
+  return redactor_.is_secret(key);
+}
+
 const RecordRedactor::Site& RecordRedactor::site_of(const SiteInfo& info, std::uint32_t number) {
   if (number >= sites_.size()) sites_.resize(number + 1 + number / 2);
   Site& site = sites_[number];
@@ -14,15 +24,14 @@ const RecordRedactor::Site& RecordRedactor::site_of(const SiteInfo& info, std::u
   for (std::size_t i = 0; i < info.fields.size(); ++i) {
     const bool is_string = info.fields[i].type == ValueType::string;
     site.has_strings |= is_string;
-    if (!redactor_.is_secret(info.fields[i].key)) continue;
-    site.secrets = static_cast<std::uint16_t>(site.secrets | 1U << i);
+    if (!is_secret_key(info.fields[i].key)) continue;
+    site.secrets |= std::uint64_t{1} << i;
     numbers_are_secret |= !is_string;
   }
   if (numbers_are_secret) {
     site.replacement = std::make_unique<SiteInfo>(info);
     for (std::size_t i = 0; i < info.fields.size(); ++i) {
-      if ((std::uint32_t{site.secrets} >> i & 1U) != 0)
-        site.replacement->fields[i].type = ValueType::string;
+      if ((site.secrets >> i & 1U) != 0) site.replacement->fields[i].type = ValueType::string;
     }
   }
   site.known = true;

@@ -36,11 +36,12 @@ class RecordRedactor {
   struct Site {
     bool known = false;
     bool has_strings = false;
-    std::uint16_t secrets = 0;  ///< a bit a field
+    std::uint64_t secrets = 0;  ///< a bit a field; the first 64 are all that a record has
     /// In place of the call site where a number is secret: the mark is a string. Never changes.
     std::unique_ptr<SiteInfo> replacement;
   };
   const Site& site_of(const SiteInfo& info, std::uint32_t number);
+  bool is_secret_key(std::string_view key);
   bool is_secret_name(std::uint32_t name);
   void append(const void* bytes, std::size_t size);
   void append_text(std::string_view text);

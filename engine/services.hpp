@@ -7,6 +7,7 @@
 
 #include <spillway/buffers/record.hpp>
 #include <spillway/engine/context.hpp>
+#include <spillway/engine/log.hpp>
 #include <spillway/engine/metric.hpp>
 
 namespace spillway::detail {
@@ -14,6 +15,7 @@ namespace spillway::detail {
 /// A log record that is too large for a ring, on its way beside it.
 struct LargeLog {
   std::uint32_t site = 0;
+  const LoggerState* logger = nullptr;
   std::uint64_t ticks = 0;
   std::uint64_t span_id = 0;
   TraceId trace_id;

@@ -96,6 +96,10 @@ const std::vector<Setting3>& settings() {
       {"xray_daemon_address", "f:1", "e:1", "c:1",
        [](Config& c) { c.xray_daemon_address = "c:1"; }},
       {"log_level", "trace", "fatal", "off", [](Config& c) { c.log_level = Severity::off; }},
+      {"log_levels", "db=trace,http.client=off", "db=info", "a=warn",
+       [](Config& c) {
+         c.log_levels = LogLevels{{"a", Severity::warn}};
+       }},
       {"trace_reservoir", "5", "6", "7", [](Config& c) { c.trace_reservoir = 7; }},
       {"trace_sample_rate", "0.25", "0.5", "0.75", [](Config& c) { c.trace_sample_rate = 0.75; }},
       {"redact", "cards", "emails", "none", [](Config& c) { c.redact = "none"; }},
@@ -279,6 +283,16 @@ TEST_F(ConfigTest, AFileMayHaveValuesOfTheirOwnType) {
   EXPECT_EQ(config.dimensions.get(), (Dimensions{{"Stage", "prod"}, {"Cell", "3"}}));
 }
 
+TEST_F(ConfigTest, LevelsOfLoggersMayBeAnObject) {
+  use_file(R"({"log_levels": {"db": "debug", "http.client": "off"}})");
+  const Config config = resolved({});
+  ASSERT_EQ(config.log_levels.get().size(), 2U);
+  EXPECT_EQ(config.log_levels.get()[1].logger, "http.client");
+  EXPECT_EQ(config.log_levels.get()[1].level, Severity::off);
+  EXPECT_NE(describe(config).find("log_levels = db=debug,http.client=off  (file)"),
+            std::string::npos);
+}
+
 TEST_F(ConfigTest, DimensionsOfAFileMayHaveAnyCharacter) {
   use_file(R"({"dimensions":{"Stage":"a,X=1","E=mc2":"yes"}})");
   EXPECT_EQ(resolved({}).dimensions.get(), (Dimensions{{"Stage", "a,X=1"}, {"E=mc2", "yes"}}));
@@ -313,6 +327,8 @@ TEST_F(ConfigTest, UnreadableValuesAreErrorsThatSayWhatIsAllowed) {
   for (const Case& c : {
            Case{"SPILLWAY_METRICS", "cloudwatch", "put-metric-data"},
            Case{"SPILLWAY_LOG_LEVEL", "INFO", "info"},
+           Case{"SPILLWAY_LOG_LEVELS", "db=loud", "db=debug"},
+           Case{"SPILLWAY_LOG_LEVELS", "debug", "db=debug"},
            Case{"SPILLWAY_LOG_COARSE_TIME", "yes", "true or false"},
            Case{"SPILLWAY_ATTEMPTS_MAX", "3.5", "a whole number"},
            Case{"SPILLWAY_ATTEMPTS_MAX", "99999999999999999999", "a whole number"},

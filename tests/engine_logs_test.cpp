@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Logs through the whole engine on a stopped clock.
+#include <algorithm>
 #include <cmath>
 #include <thread>
 
@@ -332,6 +333,189 @@ TEST_F(EngineLogsTest, TheCoarseClockIsTheFlushersLastRound) {
   SPILLWAY_INFO(test.engine, "five milliseconds behind");
   ASSERT_TRUE(test.engine.flush(1s));
   EXPECT_EQ(messages(test).at(0)["timestamp"].string(), "2026-11-21T01:00:00.000000000Z");
+}
+
+// ---- Loggers ----
+
+TEST_F(EngineLogsTest, ALoggerSaysItsNameAndItsFields) {
+  testing::TestEngine test(config());
+  const Logger pool = test.engine.logger("db.pool");
+  std::string host = "db-1";
+  const Logger one = pool.with({"host", host}, {"port", 5432}, {"tls", true});
+  host = "changed";
+  SPILLWAY_INFO(pool, "of the pool", {"n", 1});
+  SPILLWAY_WARN(one, "of one", {"idle", 2.5}, {"text", "t"});
+  SPILLWAY_INFO(one, "without its own");
+  SPILLWAY_INFO(test.engine, "of the engine");
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = messages(test);
+  ASSERT_EQ(found.size(), 4U);
+  EXPECT_EQ(found[0]["logger"].string(), "db.pool");
+  EXPECT_EQ(found[0]["n"].number(), 1);
+  EXPECT_FALSE(found[0].has("host"));
+  EXPECT_EQ(found[1]["logger"].string(), "db.pool");
+  EXPECT_EQ(found[1]["level"].string(), "WARN");
+  EXPECT_EQ(found[1]["host"].string(), "db-1");
+  EXPECT_EQ(found[1]["port"].number(), 5432);
+  EXPECT_TRUE(found[1]["tls"].boolean());
+  EXPECT_EQ(found[1]["idle"].number(), 2.5);
+  EXPECT_EQ(found[1]["text"].string(), "t");
+  EXPECT_TRUE(found[1].has("source"));
+  EXPECT_EQ(found[2]["host"].string(), "db-1");
+  EXPECT_FALSE(found[3].has("logger"));
+}
+
+TEST_F(EngineLogsTest, OneCallSiteServesManyLoggers) {
+  testing::TestEngine test(config());
+  const Logger a = test.engine.logger("a").with({"n", 1});
+  const Logger b = test.engine.logger("b").with({"n", "text"});
+  const Logger unnamed = test.engine.logger().with({"who", "me"});
+  for (const Logger& logger : {a, b, unnamed, Logger(), a}) SPILLWAY_INFO(logger, "m", {"x", 7});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = messages(test);
+  ASSERT_EQ(found.size(), 4U) << "what no engine gave out says nothing";
+  EXPECT_EQ(found[0]["n"].number(), 1);
+  EXPECT_EQ(found[1]["n"].string(), "text");
+  EXPECT_EQ(found[2]["who"].string(), "me");
+  EXPECT_FALSE(found[2].has("logger"));
+  EXPECT_EQ(found[3]["logger"].string(), "a");
+  for (const Json& message : found) EXPECT_EQ(message["x"].number(), 7);
+}
+
+TEST_F(EngineLogsTest, AChildOfAChildHasTheFieldsOfBoth) {
+  testing::TestEngine test(config());
+  const Logger child =
+      test.engine.logger("http").with({"a", 1}, {"b", 2}).with({"b", "two"}, {"c", 3});
+  SPILLWAY_INFO(child, "m", {"c", 4});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json message = messages(test).at(0);
+  EXPECT_EQ(message["a"].number(), 1);
+  EXPECT_EQ(message["b"].string(), "two");
+  EXPECT_EQ(message["c"].number(), 3);
+  EXPECT_EQ(message["c_2"].number(), 4) << "a record's own field does not hide the logger's";
+}
+
+TEST_F(EngineLogsTest, RecordsOutliveTheirLogger) {
+  Config small = config();
+  small.ring_bytes = 4096;
+  testing::TestEngine test(small);
+  const std::string large(100'000, 'x');
+  for (int i = 0; i < 3; ++i) {
+    const Logger request = test.engine.logger("request").with({"id", "r-" + std::to_string(i)});
+    const Context context{{.tenant = "acme"}};
+    const Scope scope(context);
+    SPILLWAY_INFO(request, "in the ring");
+    SPILLWAY_INFO(request, "beside it", {"text", large});
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  std::vector<std::string> ids;
+  for (const Json& message : messages(test)) ids.push_back(message["id"].string());
+  std::sort(ids.begin(), ids.end());
+  EXPECT_EQ(ids, (std::vector<std::string>{"r-0", "r-0", "r-1", "r-1", "r-2", "r-2"}));
+  EXPECT_TRUE(is_settled(test.engine.stats().logs));
+}
+
+TEST_F(EngineLogsTest, ALoggerOutlivesItsEngine) {
+  Logger left;
+  {
+    testing::TestEngine test(config());
+    left = test.engine.logger("left").with({"n", 1});
+    SPILLWAY_INFO(left, "in time");
+    test.engine.shutdown(1s);
+    SPILLWAY_INFO(left, "late");
+    EXPECT_EQ(test.engine.stats().logs.dropped_for(DropCause::closed), 1U);
+  }
+  SPILLWAY_INFO(left, "later");
+  const Logger child = left.with({"m", 2});
+  SPILLWAY_INFO(child, "later still");
+}
+
+TEST_F(EngineLogsTest, LoggersHaveTheLevelOfTheNearestNameAboveThem) {
+  Config levels = config();
+  levels.log_level = Severity::warn;
+  levels.log_levels = LogLevels{{"db", Severity::debug}, {"db.pool.idle", Severity::error}};
+  testing::TestEngine test(levels);
+  const auto level_of = [&](std::string_view name) {
+    const Logger logger = test.engine.logger(name);
+    int level = 0;
+    while (level < 6 && !logger.log_enabled(static_cast<Severity>(level))) ++level;
+    return static_cast<Severity>(level);
+  };
+  EXPECT_EQ(level_of(""), Severity::warn);
+  EXPECT_EQ(level_of("http"), Severity::warn);
+  EXPECT_EQ(level_of("dbx"), Severity::warn) << "a name, not a prefix of its characters";
+  EXPECT_EQ(level_of("db"), Severity::debug);
+  EXPECT_EQ(level_of("db.pool"), Severity::debug);
+  EXPECT_EQ(level_of("db.pool.idle.x"), Severity::error);
+
+  const Logger pool = test.engine.logger("db.pool").with({"n", 1});
+  test.engine.set_log_level("db.pool", Severity::off);
+  EXPECT_FALSE(pool.log_enabled(Severity::fatal)) << "a logger that is there follows";
+  EXPECT_EQ(level_of("db.pool.idle"), Severity::error);
+  test.engine.set_log_level("db.pool", std::nullopt);
+  EXPECT_TRUE(pool.log_enabled(Severity::debug));
+  test.engine.set_log_level("db", std::nullopt);
+  EXPECT_FALSE(pool.log_enabled(Severity::info));
+  test.engine.set_log_level(Severity::trace);
+  EXPECT_TRUE(pool.log_enabled(Severity::trace));
+  EXPECT_TRUE(test.engine.log_enabled(Severity::trace));
+  EXPECT_EQ(level_of("db.pool.idle"), Severity::error);
+  test.engine.set_log_level("", Severity::fatal);
+  EXPECT_FALSE(test.engine.log_enabled(Severity::error)) << "no name is the engine";
+
+  Config nowhere = config();
+  nowhere.logs = LogsTo::none;
+  testing::TestEngine silent(nowhere);
+  const Logger off = silent.engine.logger("x");
+  silent.engine.set_log_level("x", Severity::trace);
+  silent.engine.set_log_level(Severity::trace);
+  EXPECT_FALSE(off.log_enabled(Severity::fatal));
+  EXPECT_FALSE(silent.engine.log_enabled(Severity::fatal));
+}
+
+TEST_F(EngineLogsTest, WhatALoggerCannotHoldIsLeftOutAndReported) {
+  std::string heard;
+  Config listening = config();
+  listening.on_diagnostic = [&](std::string_view message) { heard.append(message).append("\n"); };
+  testing::TestEngine test(listening);
+  Logger logger = test.engine.logger("wide");
+  const auto add = [&]<std::size_t... I>(std::index_sequence<I...>) {
+    static constexpr char keys[50][3] = {{'a', static_cast<char>('A' + I % 50), '\0'}...};
+    (static_cast<void>(logger = logger.with({StaticName(keys[I]), static_cast<int>(I)})), ...);
+  };
+  add(std::make_index_sequence<50>());
+  SPILLWAY_INFO(logger, "m", {"own", 1});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json message = messages(test).at(0);
+  EXPECT_EQ(message["aA"].number(), 0);
+  EXPECT_EQ(message["ap"].number(), 47);
+  EXPECT_FALSE(message.has("aq"));
+  EXPECT_EQ(message["own"].number(), 1);
+  EXPECT_NE(heard.find("'wide': 1 fields are left out"), std::string::npos) << heard;
+}
+
+TEST_F(EngineLogsTest, LoggersComeAndGoWhileTheFlusherReads) {
+  Config config_of_threads = config();
+  config_of_threads.logs = LogsTo::file;
+  config_of_threads.logs_file = "/dev/null";
+  Engine engine(config_of_threads);
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&engine, thread] {
+      const Logger base = engine.logger("worker");
+      for (int i = 0; i < 2000; ++i) {
+        const Logger request = base.with({"thread", thread}, {"id", std::to_string(i)});
+        SPILLWAY_INFO(request, "one", {"i", i});
+        SPILLWAY_INFO(request, "two");
+        if (i % 100 == 0)
+          engine.set_log_level("worker", i % 200 == 0 ? Severity::info : Severity::debug);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const Stats stats = engine.shutdown(10s);
+  EXPECT_EQ(stats.logs.recorded, 16'000U);
+  EXPECT_TRUE(is_settled(stats.logs));
 }
 
 }  // namespace

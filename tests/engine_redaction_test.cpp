@@ -128,5 +128,33 @@ TEST_F(EngineRedactionTest, ThePolicyIsASetting) {
   }
 }
 
+TEST_F(EngineRedactionTest, WhatALoggerHasInCommonIsRedactedToo) {
+  testing::TestEngine test(config());
+  const Logger logger =
+      test.engine.logger("db").with({"password", "hunter2"}, {"mail", "jane@shop.com"}, {"n", 1});
+  SPILLWAY_INFO(logger, "connected", {"pin", 1234}, {"text", "by bob@shop.com"});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json found = message(test, 0);
+  EXPECT_EQ(found["password"].string(), "[redacted]");
+  EXPECT_EQ(found["mail"].string(), "[redacted]");
+  EXPECT_EQ(found["pin"].string(), "[redacted]");
+  EXPECT_EQ(found["text"].string(), "by [redacted]");
+  EXPECT_EQ(found["n"].number(), 1);
+}
+
+TEST_F(EngineRedactionTest, ANameOfAPathThatIsSecretHidesWhatIsBelowIt) {
+  testing::TestEngine test(config());
+  SPILLWAY_INFO(test.engine, "m", {"auth.pin", 1234}, {"authorization.scheme", "Basic"},
+                {"login.password.old", "x"}, {"a.b.cvv", 7}, {"spin.n", 1}, {"pin_count.n", 2});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json found = message(test, 0);
+  EXPECT_EQ(found["auth"]["pin"].string(), "[redacted]");
+  EXPECT_EQ(found["authorization"]["scheme"].string(), "[redacted]");
+  EXPECT_EQ(found["login"]["password"]["old"].string(), "[redacted]");
+  EXPECT_EQ(found["a"]["b"]["cvv"].string(), "[redacted]");
+  EXPECT_EQ(found["spin"]["n"].number(), 1);
+  EXPECT_EQ(found["pin_count"]["n"].number(), 2);
+}
+
 }  // namespace
 }  // namespace spillway
