@@ -337,8 +337,9 @@ class Engine::Core final : public detail::EngineServices {
   detail::Sender::Parts sender_parts(Runtime& runtime) {
     auto shared = std::make_shared<detail::ExporterShared>();
     shared->region = config_.region;
-    shared->credentials = transport::default_credentials_chain(
-        {.background = runtime.threads, .draw = {}}, std::move(runtime.credentials_http));
+    shared->credentials =
+        transport::default_credentials_chain({.background = runtime.threads, .draw = {}},
+                                             std::move(runtime.credentials_http), config_.region);
     std::array<std::unique_ptr<detail::Exporter>, detail::signal_count> exporters{
         make_metrics_exporter(config_, shared), make_logs_exporter(config_, shared),
         make_traces_exporter(config_, shared)};

@@ -68,7 +68,12 @@ class TestEngine {
   Runtime make_runtime() {
     auto memory = std::make_unique<transport::MemoryTransport>();
     transport_ = memory.get();
-    return {clock_, std::move(memory), [] { return 0.5; }, false};
+    // Where credentials are asked for, nobody answers.
+    auto nobody = std::make_unique<transport::MemoryTransport>();
+    nobody->set_answer([](const transport::HttpRequest&) {
+      return transport::MemoryTransport::failed(transport::HttpOutcome::not_connected);
+    });
+    return {clock_, std::move(memory), [] { return 0.5; }, false, std::move(nobody)};
   }
 
  public:

@@ -47,6 +47,8 @@ class CredentialsTest : public ::testing::Test {
   ScopedVariable id_{"AWS_ACCESS_KEY_ID", nullptr};
   ScopedVariable secret_{"AWS_SECRET_ACCESS_KEY", nullptr};
   ScopedVariable token_{"AWS_SESSION_TOKEN", nullptr};
+  ScopedVariable expiration_{"AWS_CREDENTIAL_EXPIRATION", nullptr};
+  ScopedVariable no_instance_{"AWS_EC2_METADATA_DISABLED", "true"};
   ScopedVariable profile_{"AWS_PROFILE", nullptr};
   ScopedVariable config_file_{"AWS_CONFIG_FILE", config_.c_str()};
   ScopedVariable credentials_file_{"AWS_SHARED_CREDENTIALS_FILE", shared_.c_str()};
@@ -62,6 +64,19 @@ TEST_F(CredentialsTest, TheEnvironmentComesFirst) {
   EXPECT_EQ(taken(result).access_key_id, "ENVIRONMENT");
   EXPECT_EQ(taken(result).secret_access_key, canary);
   EXPECT_EQ(taken(result).session_token, "token");
+}
+
+TEST_F(CredentialsTest, TheEnvironmentMaySayWhenItExpires) {
+  const ScopedVariable id("AWS_ACCESS_KEY_ID", "ENVIRONMENT");
+  const ScopedVariable secret("AWS_SECRET_ACCESS_KEY", canary);
+  {
+    const ScopedVariable expiration("AWS_CREDENTIAL_EXPIRATION", "2026-11-21T02:00:00Z");
+    EXPECT_EQ(taken(found()).expiration, now + 1h);
+  }
+  const ScopedVariable past("AWS_CREDENTIAL_EXPIRATION", "2026-11-21T00:59:59Z");
+  EXPECT_NE(refused(found()).find("have expired"), std::string::npos);
+  const ScopedVariable garbage("AWS_CREDENTIAL_EXPIRATION", "tomorrow");
+  EXPECT_NE(refused(found()).find("AWS_CREDENTIAL_EXPIRATION"), std::string::npos);
 }
 
 TEST_F(CredentialsTest, ThenTheFiles) {

@@ -110,6 +110,20 @@ TEST_F(EndpointTest, FipsHasAHostOfItsOwnButInGovCloudMostlyThePlainOne) {
   EXPECT_EQ(service_endpoint(cloudwatch_logs, "us-east-1"), "https://logs-fips.us-east-1.api.aws");
 }
 
+TEST_F(EndpointTest, TheProfileMaySwitchThemOnAndTheEnvironmentWins) {
+  directory_.write("config",
+                   "[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = True\n");
+  EXPECT_EQ(service_endpoint(sts, "us-east-1"), "https://sts-fips.us-east-1.api.aws");
+  const ScopedVariable fips("AWS_USE_FIPS_ENDPOINT", "false");
+  EXPECT_EQ(service_endpoint(sts, "us-east-1"), "https://sts.us-east-1.api.aws");
+  const ScopedVariable dual("AWS_USE_DUALSTACK_ENDPOINT", "false");
+  EXPECT_EQ(service_endpoint(sts, "us-east-1"), "https://sts.us-east-1.amazonaws.com");
+}
+
+TEST_F(EndpointTest, TheRegionLocalIsDynamoDbOnThisMachine) {
+  EXPECT_EQ(service_endpoint(dynamodb, "local"), "http://localhost:8000");
+}
+
 TEST(AwsHostTest, NamesOfEndpointsAreUnderstood) {
   const auto is = [](std::string_view host, std::string_view service, std::string_view region) {
     const auto parsed = parse_aws_host(host);

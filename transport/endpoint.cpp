@@ -34,6 +34,15 @@ std::string environment(const std::string& name) {
 
 bool is_true(const std::string& name) { return equal_without_case(environment(name), "true"); }
 
+// A switch of the environment, else of the profile.
+bool is_on(const std::string& variable, std::string_view profile_key) {
+  if (const std::string value = environment(variable); !value.empty()) {
+    return equal_without_case(value, "true");
+  }
+  const auto profile = load_profile(profile_name());
+  return profile && equal_without_case(profile->get(profile_key), "true");
+}
+
 }  // namespace
 
 std::string configured_region() {
@@ -63,10 +72,13 @@ std::optional<std::string> configured_endpoint(const AwsService& service) {
 }
 
 std::string service_endpoint(const AwsService& service, std::string_view region) {
-  const bool dual_stack = is_true("AWS_USE_DUALSTACK_ENDPOINT");
-  bool fips = is_true("AWS_USE_FIPS_ENDPOINT");
-  // In GovCloud the plain host is the FIPS one, but for X-Ray (and Logs over dual-stack).
-  if (region.starts_with("us-gov-") && service.prefix != xray.prefix &&
+  if (region == "local" && service.prefix == dynamodb.prefix) return "http://localhost:8000";
+  const bool dual_stack = is_on("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint");
+  bool fips = is_on("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint");
+  // In GovCloud the plain host is the FIPS one, but for these two, and for most over dual-stack.
+  const bool has_fips_host =
+      service.prefix == xray.prefix || service.prefix == service_discovery.prefix;
+  if (region.starts_with("us-gov-") && !has_fips_host &&
       (!dual_stack || service.prefix == cloudwatch.prefix)) {
     fips = false;
   }

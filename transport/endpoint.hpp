@@ -34,8 +34,8 @@ std::string configured_region();
 std::optional<std::string> configured_endpoint(const AwsService& service);
 
 /// "https://logs.eu-west-1.amazonaws.com": by the region's partition, honouring
-/// AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT (botocore's endpoint rule sets, read
-/// 2026-08).
+/// AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or use_fips_endpoint and
+/// use_dualstack_endpoint of the profile (botocore's endpoint rule sets, read 2026-08).
 std::string service_endpoint(const AwsService& service, std::string_view region);
 
 /// What the name of an AWS endpoint says: "xray.eu-west-1.amazonaws.com" is X-Ray's in eu-west-1.

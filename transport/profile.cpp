@@ -96,4 +96,8 @@ std::optional<ProfileSection> load_services(std::string_view name) {
   return find(config_file(), "services " + std::string(name));
 }
 
+std::optional<ProfileSection> load_sso_session(std::string_view name) {
+  return find(config_file(), "sso-session " + std::string(name));
+}
+
 }  // namespace spillway::transport

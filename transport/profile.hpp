@@ -35,5 +35,7 @@ std::optional<ProfileSection> load_profile(std::string_view name);
 
 /// A `[services NAME]` section of the config file.
 std::optional<ProfileSection> load_services(std::string_view name);
+/// A `[sso-session NAME]` section of the config file.
+std::optional<ProfileSection> load_sso_session(std::string_view name);
 
 }  // namespace spillway::transport
