@@ -67,6 +67,14 @@ bool Exchange::add_header(std::string_view name, std::string_view value) noexcep
   return true;
 }
 
+void Exchange::add_retry_after(std::chrono::nanoseconds wait) noexcept {
+  const auto seconds =
+      std::max<std::int64_t>(std::chrono::ceil<std::chrono::seconds>(wait).count(), 1);
+  std::array<char, 20> digits;
+  char* const end = std::to_chars(digits.data(), digits.data() + digits.size(), seconds).ptr;
+  add_header("Retry-After", {digits.data(), static_cast<std::size_t>(end - digits.data())});
+}
+
 Verdict Exchange::refuse(int status, std::string_view detail, std::string_view why) noexcept {
   if (!why.empty()) decision = why;
   // Escaped, a byte becomes six at most, so that the document fits into the buffer's first step.

@@ -157,6 +157,7 @@ class Exchange {
   std::string_view user{};
   std::string_view client_address;  ///< the peer's, until a step that trusts a proxy knows better
   SteadyTime deadline = SteadyTime::max();
+  bool deadline_is_callers = false;  ///< who may have granted next to nothing
   Priority priority = Priority::normal;
   /// Why a step answered in the handler's place ("bulkhead: tenant_full"): for the access log and the
   /// segment, so that each such decision stands beside its request's trace id. A literal.
@@ -199,6 +200,8 @@ class Exchange {
   /// Adds a field to whatever response goes out. `name` is a literal; `value` is copied. False, and
   /// nothing is added: no room, or a value with control characters, which would split the response.
   bool add_header(std::string_view name, std::string_view value) noexcept;
+  /// Adds Retry-After (RFC 9110, 10.2.3): whole seconds, rounded up, 1 at least.
+  void add_retry_after(std::chrono::nanoseconds wait) noexcept;
   /// The fields that the adapter copies into the response.
   std::span<const HeaderField> headers() const noexcept { return {headers_.data(), header_count_}; }
 

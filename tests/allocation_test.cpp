@@ -8,9 +8,17 @@
 #include <support/engine_fixture.hpp>
 
 #include <spillway/middleware/chain.hpp>
+#include <spillway/middleware/client_address.hpp>
+#include <spillway/middleware/cors.hpp>
+#include <spillway/middleware/error_body.hpp>
 #include <spillway/middleware/health/endpoints.hpp>
 #include <spillway/middleware/observability.hpp>
+#include <spillway/middleware/rate_limit/local_store.hpp>
+#include <spillway/middleware/rate_limit/rate_limiter.hpp>
 #include <spillway/middleware/request_id.hpp>
+#include <spillway/middleware/resilience/breaker_step.hpp>
+#include <spillway/middleware/resilience/bulkhead_step.hpp>
+#include <spillway/middleware/resilience/deadline_step.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
 // g++ inlines the operators below and takes their malloc() and free() for a mismatch.
@@ -155,11 +163,27 @@ TEST_F(AllocationTest, AChainAllocatesNothingForARequest) {
   options.slow_request = std::chrono::microseconds(1);
   middleware::RequestId request_id;
   middleware::Observability observability(test.engine, routes, options);
+  middleware::ClientAddress client_address({.trusted_proxies = {"203.0.113.0/24"}});
+  middleware::Cors cors({.origins = {"https://*.shop.example"}, .credentials = true});
+  middleware::ErrorBody error_body;
+  middleware::LocalRateStore store;
+  middleware::RateLimiter limiter(
+      test.engine, store,
+      {.policies = {{.name = "tenant",
+                     .limit = {.permits = 1'000'000, .window = std::chrono::seconds(1)},
+                     .by = {{middleware::RateKeySource::tenant}}}}});
+  middleware::DeadlineStep deadline(test.engine, routes);
+  middleware::BreakerStep breaker(test.engine, routes);
+  middleware::BulkheadStep bulkhead(test.engine, {.bulkhead = {.concurrency_per_tenant_max = 10}});
   RefusesSome refuses;
-  const middleware::Chain chain(routes, request_id, observability, refuses);
+  const middleware::Chain chain(routes, client_address, request_id, observability, cors, error_body,
+                                limiter, deadline, breaker, bulkhead, refuses);
   const std::vector<middleware::HeaderField> fields{
       {"X-Tenant-ID", "acme"},
       {"X-Amz-Target", "Orders.Get"},
+      {"X-Forwarded-For", "2001:db8::5"},
+      {"Origin", "https://a.shop.example"},
+      {"X-Request-Timeout", "5S"},
       {"X-Amzn-Trace-Id", "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4;Sampled=1"}};
   const std::span<const middleware::HeaderField> list(fields);
   const auto serve = [&] {

@@ -7,7 +7,7 @@
 
 #include <boost/beast/http.hpp>
 #include <support/engine_fixture.hpp>
-#include <support/gunzip.hpp>
+#include <support/sent.hpp>
 
 #include <spillway/middleware/beast.hpp>
 #include <spillway/middleware/observability.hpp>
@@ -21,38 +21,7 @@ using testing::Json;
 
 class ObservabilityTest : public ::testing::Test {
  protected:
-  struct Sent {
-    std::vector<Json> logs;
-    std::vector<Json> segments;
-    std::map<std::string, Json> metrics;
-  };
-  Sent sent() {
-    EXPECT_TRUE(test.engine.flush(1s));
-    Sent all;
-    for (const auto& request : test.http.requests()) {
-      const Json body(testing::body_of(request));
-      if (body.has("logEvents")) {
-        for (std::size_t i = 0; i < body["logEvents"].size(); ++i) {
-          all.logs.emplace_back(body["logEvents"][i]["message"].string());
-        }
-      } else if (body.has("TraceSegmentDocuments")) {
-        for (std::size_t i = 0; i < body["TraceSegmentDocuments"].size(); ++i) {
-          all.segments.emplace_back(body["TraceSegmentDocuments"][i].string());
-        }
-      } else {
-        for (std::size_t i = 0; i < body["MetricData"].size(); ++i) {
-          const Json datum = body["MetricData"][i];
-          std::string key = datum["MetricName"].string();
-          for (std::size_t d = 0; d < datum["Dimensions"].size(); ++d) {
-            const std::string name = datum["Dimensions"][d]["Name"].string();
-            if (name != "Service") key += "|" + datum["Dimensions"][d]["Value"].string();
-          }
-          all.metrics.emplace(key, datum);
-        }
-      }
-    }
-    return all;
-  }
+  testing::Sent sent() { return testing::sent(test); }
 
   /// A request as an adapter hands it over.
   struct Incoming {
@@ -112,7 +81,7 @@ TEST_F(ObservabilityTest, OneRequestIsOneLogOneSegmentAndItsMetrics) {
     exchange.respond({.status = 200});
     exchange.finish({.status = 200, .body_bytes = 1234});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   ASSERT_EQ(all.logs.size(), 2U);
   EXPECT_EQ(all.logs[0]["tenant"].string(), "acme");
   EXPECT_EQ(all.logs[0]["request_id"].string(), "r-1");
@@ -152,7 +121,7 @@ TEST_F(ObservabilityTest, StatusesAreCountedAsWhatTheyAre) {
   for (const int status : {200, 301, 404, 429, 500, 503}) {
     chain.begin(incoming().view()).finish({.status = status});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.metrics.at("Requests|GET|/orders/{id}")["Value"].number(), 6);
   EXPECT_EQ(all.metrics.at("ClientErrors|GET|/orders/{id}")["Value"].number(), 2);
   EXPECT_EQ(all.metrics.at("Throttles|GET|/orders/{id}")["Value"].number(), 1);
@@ -179,7 +148,7 @@ TEST_F(ObservabilityTest, APathThatNoTemplateFitsIsNoMetric) {
     request.target = target;
     chain.begin(request.view()).finish({.status = 404});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.metrics.at("Requests|*|(unmatched)")["Value"].number(), 3);
   EXPECT_EQ(all.segments.at(0)["annotations"]["operation"].string(), "(unmatched)");
   EXPECT_EQ(all.logs.at(0)["route"].string(), "(unmatched)");
@@ -192,7 +161,7 @@ TEST_F(ObservabilityTest, AnExceptionFinishesTheRequestAsAFault) {
         throw std::runtime_error("handler");
       },
       std::runtime_error);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["status"].number(), 500);
   EXPECT_EQ(all.logs.at(0)["ending"].string(), "failed");
   EXPECT_TRUE(all.segments.at(0)["fault"].boolean());
@@ -206,7 +175,7 @@ TEST_F(ObservabilityTest, AnExceptionThatWasAnsweredIsToldOfWithItsType) {
     exchange.fail(std::make_exception_ptr(std::out_of_range("account 4711")));
     exchange.finish({.status = 500});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["level"].string(), "ERROR");
   EXPECT_EQ(all.logs.at(0)["ending"].string(), "sent");
   EXPECT_EQ(all.logs.at(0)["exception"].string(), "std::out_of_range");
@@ -216,7 +185,7 @@ TEST_F(ObservabilityTest, AnExceptionThatWasAnsweredIsToldOfWithItsType) {
 
 TEST_F(ObservabilityTest, ACancelledRequestIsTheClientsError) {
   { const auto exchange = chain.begin(incoming().view()); }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["status"].number(), 499);
   EXPECT_EQ(all.logs.at(0)["ending"].string(), "cancelled");
   EXPECT_TRUE(all.segments.at(0)["error"].boolean());
@@ -227,7 +196,7 @@ TEST_F(ObservabilityTest, ACancelledRequestIsTheClientsError) {
 
 TEST_F(ObservabilityTest, AConnectionThatBreaksUnderTheResponseIsAnError) {
   chain.begin(incoming().view()).finish({.status = 200, .ending = Ending::broken});
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["level"].string(), "ERROR");
   EXPECT_EQ(all.logs.at(0)["status"].number(), 200);
   EXPECT_EQ(all.logs.at(0)["ending"].string(), "broken");
@@ -249,7 +218,7 @@ TEST_F(ObservabilityTest, ARefusalIsObserved) {
     ASSERT_TRUE(exchange.has_reply());
     exchange.finish({.status = exchange.reply().status});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.metrics.at("Throttles|GET|/orders/{id}")["Value"].number(), 1);
   EXPECT_TRUE(all.segments.at(0)["throttle"].boolean());
   EXPECT_EQ(all.segments.at(0)["annotations"]["decision"].string(), "test: too fast");
@@ -269,7 +238,7 @@ TEST_F(ObservabilityTest, ARequestMayMoveBetweenThreads) {
     exchange.finish({.status = 200});
   }).join();
   EXPECT_TRUE(current_trace_header().empty());
-  const Sent all = sent();
+  const testing::Sent all = sent();
   ASSERT_EQ(all.segments.size(), 1U);
   EXPECT_EQ(all.segments[0]["subsegments"][0]["name"].string(), "charge-card");
   EXPECT_EQ(all.logs.at(0)["trace_id"].string(), all.segments[0]["trace_id"].string());
@@ -286,7 +255,7 @@ TEST_F(ObservabilityTest, RequestsInterleaveOnOneThread) {
   }
   first.finish({.status = 200});
   second.finish({.status = 200});
-  const Sent all = sent();
+  const testing::Sent all = sent();
   std::vector<std::string> ids;
   for (const Json& log : all.logs) ids.push_back(log["request_id"].string());
   EXPECT_EQ(ids, (std::vector<std::string>{"r-1", "r-2", "r-1", "r-1", "r-2"}));
@@ -307,7 +276,7 @@ TEST_F(ObservabilityTest, TheCallersTraceGoesOn) {
     EXPECT_EQ(current_trace_header().substr(0, 40), "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4");
     exchange.finish({.status = 200});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.segments.at(0)["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
   EXPECT_EQ(all.segments.at(0)["parent_id"].string(), "1a2b3c4d5e6f7081");
 }
@@ -320,7 +289,7 @@ TEST_F(ObservabilityTest, AnUntrustedEdgeBeginsItsOwnTrace) {
   ObservabilityOptions options;
   options.trust_trace_header = false;
   serve(options, 200, request);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   const Json segment = all.segments.at(0);
   EXPECT_NE(segment["trace_id"].string(), "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
   EXPECT_FALSE(segment.has("parent_id"));
@@ -338,7 +307,7 @@ TEST_F(ObservabilityTest, AnUnsampledRequestIsLoggedAndMeasured) {
     EXPECT_FALSE(child.recording());
     exchange.finish({.status = 200});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_TRUE(all.segments.empty());
   EXPECT_EQ(all.logs.at(0)["request_id"].string(), "r-1");
   EXPECT_EQ(all.metrics.at("Requests|GET|/orders/{id}")["Value"].number(), 1);
@@ -346,14 +315,14 @@ TEST_F(ObservabilityTest, AnUnsampledRequestIsLoggedAndMeasured) {
 
 TEST_F(ObservabilityTest, PresetsDoOneThing) {
   serve(ObservabilityOptions::metrics_only(), 500);
-  Sent all = sent();
+  testing::Sent all = sent();
   EXPECT_TRUE(all.logs.empty());
   EXPECT_TRUE(all.segments.empty());
   EXPECT_EQ(all.metrics.at("Faults|GET|/orders/{id}")["Value"].number(), 1);
 }
 TEST_F(ObservabilityTest, LoggingOnlyLogs) {
   serve(ObservabilityOptions::logging_only(), 500);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.size(), 1U);
   EXPECT_EQ(all.logs.at(0)["tenant"].string(), "acme");
   EXPECT_TRUE(all.segments.empty());
@@ -361,7 +330,7 @@ TEST_F(ObservabilityTest, LoggingOnlyLogs) {
 }
 TEST_F(ObservabilityTest, TracingOnlyTraces) {
   serve(ObservabilityOptions::tracing_only(), 500);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_TRUE(all.logs.empty());
   EXPECT_TRUE(all.segments.at(0)["fault"].boolean());
   EXPECT_TRUE(all.metrics.empty());
@@ -371,7 +340,7 @@ TEST_F(ObservabilityTest, TagsAreDimensions) {
   ObservabilityOptions options;
   options.tags = {{"Cell", "7"}};
   serve(options, 200);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.metrics.count("Requests|7|GET|/orders/{id}"), 1U);
   EXPECT_EQ(all.metrics.count("InFlight|7"), 1U);
 }
@@ -386,7 +355,7 @@ TEST_F(ObservabilityTest, OperationsNameSegmentsAndHaveABound) {
     Incoming request{{{"X-Amz-Target", operation}}, "POST", "/rpc"};
     one.begin(request.view()).finish({.status = 200});
   }
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.metrics.at("Requests|POST|Put|/rpc")["Value"].number(), 2);
   EXPECT_EQ(all.metrics.at("Requests|POST|Get|/rpc")["Value"].number(), 1);
   EXPECT_EQ(all.metrics.at("Requests|POST|/rpc")["Value"].number(), 3) << "past the bound, or none";
@@ -404,7 +373,7 @@ TEST_F(ObservabilityTest, ExtractorsMayComputeAndMayThrow) {
   };
   options.user = [](Exchange&) -> std::string_view { throw std::runtime_error("no user"); };
   serve(options, 200);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["tenant"].string(), "t-acme");
   EXPECT_FALSE(all.logs.at(0).has("user"));
   EXPECT_EQ(all.logs.at(0)["status"].number(), 200);
@@ -415,7 +384,7 @@ TEST_F(ObservabilityTest, SlowRequestsAreWarnings) {
   options.slow_request = 1ms;
   serve(options, 200, incoming(), 999us);
   serve(options, 200, incoming(), 1ms);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["level"].string(), "INFO");
   EXPECT_EQ(all.logs.at(1)["level"].string(), "WARN");
   EXPECT_TRUE(all.logs.at(1)["slow"].boolean());
@@ -431,7 +400,7 @@ TEST_F(ObservabilityTest, TheSampleRateSparesWhatIsRemarkable) {
   serve(options, 404);
   serve(options, 500);
   serve(options, 200, incoming(), 2ms);
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.size(), 3U);
   EXPECT_EQ(all.metrics.at("Requests|GET|/orders/{id}")["Value"].number(), 4);
 }
@@ -456,7 +425,7 @@ TEST_F(ObservabilityTest, BodiesAreLoggedOnRequestUpToALimit) {
   request.body = "{\"a\":\"0123456789\"}";
   one.begin(request.view()).finish({.status = 200, .body = "short"});
   chain.begin(request.view()).finish({.status = 200, .body = "short"});
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["request_body"].string(), "{\"a\":\"01");
   EXPECT_EQ(all.logs.at(0)["response_body"].string(), "short");
   EXPECT_FALSE(all.logs.at(1).has("request_body"));
@@ -527,7 +496,7 @@ TEST_F(ObservabilityTest, BeastMessagesAreReadAndAnswered) {
   EXPECT_EQ(response["X-Request-ID"], "r-1");
   EXPECT_EQ(response["X-Amzn-Trace-Id"].substr(0, 40), "Root=1-6b00e354-0f1e2d3c4b5a69788796a5b4");
   beast_finish(exchange, response, boost::system::error_code());
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["status"].number(), 404);
   EXPECT_EQ(all.logs.at(0)["body_bytes"].number(), 12);
   EXPECT_EQ(all.logs.at(0)["tenant"].string(), "acme");
@@ -548,7 +517,7 @@ TEST_F(ObservabilityTest, ABeastHandlerThatThrowsIsAnsweredAndABrokenConnectionT
   beast_finish(exchange, response,
                boost::system::error_code(boost::system::errc::broken_pipe,
                                          boost::system::generic_category()));
-  const Sent all = sent();
+  const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["ending"].string(), "broken");
   EXPECT_EQ(all.logs.at(0)["exception"].string(), "std::runtime_error");
 }

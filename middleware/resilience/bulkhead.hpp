@@ -18,6 +18,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <string_view>
@@ -50,6 +51,7 @@ enum class BulkheadRefusal : std::uint8_t {
   tenant_queue_full,
   timed_out  ///< waited as long as it may
 };
+inline constexpr std::size_t bulkhead_refusals = 7;  ///< how many there are
 std::string_view to_string(BulkheadRefusal refusal) noexcept;
 
 class Bulkhead {

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A bulkhead (bulkhead.hpp) as a step of a chain: so many requests are handled at a time, so many of
+// one tenant. Behind the step that finds the tenant, Observability.
+//
+//   BulkheadStep bulkhead(engine, {.bulkhead = {.concurrency_max = 100,
+//                                               .concurrency_per_tenant_max = 20}});
+//
+// A tenant that has its share is answered 429, a server that is full 503, both with Retry-After. A
+// permit lasts until the response was sent, or the exchange ended otherwise.
+//
+// Metrics: BulkheadDecisions by Outcome (admitted, waited, full, tenant_full, queue_full,
+// tenant_queue_full, timed_out). A log when it begins to refuse, and when it has not for a while; a
+// refused request's `decision` is "bulkhead: " and the outcome.
+//
+// Thread-safe; a request allocates nothing.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <limits>
+
+#include <spillway/engine/engine.hpp>
+#include <spillway/middleware/exchange.hpp>
+#include <spillway/middleware/resilience/bulkhead.hpp>
+
+namespace spillway::middleware {
+
+struct BulkheadStepOptions {
+  BulkheadOptions bulkhead{};
+  /// Wait for a permit on the thread that begins the request, as long as the bulkhead's options and the
+  /// request's deadline say. For servers with a thread for each request; where one thread serves many
+  /// connections, waiting would hold them all up, and a request is refused at once.
+  bool wait_on_thread = false;
+  std::chrono::seconds retry_after{1};
+};
+
+class BulkheadStep {
+ public:
+  class State {
+   private:
+    friend class BulkheadStep;
+    Bulkhead::Permit permit_;
+  };
+
+  /// `engine` outlives the step. Throws std::invalid_argument for options that cannot work.
+  explicit BulkheadStep(Engine& engine, const BulkheadStepOptions& options = {});
+  BulkheadStep(const BulkheadStep&) = delete;
+  BulkheadStep& operator=(const BulkheadStep&) = delete;
+
+  Verdict before(State& state, Exchange& exchange) noexcept;
+  void after(State& state, const Exchange& exchange, const ResponseFacts& facts) noexcept;
+
+  Bulkhead& bulkhead() noexcept { return bulkhead_; }
+
+  /// Without a refusal for so long, the bulkhead is said to admit everybody again.
+  static constexpr std::chrono::seconds calm_after{10};
+
+ private:
+  [[gnu::cold]] void note_refusal(const Exchange& exchange, BulkheadRefusal refusal) noexcept;
+  [[gnu::cold]] void note_admission(const Exchange& exchange) noexcept;
+
+  Engine& engine_;
+  const bool wait_on_thread_;
+  const std::chrono::seconds retry_after_;
+  Bulkhead bulkhead_;
+  Counter admitted_;
+  Counter waited_;
+  std::array<Counter, bulkhead_refusals> refused_;
+  // When it last refused, of the steady clock; calm: not for calm_after.
+  static constexpr std::int64_t calm = std::numeric_limits<std::int64_t>::min();
+  alignas(cache_line_bytes) std::atomic<std::int64_t> refused_ns_{calm};
+};
+
+}  // namespace spillway::middleware
