@@ -63,8 +63,7 @@ struct Inputs {
                    "Requests",
                    {{"Route", "/v1/orders"}, {"Service", "orders"}, {"Stage", "prod"}}},
                   0,
-                  0,
-                  false};
+                  0};
   Series latency = [this] {
     Series series = requests;
     series.key.kind = MetricKind::histogram;

@@ -32,6 +32,15 @@ struct MetricPoint {
   /// Of a histogram: values in rising order whose counts add up to `count`, whose weighted sum is
   /// `sum` and whose extremes are `minimum` and `maximum`.
   std::span<const ValueCount> values;
+  /// Measurements that other points of the interval carry too, and that the account counts there.
+  std::uint64_t counted_elsewhere = 0;
+
+  /// What the account counts with one piece of the point that holds `count_of_piece` of its
+  /// measurements.
+  std::uint64_t records_of_piece(std::uint64_t count_of_piece, bool is_first) const noexcept {
+    if (counted_elsewhere == 0) return count_of_piece;
+    return is_first ? count - counted_elsewhere : 0;
+  }
 };
 
 /// On whose behalf a record was made.

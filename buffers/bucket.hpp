@@ -40,9 +40,28 @@ constexpr double bucket_inner_bound(std::uint32_t bucket) noexcept {
   return std::bit_cast<double>(std::uint64_t{bucket} << bucket_shift);
 }
 
-/// The bound farther from zero. Does not belong to the bucket. Bucket 0 is the single value zero.
-constexpr double bucket_outer_bound(std::uint32_t bucket) noexcept {
-  return bucket == 0 ? 0.0 : std::bit_cast<double>((std::uint64_t{bucket} + 1) << bucket_shift);
+/// The bound farther from zero, of `width` buckets from this one on. Does not belong to them. Bucket
+/// 0 is the single value zero.
+constexpr double bucket_outer_bound(std::uint32_t bucket, std::uint32_t width = 1) noexcept {
+  return bucket == 0 ? 0.0 : std::bit_cast<double>((std::uint64_t{bucket} + width) << bucket_shift);
+}
+
+/// How far two values of a bucket can be apart, relative to the smaller one; the closest that a
+/// histogram can be asked for.
+inline constexpr double bucket_error_min = 1.0 / buckets_per_octave;
+
+/// How many bits of a bucket's number may go, so that buckets become wider, with values of one no
+/// farther apart than `error`. At least bucket_error_min.
+constexpr int coarse_bits_for(double error) noexcept {
+  int bits = 0;
+  while (bits < bucket_bits && bucket_error_min * (2U << bits) <= error) ++bits;
+  return bits;
+}
+
+/// Buckets that go together when `coarse_bits` of their numbers go: not those of the lowest octave,
+/// where zero is one.
+constexpr std::uint32_t bucket_width(std::uint32_t bucket, int coarse_bits) noexcept {
+  return bucket < buckets_per_octave ? 1 : 1U << coarse_bits;
 }
 
 }  // namespace spillway::detail

@@ -18,6 +18,8 @@ struct Pending {
   std::size_t value_index = 0;
   double count_used = 0;
   bool done = false;
+
+  bool is_untouched() const noexcept { return value_index == 0 && count_used == 0; }
 };
 
 void append_directive(std::span<const Pending* const> metrics, const EmfOptions& options,
@@ -113,6 +115,7 @@ void append_gauge(const MetricPoint& point, ByteBuffer& out) {
 std::uint64_t append_next_values(Pending& pending, ByteBuffer& out) {
   std::array<double, limits::emf_values_per_metric_max> values{};
   std::size_t used = 0;
+  const bool is_first = pending.is_untouched();
   const auto all = pending.point->values;
   while (used < values.size() && pending.value_index < all.size()) {
     values[used++] = all[pending.value_index].value;
@@ -123,7 +126,7 @@ std::uint64_t append_next_values(Pending& pending, ByteBuffer& out) {
   }
   append_values({values.data(), used}, out);
   pending.done = pending.value_index == all.size();
-  return used;
+  return pending.point->records_of_piece(used, is_first);
 }
 
 // As an object: up to 100 distinct values with their counts, the whole statistics beside the first
@@ -160,9 +163,10 @@ std::uint64_t append_object(Pending& pending, ByteBuffer& out) {
   }
   part.count = static_cast<std::uint64_t>(count);
   append_statistics(part, out);
+  const bool is_first = pending.is_untouched();
   pending.value_index += piece.size();
   pending.done = pending.value_index == all.size();
-  return part.count;
+  return pending.point->records_of_piece(part.count, is_first);
 }
 
 std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuffer& out) {
@@ -184,7 +188,7 @@ std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuf
   } else {
     append_gauge(point, out);
   }
-  return point.count;
+  return point.records_of_piece(point.count, true);
 }
 
 }  // namespace

@@ -200,7 +200,7 @@ void OtlpMetricEncoder::encode(const MetricPoint& point, std::int64_t end_ms, Pa
     }
   }
   end_nested(out, metric);
-  payload.end_item(offset, point.count, end_ms);
+  payload.end_item(offset, point.records_of_piece(point.count, true), end_ms);
 }
 
 std::string_view ucum_unit(Unit unit) noexcept {

@@ -88,7 +88,10 @@ void encode_histogram(const MetricPoint& point, Payload& payload) {
     append_list(",\"Counts\":", piece, &ValueCount::count, out);
     append_statistics(statistics, out);
     out.append('}');
-    payload.end_item(offset, static_cast<std::uint64_t>(std::llround(statistics.count)));
+    payload.end_item(offset,
+                     point.records_of_piece(
+                         static_cast<std::uint64_t>(std::llround(statistics.count)), first == 0),
+                     point.time_ms);
   }
 }
 
@@ -117,7 +120,7 @@ void encode_metric_datums(const MetricPoint& point, Payload& payload) {
                       out);
   }
   out.append('}');
-  payload.end_item(offset, point.count);
+  payload.end_item(offset, point.records_of_piece(point.count, true), point.time_ms);
 }
 
 void append_put_metric_data(const Payload& payload, std::string_view metric_namespace,

@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <numeric>
 
 #include <spillway/engine/aggregate.hpp>
 
 namespace spillway::detail {
+namespace {
+
+DropCause cause_of(Refusal refusal) {
+  return refusal == Refusal::no_room ? DropCause::series_limit : DropCause::invalid;
+}
+
+}  // namespace
+
+Aggregator::Aggregator(const SeriesTable& series, Rollups& rollups, Ledger& ledger,
+                       double histogram_error)
+    : series_(series),
+      rollups_(rollups),
+      ledger_(ledger),
+      coarse_bits_(coarse_bits_for(histogram_error)) {}
 
 Aggregator::State& Aggregator::touch(const Series& series) {
   if (series.id >= states_.size()) states_.resize(series.id + 1 + series.id / 2);
@@ -24,6 +39,12 @@ void Aggregator::merge(State& state, std::uint64_t count, double sum, double min
   state.sum += sum;
   state.minimum = std::min(state.minimum, minimum);
   state.maximum = std::max(state.maximum, maximum);
+}
+
+void Aggregator::set_last(State& state, double last, std::uint64_t ticks) {
+  if (ticks < state.last_ticks) return;
+  state.last = last;
+  state.last_ticks = ticks;
 }
 
 Aggregator::BucketBlock& Aggregator::block_of(State& state, std::uint32_t octave) {
@@ -77,7 +98,9 @@ void Aggregator::merge_histogram(State& state, Bank& bank, HistogramCell& cell) 
 void Aggregator::add_count(std::uint32_t id, std::uint64_t count, double sum) {
   ledger_.of(Signal::metrics).drained.fetch_add(count, std::memory_order_relaxed);
   const Series& series = series_[id];
-  if (series.refused) return ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, count);
+  if (series.refusal != Refusal::none) {
+    return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), count);
+  }
   merge(touch(series), count, sum, sum, sum);
 }
 
@@ -87,8 +110,9 @@ void Aggregator::take(Bank& bank) {
     const Series& series = series_[bank.touched(i)];
     const auto account = [&](std::uint64_t count) {
       drained += count;
-      if (series.refused) ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, count);
-      return !series.refused;
+      if (series.refusal == Refusal::none) return true;
+      ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), count);
+      return false;
     };
     switch (series.key.kind) {
       case MetricKind::counter: {
@@ -104,10 +128,7 @@ void Aggregator::take(Bank& bank) {
         if (account(cell.count)) {
           State& state = touch(series);
           merge(state, cell.count, cell.sum.total(), cell.minimum, cell.maximum);
-          if (cell.ticks >= state.last_ticks) {
-            state.last = cell.last;
-            state.last_ticks = cell.ticks;
-          }
+          set_last(state, cell.last, cell.ticks);
         }
         cell = {};
         break;
@@ -150,11 +171,78 @@ void Aggregator::abandon(Bank& bank) {
 void Aggregator::add_sample(std::uint32_t id, double value) {
   ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
   const Series& series = series_[id];
-  if (series.refused) return ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, 1);
+  if (series.refusal != Refusal::none) {
+    return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), 1);
+  }
   State& state = touch(series);
   merge(state, 1, value, value, value);
   const std::uint32_t bucket = bucket_of(value);
   ++block_of(state, bucket >> bucket_bits)[bucket & (buckets_per_octave - 1)];
+}
+
+// A series feeds only such of fewer dimensions: in rising order of their number each one has its own
+// measurements alone when its turn comes, and nothing is added twice.
+void Aggregator::roll_up(std::vector<std::uint32_t>& touched) {
+  const auto dimension_count = [&](std::uint32_t id) { return series_[id].key.dimensions.size(); };
+  std::sort(touched.begin(), touched.end(), [&](std::uint32_t a, std::uint32_t b) {
+    return dimension_count(a) < dimension_count(b);
+  });
+  const std::size_t recorded = touched.size();
+  for (std::size_t i = 0; i < recorded; ++i) {
+    const std::uint32_t id = touched[i];
+    const Rollups::Plan& plan = rollups_.plan_of(id);
+    if (plan.targets.empty()) continue;
+    // No later target may move them.
+    const std::uint32_t highest = *std::max_element(plan.targets.begin(), plan.targets.end());
+    if (highest >= states_.size()) states_.resize(highest + 1 + highest / 2);
+    for (const std::uint32_t target : plan.targets) add_to(target, states_[id]);
+    if (plan.keeps_own) continue;
+    // Accounted once, with the first of the sets.
+    states_[plan.targets.front()].records += states_[id].records;
+    states_[id].is_left_out = true;
+  }
+}
+
+void Aggregator::add_to(std::uint32_t target, const State& from) {
+  State& to = touch(series_[target]);
+  merge(to, from.count, from.sum, from.minimum, from.maximum);
+  set_last(to, from.last, from.last_ticks);
+  for (const OctaveRef& ref : from.octaves) {
+    BucketBlock& block = block_of(to, ref.octave);
+    const BucketBlock& counts = blocks_[ref.block];
+    for (std::size_t i = 0; i < buckets_per_octave; ++i) block[i] += counts[i];
+  }
+}
+
+void Aggregator::append_point(const Series& series, State& state, std::int64_t time_ms) {
+  const std::size_t first_value = values_.size();
+  if (series.key.kind == MetricKind::histogram) {
+    distribution_.clear();
+    distribution_.coarse_bits = coarse_bits_;
+    distribution_.count = state.count;
+    distribution_.sum = state.sum;
+    distribution_.minimum = state.minimum;
+    distribution_.maximum = state.maximum;
+    for (const OctaveRef& ref : state.octaves) {
+      const BucketBlock& block = blocks_[ref.block];
+      const std::uint32_t width = bucket_width(ref.octave << bucket_bits, coarse_bits_);
+      for (std::uint32_t i = 0; i < buckets_per_octave; i += width) {
+        const std::uint64_t count = std::accumulate(&block[i], &block[i] + width, std::uint64_t{0});
+        if (count != 0) distribution_.buckets.emplace_back(ref.octave << bucket_bits | i, count);
+      }
+    }
+    append_points(distribution_, values_);
+  }
+  value_ranges_.emplace_back(first_value, values_.size() - first_value);
+  points_.push_back({&series,
+                     time_ms,
+                     state.count,
+                     state.sum,
+                     state.minimum,
+                     state.maximum,
+                     state.last,
+                     {},
+                     state.count - state.records});
 }
 
 std::span<const MetricPoint> Aggregator::close(Resolution resolution, std::int64_t time_ms) {
@@ -162,41 +250,24 @@ std::span<const MetricPoint> Aggregator::close(Resolution resolution, std::int64
   values_.clear();
   value_ranges_.clear();
   std::vector<std::uint32_t>& touched = touched_of(resolution);
+  for (const std::uint32_t id : touched) {
+    State& state = states_[id];
+    state.records = state.count;
+    state.total += state.count;
+  }
+  if (!rollups_.empty()) roll_up(touched);
   std::sort(touched.begin(), touched.end(), [&](std::uint32_t a, std::uint32_t b) {
     const auto order = series_[a].key.dimensions <=> series_[b].key.dimensions;
     return order != 0 ? order < 0 : a < b;
   });
   for (const std::uint32_t id : touched) {
     State& state = states_[id];
-    const std::size_t first_value = values_.size();
-    if (series_[id].key.kind == MetricKind::histogram) {
-      distribution_.clear();
-      distribution_.count = state.count;
-      distribution_.sum = state.sum;
-      distribution_.minimum = state.minimum;
-      distribution_.maximum = state.maximum;
-      for (const OctaveRef& ref : state.octaves) {
-        const BucketBlock& block = blocks_[ref.block];
-        for (std::uint32_t i = 0; i < buckets_per_octave; ++i) {
-          if (block[i] != 0) {
-            distribution_.buckets.emplace_back(ref.octave << bucket_bits | i, block[i]);
-          }
-        }
-        free_blocks_.push_back(ref.block);
-      }
-      append_points(distribution_, values_);
-    }
-    value_ranges_.emplace_back(first_value, values_.size() - first_value);
-    points_.push_back({&series_[id],
-                       time_ms,
-                       state.count,
-                       state.sum,
-                       state.minimum,
-                       state.maximum,
-                       state.last,
-                       {}});
+    if (!state.is_left_out) append_point(series_[id], state, time_ms);
+    for (const OctaveRef& ref : state.octaves) free_blocks_.push_back(ref.block);
     state.octaves.clear();
     state.count = 0;
+    state.records = 0;
+    state.is_left_out = false;
   }
   for (std::size_t i = 0; i < points_.size(); ++i) {
     points_[i].values = std::span(values_).subspan(value_ranges_[i].first, value_ranges_[i].second);

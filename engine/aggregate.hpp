@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Puts the cells of all threads together, series by series, until an interval ends. Flusher only.
+// Puts the cells of all threads together, series by series, until an interval ends, and sums series
+// into those of fewer dimensions that are wanted beside them (rollups.hpp). Flusher only.
 #pragma once
 
 #include <array>
@@ -13,13 +14,15 @@
 #include <spillway/buffers/series.hpp>
 #include <spillway/engine/distribution.hpp>
 #include <spillway/engine/ledger.hpp>
+#include <spillway/engine/rollups.hpp>
 
 namespace spillway::detail {
 
 class Aggregator {
  public:
-  /// Both outlive it.
-  Aggregator(const SeriesTable& series, Ledger& ledger) : series_(series), ledger_(ledger) {}
+  /// What it is given outlives it. `histogram_error`: how far a histogram's values may be from what
+  /// was recorded, relative; not less than bucket_error_min.
+  Aggregator(const SeriesTable& series, Rollups& rollups, Ledger& ledger, double histogram_error);
 
   /// Adds what a thread added to a counter.
   void add_count(std::uint32_t series, std::uint64_t count, double sum);
@@ -36,6 +39,11 @@ class Aggregator {
   /// Whether any series of that resolution has a measurement.
   bool has(Resolution resolution) const noexcept { return !touched_of(resolution).empty(); }
 
+  /// Measurements of a series in all intervals that are closed.
+  std::uint64_t total_of(std::uint32_t series) const noexcept {
+    return series < states_.size() ? states_[series].total : 0;
+  }
+
  private:
   using BucketBlock = std::array<std::uint64_t, buckets_per_octave>;
   struct OctaveRef {
@@ -50,6 +58,9 @@ class Aggregator {
     double last = 0;
     std::uint64_t last_ticks = 0;
     std::vector<OctaveRef> octaves;
+    std::uint64_t total = 0;    // of its own, in the intervals before
+    std::uint64_t records = 0;  // while an interval is closed: of `count`, what is accounted here
+    bool is_left_out = false;   // while an interval is closed
   };
 
   State& touch(const Series& series);
@@ -57,6 +68,10 @@ class Aggregator {
   void merge_histogram(State& state, Bank& bank, HistogramCell& cell);
   std::uint64_t merge_octave(State& state, std::uint32_t octave, const OctaveBlock& counts);
   BucketBlock& block_of(State& state, std::uint32_t octave);
+  void set_last(State& state, double last, std::uint64_t ticks);
+  void roll_up(std::vector<std::uint32_t>& touched);
+  void add_to(std::uint32_t target, const State& state);
+  void append_point(const Series& series, State& state, std::int64_t time_ms);
   std::vector<std::uint32_t>& touched_of(Resolution resolution) noexcept {
     return touched_[resolution == Resolution::second ? 1 : 0];
   }
@@ -65,7 +80,9 @@ class Aggregator {
   }
 
   const SeriesTable& series_;
+  Rollups& rollups_;
   Ledger& ledger_;
+  const int coarse_bits_;
   std::vector<State> states_;  // by series number
   std::array<std::vector<std::uint32_t>, 2> touched_;
   std::vector<BucketBlock> blocks_;

@@ -108,6 +108,24 @@ std::optional<Dimensions> parse(std::string_view text, Dimensions* /*tag*/) {
   }
   return dimensions;
 }
+std::optional<DimensionSets> parse(std::string_view text, DimensionSets* /*tag*/) {
+  DimensionSets sets;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(';'), text.size());
+    std::string_view names = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    auto& set = sets.emplace_back();
+    while (!names.empty()) {
+      const std::size_t comma = std::min(names.find(','), names.size());
+      const std::string_view name = transport::trim(names.substr(0, comma));
+      names.remove_prefix(std::min(comma + 1, names.size()));
+      if (name.empty()) return std::nullopt;
+      set.emplace_back(name);
+    }
+    if (set.empty()) return std::nullopt;
+  }
+  return sets;
+}
 // "name=value,other=value" with percent-encoded values, as OpenTelemetry's variables are written
 // (the W3C's baggage, without properties).
 std::optional<std::vector<std::pair<std::string, std::string>>> parse_pairs(std::string_view text) {
@@ -169,6 +187,17 @@ std::string print(const Dimensions& value) {
   }
   return text;
 }
+std::string print(const DimensionSets& value) {
+  std::string text;
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    if (i != 0) text += ';';
+    for (std::size_t j = 0; j < value[i].size(); ++j) {
+      if (j != 0) text += ',';
+      text.append(value[i][j]);
+    }
+  }
+  return text;
+}
 std::string print(const HttpHeaders& value) {
   std::string text;
   for (const transport::HttpHeader& header : value) {
@@ -199,6 +228,7 @@ std::string allowed(std::int64_t* /*tag*/) { return "a whole number"; }
 std::string allowed(double* /*tag*/) { return "a number"; }
 std::string allowed(milliseconds* /*tag*/) { return "a time like 500ms, 10s or 1m"; }
 std::string allowed(Dimensions* /*tag*/) { return "pairs like Stage=prod,Cell=3"; }
+std::string allowed(DimensionSets* /*tag*/) { return "sets of names like Service;Service,Route"; }
 std::string allowed(HttpHeaders* /*tag*/) {
   return "pairs like Authorization=Bearer%20token, percent-encoded";
 }
@@ -223,6 +253,8 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("environment", config.environment);
   visit("metric_namespace", config.metric_namespace);
   visit("dimensions", config.dimensions);
+  visit("rollups", config.rollups);
+  visit("histogram_error", config.histogram_error);
   visit("metrics", config.metrics);
   visit("logs", config.logs);
   visit("traces", config.traces);
@@ -707,6 +739,7 @@ std::vector<ConfigError> validate(const Config& config) {
         "must be some of cards,emails,tokens, or none");
   check(parse_redaction_policy("", config.redact_keys.get()).has_value(), "redact_keys",
         config.redact_keys, "must be names with commas between them, each with a letter or digit");
+  in_range("histogram_error", config.histogram_error, 0.008, 0.25);
   in_range("trace_reservoir", config.trace_reservoir, 0, 1'000'000);
   in_range("trace_sample_rate", config.trace_sample_rate, 0, 1);
   in_range("metric_interval", config.metric_interval, milliseconds(1000), hours(1));

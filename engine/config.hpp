@@ -82,6 +82,13 @@ struct Config {
   /// Service=<service>.
   Setting<Dimensions> dimensions = by_default(Dimensions());
 
+  /// Sets of dimensions that every metric which has them is reported for beside its own, summed over
+  /// the others; as text "Service;Service,Route". Engine::report_by() says it for one metric.
+  Setting<DimensionSets> rollups = by_default(DimensionSets());
+  /// How far a value of a histogram may be from what was recorded, relative: 0.008 to 0.25. What is
+  /// larger makes fewer values to send. Count, sum, minimum and maximum are exact in any case.
+  Setting<double> histogram_error = by_default(0.01);
+
   // ---- where telemetry goes ----
   /// none, emf:stdout, emf:file, emf:logs, put-metric-data, otlp
   Setting<MetricsTo> metrics = by_default(MetricsTo::emf_stdout);
@@ -181,7 +188,10 @@ struct Config {
   // ---- how much ----
   Setting<std::int64_t> ring_bytes =
       by_default(std::int64_t{1} << 20);  ///< per thread; a power of two
+  /// Of all metrics; what more there is, is dropped and counted as series_limit.
   Setting<std::int64_t> series_max = by_default(std::int64_t{1} << 16);
+  /// Of one metric; what more there is, is reported with the value "__other__" for the dimension that
+  /// has the most values.
   Setting<std::int64_t> series_per_metric_max = by_default(std::int64_t{10'000});
   /// Bytes of payloads and oversized records that wait for delivery; what comes on top is dropped
   /// and counted.

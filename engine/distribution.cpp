@@ -28,7 +28,7 @@ std::vector<Slice> slices_of(const Distribution& all) {
   std::uint64_t bucketed = 0;
   for (const auto& [bucket, count] : all.buckets) {
     const double inner = bucket_inner_bound(bucket);
-    const double outer = bucket_outer_bound(bucket);
+    const double outer = bucket_outer_bound(bucket, bucket_width(bucket, all.coarse_bits));
     Slice slice{std::max(std::min(inner, outer), all.minimum),
                 std::min(std::max(inner, outer), all.maximum), static_cast<double>(count)};
     bucketed += count;

@@ -18,6 +18,8 @@ struct Distribution {
   /// Bucket number (bucket.hpp) and count, any order, each bucket once. May add up to less than
   /// `count`: measurements that found no block in their thread's bank have no bucket.
   std::vector<std::pair<std::uint32_t, std::uint64_t>> buckets;
+  /// A bucket is the first of bucket_width() ones that go together.
+  int coarse_bits = 0;
 
   void clear() noexcept {
     count = 0;
@@ -29,7 +31,8 @@ struct Distribution {
 /// Appends to `points` values in rising order and their counts, which add up to `count` exactly,
 /// whose extremes are the exact minimum and maximum, and whose weighted sum is `sum`: exactly,
 /// unless more than some ten million measurements leave no double to say so, and then to the last
-/// bit or two. Each value stays inside its bucket, so within 1/128 of what was recorded.
+/// bit or two. Each value stays inside its bucket: within 1/128 of what was recorded, if buckets are not
+/// wider.
 void append_points(const Distribution& distribution, std::vector<ValueCount>& points);
 
 }  // namespace spillway::detail

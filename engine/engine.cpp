@@ -95,11 +95,12 @@ class Engine::Core final : public detail::EngineServices {
         loggers_(std::make_shared<detail::LoggerTable>(
             lanes_->engine_id(), config_,
             [this](std::string message) { diagnostics_.post(std::move(message)); })),
+        rollups_(series_, config_.rollups.get(), reporter()),
         outbox_(static_cast<std::size_t>(config_.queue_bytes_max.get())),
         sender_(sender_parts(runtime)),
         flusher_({config_, clock_, lanes_, series_, ledger_, outbox_,
                   sender_.exporter(Signal::metrics), sender_.exporter(Signal::logs),
-                  sender_.exporter(Signal::spans), *loggers_}),
+                  sender_.exporter(Signal::spans), *loggers_, rollups_, reporter()}),
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
@@ -158,7 +159,7 @@ class Engine::Core final : public detail::EngineServices {
   detail::MetricRef with(const detail::MetricRef& base, const Dimensions& more) {
     if (base.engine_id != engine_id()) return {};
     detail::SeriesKey key = series_[base.series].key;
-    if (series_[base.series].refused) return base;
+    if (series_[base.series].refusal != detail::Refusal::none) return base;
     key.dimensions.insert(key.dimensions.end(), more.begin(), more.end());
     return intern(std::move(key));
   }
@@ -167,7 +168,11 @@ class Engine::Core final : public detail::EngineServices {
                                    std::string_view value) noexcept override try {
     return with(base, {{std::string(name), std::string(value)}});
   } catch (...) {
-    return ref(series_.refused(series_[base.series].key.kind));
+    return ref(series_.refused(series_[base.series].key.kind, detail::Refusal::no_room));
+  }
+
+  void report_by(std::string_view metric, const DimensionSets& sets) {
+    rollups_.declare(metric, sets);
   }
 
   std::uint32_t next_view() noexcept { return next_view_.fetch_add(1, std::memory_order_relaxed); }
@@ -241,7 +246,8 @@ class Engine::Core final : public detail::EngineServices {
     stats.measurements_unbucketed = load(ledger_.measurements_unbucketed);
     stats.trace_headers_refused = load(trace_headers_refused_);
     stats.lanes = lanes_->size();
-    stats.series = series_.size() - static_cast<std::uint32_t>(detail::metric_kind_count);
+    stats.series = series_.used();
+    stats.folded_metrics = flusher_.folded_metrics();
     return stats;
   }
 
@@ -361,7 +367,12 @@ class Engine::Core final : public detail::EngineServices {
             config_.request_timeout,
             static_cast<int>(config_.attempts_max.get()),
             runtime.random ? std::move(runtime.random) : system_random(),
-            [this](std::string_view message) { diagnostics_.report(message); }};
+            reporter()};
+  }
+
+  // For flusher and sender.
+  std::function<void(std::string_view)> reporter() {
+    return [this](std::string_view message) { diagnostics_.report(message); };
   }
 
   detail::MetricRef intern(detail::SeriesKey key) {
@@ -376,15 +387,15 @@ class Engine::Core final : public detail::EngineServices {
     if (error) {
       diagnostics_.post("metric '" + key.name +
                         "' is refused, its measurements are dropped as invalid: " + *error);
-      return ref(series_.refused(key.kind));
+      return ref(series_.refused(key.kind, detail::Refusal::invalid));
     }
     std::sort(key.dimensions.begin(), key.dimensions.end());
     const std::string name = key.name;
     const detail::Series& series = series_.intern(std::move(key));
-    if (series.refused) {
-      diagnostics_.post(
-          "metric '" + name +
-          "' is refused: series_max is reached; its measurements are dropped as invalid");
+    if (series.refusal != detail::Refusal::none) {
+      diagnostics_.post("metric '" + name +
+                        "' is refused: series_max is reached; its measurements are dropped as "
+                        "series_limit");
     }
     return ref(series);
   }
@@ -520,6 +531,7 @@ class Engine::Core final : public detail::EngineServices {
   const std::shared_ptr<detail::LaneSet> lanes_;
   detail::SeriesTable series_;
   const std::shared_ptr<detail::LoggerTable> loggers_;
+  detail::Rollups rollups_;
   detail::Ledger ledger_;
   detail::Outbox outbox_;
   detail::Sender sender_;
@@ -592,6 +604,10 @@ Gauge Engine::gauge(std::string_view name, Unit unit, const Dimensions& dimensio
 Histogram Engine::histogram(std::string_view name, Unit unit, const Dimensions& dimensions,
                             Resolution resolution) {
   return Histogram(make_metric(detail::MetricKind::histogram, name, unit, dimensions, resolution));
+}
+
+void Engine::report_by(std::string_view metric, const DimensionSets& sets) {
+  core_->report_by(metric, sets);
 }
 
 detail::MetricRef Engine::with_dimensions(const detail::MetricRef& base, const Dimensions& more) {

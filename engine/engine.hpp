@@ -80,6 +80,13 @@ class Engine {
     return PerContext<Metric>(make_view(metric.ref(), field, dimension));
   }
 
+  /// From now on the metric of that name is reported for these sets of its dimensions in place of all
+  /// of them: a record of {Service, Route, TenantID} feeds {Service, Route} and {Service, TenantID}, and
+  /// nobody pays for their product. A set with a dimension that a series does not have is passed
+  /// over; a series for which none is left is reported as it is. Summed by the flusher: what records
+  /// does nothing more. Call it before the first measurement. Thread-safe. May throw std::bad_alloc.
+  void report_by(std::string_view metric, const DimensionSets& sets);
+
   // ---- Logs: see the macros in log.hpp ----
 
   bool log_enabled(Severity severity) const noexcept {

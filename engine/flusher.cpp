@@ -12,7 +12,13 @@
 namespace spillway::detail {
 namespace {
 
-constexpr std::chrono::seconds collect_interval{1};
+constexpr std::int64_t second_ms = 1000;
+
+// The multiple of `interval_ms` that the time is at or behind.
+std::int64_t aligned(std::int64_t time_ms, std::int64_t interval_ms) {
+  const std::int64_t into = time_ms % interval_ms;
+  return time_ms - (into < 0 ? into + interval_ms : into);
+}
 
 // Call sites times the loggers that they are used with. Beyond, records go out without what their
 // logger has in common.
@@ -79,7 +85,8 @@ Flusher::Flusher(const Parts& parts)
       clock_(parts.clock),
       lanes_(parts.lanes),
       ledger_(parts.ledger),
-      aggregator_(parts.series, parts.ledger),
+      aggregator_(parts.series, parts.rollups, parts.ledger, parts.config.histogram_error),
+      cardinality_(parts.series, parts.report),
       redactor_(policy_of(parts.config)),
       log_encoder_(parts.config.service.get()),
       large_logs_(std::make_unique<LargeLogs>()),
@@ -95,9 +102,9 @@ Flusher::Flusher(const Parts& parts)
     assembler_.emplace(trace_encoder(config_), *traces_, ledger_);
   }
   now_ = clock_->steady();
-  next_collect_ = now_ + collect_interval;
-  next_metrics_ = now_ + config_.metric_interval.get();
   second_began_ms_ = interval_began_ms_ = wall_ms(clock_->wall());
+  second_ms_ = aligned(second_began_ms_, second_ms);
+  interval_ms_ = aligned(interval_began_ms_, config_.metric_interval.get().count());
   clock_->coarse.store(clock_->ticks(), std::memory_order_relaxed);
 }
 
@@ -111,16 +118,7 @@ bool Flusher::run_once() {
   const auto retired = loggers_.take_retired();
   bool busy = drain_rings();
   busy |= drain_large_logs();
-  if (now_ >= next_collect_) {
-    next_collect_ = std::max(next_collect_ + collect_interval, now_);
-    lanes_->want_cells();
-    take_wanted_cells();
-    close_interval(Resolution::second);
-    if (now_ >= next_metrics_) {
-      next_metrics_ = std::max(next_metrics_ + config_.metric_interval.get(), now_);
-      close_interval(Resolution::minute);
-    }
-  }
+  close_what_is_over();
   if (assembler_) assembler_->end_round(now_);
   seal_due();
   return busy;
@@ -142,8 +140,10 @@ void Flusher::flush_without_unfinished() {
 }
 
 void Flusher::seal_all() {
-  close_interval(Resolution::second);
-  close_interval(Resolution::minute);
+  const std::int64_t now_ms = wall_ms(clock_->wall());
+  close_interval(Resolution::second, now_ms);
+  close_interval(Resolution::minute, now_ms);
+  cardinality_.look(aggregator_);
   if (assembler_) assembler_->flush(now_);
   for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
     if (*batcher) (*batcher)->seal();
@@ -330,19 +330,52 @@ bool Flusher::take_wanted_cells() {
   return lanes_->take_cells([this](Bank& bank) { aggregator_.take(bank); });
 }
 
-void Flusher::close_interval(Resolution resolution) {
-  std::int64_t& began_ms = resolution == Resolution::second ? second_began_ms_ : interval_began_ms_;
+// By the wall clock alone: when it is set, forth or back, the intervals end there and then.
+void Flusher::close_what_is_over() {
   const std::int64_t now_ms = wall_ms(clock_->wall());
-  if (aggregator_.has(resolution)) encode_points(aggregator_.close(resolution, began_ms), now_ms);
-  began_ms = now_ms;
+  const std::int64_t second = aligned(now_ms, second_ms);
+  const std::int64_t interval = aligned(now_ms, config_.metric_interval.get().count());
+  const bool second_is_over = second != second_ms_;
+  const bool interval_is_over = interval != interval_ms_;
+  if (!second_is_over && !interval_is_over) return;
+  second_ms_ = second;
+  interval_ms_ = interval;
+  lanes_->want_cells();
+  take_wanted_cells();
+  if (second_is_over) close_interval(Resolution::second, second);
+  if (interval_is_over) {
+    close_interval(Resolution::minute, interval);
+    cardinality_.look(aggregator_);
+  }
+}
+
+void Flusher::close_interval(Resolution resolution, std::int64_t end_ms) {
+  std::int64_t& began_ms = resolution == Resolution::second ? second_began_ms_ : interval_began_ms_;
+  const std::int64_t began = std::exchange(began_ms, end_ms);
+  if (!aggregator_.has(resolution)) return;
+  const auto points = aggregator_.close(resolution, began);
+  if (is_in_time(began)) return encode_points(points, end_ms);
+  for (const MetricPoint& point : points) {
+    ledger_.drop_in_batch(Signal::metrics, DropCause::expired,
+                          point.records_of_piece(point.count, true));
+  }
+}
+
+// One datum that is too old would have the whole request refused.
+bool Flusher::is_in_time(std::int64_t time_ms) const {
+  if (!metrics_ || config_.metrics == MetricsTo::otlp) return true;
+  const std::int64_t now_ms = wall_ms(clock_->wall());
+  return time_ms >= now_ms - limits::metric_past_seconds_max * 1000 &&
+         time_ms <= now_ms + limits::metric_future_seconds_max * 1000;
 }
 
 void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t end_ms) {
   if (!metrics_) {
     // Metrics that go nowhere have arrived.
     for (const MetricPoint& point : points) {
-      ledger_.of(Signal::metrics).sealed.fetch_add(point.count, std::memory_order_relaxed);
-      ledger_.of(Signal::metrics).delivered.fetch_add(point.count, std::memory_order_relaxed);
+      const std::uint64_t records = point.records_of_piece(point.count, true);
+      ledger_.of(Signal::metrics).sealed.fetch_add(records, std::memory_order_relaxed);
+      ledger_.of(Signal::metrics).delivered.fetch_add(records, std::memory_order_relaxed);
     }
     return;
   }

@@ -5,8 +5,9 @@
 //
 //   tell the time          coarse clock for producers, anchor for ticks
 //   drain the rings        logs are encoded at once, spans go to their segment, samples to their series
-//   take the cells         each second: the banks of all threads into the aggregator
-//   close the intervals    each second for high resolution, each metric interval for the rest
+//   take the cells         each second of the wall clock: the banks of all threads into the aggregator
+//   close the intervals    the same for high resolution; each metric interval, counted from 1970, for
+//                          the rest: with one of 10 s, at :00, :10, :20
 //   complete the traces    segments whose root is there
 //   seal what is due       payloads go to the sender
 #pragma once
@@ -26,6 +27,7 @@
 #include <spillway/encoders/otlp_metrics.hpp>
 #include <spillway/engine/aggregate.hpp>
 #include <spillway/engine/batcher.hpp>
+#include <spillway/engine/cardinality.hpp>
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/config.hpp>
 #include <spillway/engine/exporter.hpp>
@@ -53,6 +55,8 @@ class Flusher {
     const Exporter* logs;
     const Exporter* traces;
     LoggerTable& loggers;
+    Rollups& rollups;
+    std::function<void(std::string_view)> report;
   };
   /// What the parts refer to outlives it.
   explicit Flusher(const Parts& parts);
@@ -68,6 +72,9 @@ class Flusher {
   /// The end of a flush that shall not wait for such producers: what they have in their cells is
   /// dropped, and counted as closely as it can be read beside them.
   void flush_without_unfinished();
+
+  /// Metrics that have more series than they may, as of the last metric interval. Any thread.
+  std::vector<FoldedMetric> folded_metrics() const { return cardinality_.found(); }
 
   /// A log too large for a ring. Any thread.
   bool take_large_log(LargeLog&& log) noexcept;
@@ -90,7 +97,10 @@ class Flusher {
   void encode_log(LogView log, std::uint32_t site, std::uint64_t ticks);
   bool take_wanted_cells();
   void seal_all();
-  void close_interval(Resolution resolution);
+  void close_what_is_over();
+  /// Ends the interval at `end_ms`, where the next one begins.
+  void close_interval(Resolution resolution, std::int64_t end_ms);
+  bool is_in_time(std::int64_t time_ms) const;
   void encode_points(std::span<const MetricPoint> points, std::int64_t end_ms);
   void seal_due();
 
@@ -99,6 +109,7 @@ class Flusher {
   const std::shared_ptr<LaneSet> lanes_;
   Ledger& ledger_;
   Aggregator aggregator_;
+  CardinalityWatch cardinality_;
   RecordRedactor redactor_;
   LogEncoder log_encoder_;
   OtlpLogEncoder otlp_log_encoder_;
@@ -117,9 +128,11 @@ class Flusher {
   Outbox& outbox_;
 
   SteadyTime now_{};
-  SteadyTime next_collect_{};
-  SteadyTime next_metrics_{};
-  std::int64_t second_began_ms_ = 0;  // wall clock of the running second's and interval's beginning
+  // Of the wall clock. An interval that a flush has cut, or the first, begins inside its second or
+  // metric interval.
+  std::int64_t second_ms_ = 0;
+  std::int64_t interval_ms_ = 0;
+  std::int64_t second_began_ms_ = 0;
   std::int64_t interval_began_ms_ = 0;
 };
 

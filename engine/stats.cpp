@@ -9,8 +9,9 @@ namespace spillway {
 
 std::string_view to_string(DropCause cause) noexcept {
   constexpr std::array<std::string_view, drop_cause_count> names{
-      "ring_full",    "queue_full",        "too_large",         "invalid", "expired",  "rejected",
-      "unauthorised", "retries_exhausted", "shutdown_deadline", "closed",  "no_memory"};
+      "ring_full",         "queue_full", "too_large",    "invalid",
+      "expired",           "rejected",   "unauthorised", "retries_exhausted",
+      "shutdown_deadline", "closed",     "no_memory",    "series_limit"};
   return names[static_cast<std::size_t>(cause)];
 }
 
@@ -80,6 +81,30 @@ std::string Stats::to_json() const {
   number(",\"trace_headers_refused\":", trace_headers_refused);
   number(",\"lanes\":", lanes);
   number(",\"series\":", series);
+  if (!folded_metrics.empty()) {
+    char separator = '[';
+    out.append(",\"folded_metrics\":");
+    for (const FoldedMetric& folded : folded_metrics) {
+      out.append(separator);
+      out.append("{\"metric\":");
+      detail::append_json_string(out, folded.metric);
+      out.append(",\"dimension\":");
+      detail::append_json_string(out, folded.dimension);
+      number(",\"dimension_values\":", folded.dimension_values);
+      number(",\"measurements\":", folded.measurements);
+      out.append(",\"top_values\":{");
+      std::string_view comma;
+      for (const auto& [value, count] : folded.top_values) {
+        out.append(comma);
+        detail::append_json_string(out, value);
+        number(":", count);
+        comma = ",";
+      }
+      out.append("}}");
+      separator = ',';
+    }
+    out.append(']');
+  }
   out.append('}');
   return std::string(out.view());
 }

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace spillway {
 
@@ -19,15 +21,16 @@ enum class DropCause : std::uint8_t {
   queue_full,         ///< too many bytes waited for delivery
   too_large,          ///< larger than the wire allows, and not to be cut
   invalid,            ///< NaN, infinite, out of range, or of a metric with a bad name or dimension
-  expired,            ///< older than the service takes
+  expired,            ///< older than the service takes, or too far ahead
   rejected,           ///< refused by the service, alone or with its request
   unauthorised,       ///< credentials missing, wrong, or without permission
   retries_exhausted,  ///< unreachable, failing or throttling for longer than the retries last
   shutdown_deadline,  ///< still on its way when shutdown() had to return
   closed,             ///< recorded after the engine had shut down
-  no_memory           ///< the process could not allocate what the record needed on its way
+  no_memory,          ///< the process could not allocate what the record needed on its way
+  series_limit        ///< of a metric with more series than series_max left room for
 };
-inline constexpr std::size_t drop_cause_count = 11;
+inline constexpr std::size_t drop_cause_count = 12;
 std::string_view to_string(DropCause cause) noexcept;
 
 /// What sending cost.
@@ -63,6 +66,17 @@ struct SignalStats {
   std::int64_t residue() const noexcept;
 };
 
+/// A metric that has reached series_per_metric_max. Its measurements are all there; those of new
+/// series are reported with the value "__other__".
+struct FoldedMetric {
+  std::string metric;
+  std::string dimension;               ///< the one with the most values
+  std::uint64_t dimension_values = 0;  ///< that have series of their own
+  std::uint64_t measurements = 0;      ///< reported as "__other__" so far
+  /// Of that dimension, up to five values that were recorded most, and how often.
+  std::vector<std::pair<std::string, std::uint64_t>> top_values;
+};
+
 struct Stats {
   SignalStats metrics;
   SignalStats logs;
@@ -75,6 +89,8 @@ struct Stats {
   std::uint64_t trace_headers_refused = 0;
   std::uint32_t lanes = 0;  ///< threads that recorded at the same time, at most
   std::uint32_t series = 0;
+  /// As of the last metric interval.
+  std::vector<FoldedMetric> folded_metrics;
 
   /// One JSON object.
   std::string to_json() const;

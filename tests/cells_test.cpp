@@ -28,7 +28,8 @@ class CellsTest : public ::testing::Test {
     std::memset(memory.get(), 0, layout.bytes());
     bank = Bank::create(memory.get(), layout);
     table = std::make_unique<SeriesTable>(layout, 100);
-    aggregator = std::make_unique<Aggregator>(*table, ledger);
+    rollups = std::make_unique<Rollups>(*table, DimensionSets{}, [](std::string_view) {});
+    aggregator = std::make_unique<Aggregator>(*table, *rollups, ledger, 0.01);
   }
 
   const Series& series(MetricKind kind, std::string name,
@@ -59,6 +60,7 @@ class CellsTest : public ::testing::Test {
   Bank* bank;
   std::unique_ptr<SeriesTable> table;
   Ledger ledger;
+  std::unique_ptr<Rollups> rollups;
   std::unique_ptr<Aggregator> aggregator;
 };
 
@@ -198,14 +200,21 @@ TEST_F(FewBlocksTest, WithoutBlocksOnlyBucketsAreLost) {
   EXPECT_EQ(weighted, sum);
 }
 
-TEST_F(CellsTest, RefusedSeriesAreCountedInvalid) {
-  const Series& refused = table->refused(MetricKind::histogram);
-  record(refused, 1.0);
-  record(refused, 2.0);
+TEST_F(CellsTest, RefusedSeriesAreCountedByWhatTheyWereRefusedFor) {
+  const Series& invalid = table->refused(MetricKind::histogram, Refusal::invalid);
+  record(invalid, 1.0);
+  record(invalid, 2.0);
+  const Series& too_many = table->refused(MetricKind::histogram, Refusal::no_room);
+  record(too_many, 1.0);
+  aggregator->add_sample(too_many.id, 1.0);
+  aggregator->add_count(table->refused(MetricKind::counter, Refusal::no_room).id, 3, 7.0);
   EXPECT_TRUE(close().empty());
-  EXPECT_EQ(ledger.of(Signal::metrics).drained.load(), 2U);
-  EXPECT_EQ(
-      ledger.of(Signal::metrics).dropped_in_batch[static_cast<int>(DropCause::invalid)].load(), 2U);
+  const auto dropped = [&](DropCause cause) {
+    return ledger.of(Signal::metrics).dropped_in_batch[static_cast<std::size_t>(cause)].load();
+  };
+  EXPECT_EQ(ledger.of(Signal::metrics).drained.load(), 7U);
+  EXPECT_EQ(dropped(DropCause::invalid), 2U);
+  EXPECT_EQ(dropped(DropCause::series_limit), 5U);
 }
 
 TEST_F(CellsTest, ResolutionsCloseApart) {
@@ -256,7 +265,7 @@ TEST_F(CellsTest, CellsOfSeriesDoNotOverlap) {
   std::map<std::uint32_t, std::uint32_t> ranges;
   for (int i = 0; i < 60; ++i) {
     const Series& one = series(static_cast<MetricKind>(i % 3), "m" + std::to_string(i));
-    ASSERT_FALSE(one.refused);
+    ASSERT_FALSE(one.refusal != Refusal::none);
     ranges[one.cell_offset] = cell_bytes(one.key.kind);
   }
   std::uint32_t end = 0;
@@ -274,7 +283,7 @@ TEST_F(CellsTest, PastTheBudgetOfAMetricNewValuesShareOneSeries) {
     key.name = "m";
     key.dimensions = {{"A", std::to_string(i)}};
     const Series& one = table->intern(key);
-    ASSERT_FALSE(one.refused);
+    ASSERT_FALSE(one.refusal != Refusal::none);
     if (i < 100) {
       EXPECT_EQ(one.key.dimensions[0].value, std::to_string(i));
     } else {
@@ -285,10 +294,68 @@ TEST_F(CellsTest, PastTheBudgetOfAMetricNewValuesShareOneSeries) {
   }
 }
 
+TEST_F(CellsTest, TheDimensionWithTheMostValuesIsFolded) {
+  const auto intern = [&](int route, int tenant) -> const Series& {
+    SeriesKey key;
+    key.name = "m";
+    key.dimensions = {{"Route", std::to_string(route)},
+                      {"Service", "orders"},
+                      {"TenantID", std::to_string(tenant)}};
+    return table->intern(std::move(key));
+  };
+  for (int tenant = 0; tenant < 200; ++tenant) intern(tenant % 2, tenant);
+  const Series& late = intern(1, 777);
+  EXPECT_TRUE(late.is_folded);
+  EXPECT_EQ(late.key.dimensions,
+            (Dimensions{{"Route", "1"}, {"Service", "orders"}, {"TenantID", "__other__"}}));
+  EXPECT_EQ(intern(1, 3).key.dimensions[2].value, "3") << "what has its own series keeps it";
+  const auto exploded = table->exploded();
+  ASSERT_EQ(exploded.size(), 1U);
+  EXPECT_EQ(exploded[0].name, "m");
+  EXPECT_EQ(exploded[0].label, "TenantID");
+  EXPECT_EQ(exploded[0].value_count, 100U);
+  // When the folded ones are too many in their turn, the next dimension goes too.
+  std::uint32_t folded = 0;
+  std::uint32_t last = 0;
+  for (int route = 2; route < 300; ++route) {
+    const Series& one = intern(route, 1000 + route);
+    ASSERT_EQ(one.key.dimensions[2].value, "__other__");
+    ASSERT_EQ(one.key.dimensions[1].value, "orders");
+    if (one.id != last && one.key.dimensions[0].value != "__other__") ++folded;
+    last = one.id;
+  }
+  EXPECT_GT(folded, 0U);
+  EXPECT_LE(folded, 11U);
+  EXPECT_EQ((*table)[last].key.dimensions[0].value, "__other__");
+  // Also a dimension that had one value until then makes no end of series.
+  const std::uint32_t before = table->used();
+  for (int service = 0; service < 50; ++service) {
+    SeriesKey key;
+    key.name = "m";
+    key.dimensions = {{"Route", "5000"}, {"Service", std::to_string(service)}, {"TenantID", "x"}};
+    ASSERT_NE(table->intern(std::move(key)).refusal, Refusal::no_room);
+  }
+  EXPECT_LE(table->used() - before, 2U);
+}
+
+TEST_F(CellsTest, WithoutRoomASeriesGoesToAFoldedOneThatIsThere) {
+  const auto intern = [&](std::string name, int value) -> const Series& {
+    SeriesKey key;
+    key.name = std::move(name);
+    key.dimensions = {{"A", std::to_string(value)}};
+    return table->intern(std::move(key));
+  };
+  for (int i = 0; i < 101; ++i) intern("exploded", i);
+  for (int i = 0; i < 300; ++i) intern("m" + std::to_string(i), 0);
+  EXPECT_EQ(intern("exploded", 5000).key.dimensions[0].value, "__other__");
+  EXPECT_EQ(intern("m0", 1).refusal, Refusal::no_room);
+  EXPECT_EQ(table->used() + 6, table->size());
+}
+
 TEST_F(CellsTest, PastTheBudgetOfTheTableSeriesAreRefused) {
   bool refused = false;
   for (int i = 0; i < 300 && !refused; ++i)
-    refused = series(MetricKind::counter, "m" + std::to_string(i)).refused;
+    refused = series(MetricKind::counter, "m" + std::to_string(i)).refusal != Refusal::none;
   EXPECT_TRUE(refused);
   EXPECT_LE(table->size(), layout.series_max);
 }

@@ -105,6 +105,11 @@ const std::vector<Setting3>& settings() {
       {"redact", "cards", "emails", "none", [](Config& c) { c.redact = "none"; }},
       {"redact_keys", "a", "b", "c", [](Config& c) { c.redact_keys = "c"; }},
       {"log_coarse_time", "true", "true", "true", [](Config& c) { c.log_coarse_time = true; }},
+      {"rollups", "A;A,B", "B", "C,D;A",
+       [](Config& c) {
+         c.rollups = DimensionSets{{"C", "D"}, {"A"}};
+       }},
+      {"histogram_error", "0.02", "0.03", "0.04", [](Config& c) { c.histogram_error = 0.04; }},
       {"metric_interval", "2000ms", "3000ms", "4000ms",
        [](Config& c) { c.metric_interval = milliseconds(4000); }},
       {"log_interval", "2ms", "3ms", "4ms", [](Config& c) { c.log_interval = milliseconds(4); }},
@@ -457,6 +462,15 @@ TEST_F(ConfigTest, RangesHaveTheirEnds) {
   numbers(&Config::series_max, {{15, false}, {16, true}, {1 << 20, true}, {(1 << 20) + 1, false}});
   numbers(&Config::series_per_metric_max, {{0, false}, {1, true}, {1 << 20, true}});
   numbers(&Config::queue_bytes_max, {{(4 << 20) - 1, false}, {4 << 20, true}});
+  for (const auto& [error, good] : {std::pair{0.0079, false},
+                                    {0.008, true},
+                                    {0.25, true},
+                                    {0.26, false},
+                                    {std::nan(""), false}}) {
+    Config config;
+    config.histogram_error = error;
+    EXPECT_EQ(errors_of(config).empty(), good) << error;
+  }
   for (const auto& [rate, good] : {std::pair{-0.001, false},
                                    {0.0, true},
                                    {1.0, true},
@@ -466,6 +480,17 @@ TEST_F(ConfigTest, RangesHaveTheirEnds) {
     config.trace_sample_rate = rate;
     EXPECT_EQ(errors_of(config).empty(), good) << rate;
   }
+}
+
+TEST_F(ConfigTest, SetsOfDimensionsAreReadOrRefused) {
+  for (const char* const text : {";", "A;;B", "A,,B", "A;,"}) {
+    const testing::ScopedVariable variable("SPILLWAY_ROLLUPS", text);
+    EXPECT_EQ(wrong_keys({}), (std::vector<std::string>{"rollups"})) << text;
+  }
+  const testing::ScopedVariable variable("SPILLWAY_ROLLUPS", " Service ; Service, Route");
+  std::vector<ConfigError> errors;
+  EXPECT_EQ(resolve({}, errors).rollups.get(), (DimensionSets{{"Service"}, {"Service", "Route"}}));
+  EXPECT_TRUE(errors.empty());
 }
 
 TEST_F(ConfigTest, WhatADestinationNeedsIsAskedForOnlyThen) {

@@ -249,6 +249,51 @@ INSTANTIATE_TEST_SUITE_P(Shapes, DistributionShapeTest, ::testing::ValuesIn(shap
 
 // ---- Measurements without a bucket ----
 
+TEST(DistributionTest, WiderBucketsKeepTheirErrorAndTheFigures) {
+  for (const double error : {0.0079, 0.01, 0.02, 0.05, 0.25}) {
+    const int bits = coarse_bits_for(error);
+    Distribution all;
+    std::map<std::uint32_t, std::uint64_t> buckets;
+    std::vector<double> measurements;
+    std::mt19937_64 random(testing::seed_or(20261121));
+    std::lognormal_distribution<double> latency(6, 1.5);
+    for (int i = 0; i < 3000; ++i) {
+      const double value = i % 100 == 0 ? 0.0 : (i % 7 == 0 ? -1 : 1) * latency(random);
+      measurements.push_back(value);
+      all.sum += value;
+      const std::uint32_t bucket = bucket_of(value);
+      ++buckets[bucket & ~(bucket_width(bucket, bits) - 1)];
+    }
+    std::sort(measurements.begin(), measurements.end());
+    all.count = measurements.size();
+    all.minimum = measurements.front();
+    all.maximum = measurements.back();
+    all.coarse_bits = bits;
+    all.buckets.assign(buckets.begin(), buckets.end());
+    const auto points = points_of(all);
+    expect_well_formed(all, points);
+    EXPECT_NEAR(static_cast<double>(weighted_sum(points)), all.sum, std::fabs(all.sum) * 1e-12);
+    std::size_t rank = 0;
+    for (const ValueCount& point : points) {
+      for (double i = 0; i < point.count; ++i, ++rank) {
+        ASSERT_LE(std::fabs(point.value - measurements[rank]),
+                  error * std::fabs(measurements[rank]))
+            << "error " << error << ", rank " << rank;
+      }
+    }
+  }
+}
+
+TEST(DistributionTest, TheErrorIsKeptByTheWidestBucketsThatDo) {
+  EXPECT_EQ(coarse_bits_for(bucket_error_min), 0);
+  EXPECT_EQ(coarse_bits_for(2 * bucket_error_min - 1e-9), 0);
+  EXPECT_EQ(coarse_bits_for(2 * bucket_error_min), 1);
+  EXPECT_EQ(coarse_bits_for(0.25), 5);
+  EXPECT_EQ(coarse_bits_for(100), bucket_bits);
+  EXPECT_EQ(bucket_width(bucket_of(0), 3), 1U);
+  EXPECT_EQ(bucket_width(bucket_of(1), 3), 8U);
+}
+
 TEST(DistributionTest, WhatHasNoBucketLiesBetweenTheExtremes) {
   const std::uint64_t seed = testing::seed_or(3);
   SCOPED_TRACE(testing::seed_note(seed));

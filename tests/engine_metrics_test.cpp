@@ -11,6 +11,7 @@
 #include <support/engine_fixture.hpp>
 #include <support/gunzip.hpp>
 
+#include <spillway/encoders/limits.hpp>
 #include <spillway/engine/services.hpp>
 
 namespace spillway {
@@ -417,6 +418,194 @@ TEST_F(EngineMetricsTest, EmfDocumentsGroupBySetAndCarryTheValues) {
   EXPECT_EQ(document["Latency"].number(), 12.5);
   EXPECT_EQ(document["Service"].string(), "orders");
   EXPECT_EQ(test.engine.stats().metrics.delivered, 3U);
+}
+
+TEST_F(EngineMetricsTest, IntervalsEndWithTheSecondsOfTheWallClock) {
+  testing::TestEngine test(config());
+  test.advance(3700ms);
+  const Counter requests = test.engine.counter("Requests");
+  const Counter fine = test.engine.counter("Fine", Unit::count, {}, Resolution::second);
+  requests.add(1);
+  fine.add(1);
+  test.advance(200ms);
+  test.settle();
+  EXPECT_TRUE(test.http.requests().empty()) << "the second is not over";
+  test.advance(100ms);
+  test.settle();
+  ASSERT_EQ(datums(test).size(), 1U) << "the first second, which began in the middle";
+  test.advance(5990ms);
+  EXPECT_EQ(datums(test).size(), 1U);
+  test.advance(10ms);
+  test.settle();
+  requests.add(2);
+  test.advance(25s);  // The flusher was not let run.
+  test.settle();
+  requests.add(3);
+  test.advance(5s);
+  test.settle();
+  auto found = datums(test)["Requests|Service=orders"];
+  ASSERT_EQ(found.size(), 3U);
+  const double begin = 1795222800;
+  EXPECT_EQ(found[0]["Timestamp"].number(), begin);
+  EXPECT_EQ(found[1]["Timestamp"].number(), begin + 10);
+  EXPECT_EQ(found[2]["Timestamp"].number(), begin + 30);
+  EXPECT_EQ(datums(test)["Fine|Service=orders"].at(0)["Timestamp"].number(), begin + 3);
+}
+
+TEST_F(EngineMetricsTest, WhatTheServiceWouldNotTakeForItsTimeIsDroppedBeforeItIsSent) {
+  struct Step {
+    std::chrono::seconds by;
+    bool expired;
+  };
+  // The interval began at the wall clock's old time, before it was set.
+  const std::chrono::seconds past(limits::metric_past_seconds_max);
+  const std::chrono::seconds future(limits::metric_future_seconds_max);
+  for (const Step& step :
+       {Step{past, false}, Step{past + 1s, true}, Step{-future, false}, Step{-future - 1s, true}}) {
+    testing::TestEngine test(config());
+    const Counter requests = test.engine.counter("Requests");
+    requests.add(1);
+    requests.add(1);
+    test.clock.step_wall(step.by);
+    test.settle();
+    EXPECT_EQ(test.engine.stats().metrics.dropped_for(DropCause::expired), step.expired ? 2U : 0U);
+    requests.add(1);
+    test.advance(10s);
+    test.settle();
+    EXPECT_EQ(test.engine.stats().metrics.delivered, step.expired ? 1U : 3U);
+    EXPECT_TRUE(is_settled(test.engine.stats().metrics));
+  }
+}
+
+TEST_F(EngineMetricsTest, OneRecordFeedsSeveralSetsAndIsCountedOnce) {
+  Config sets = config();
+  sets.rollups = DimensionSets{{"Service"}, {"Service", "Route"}, {"Nowhere"}};
+  testing::TestEngine test(sets);
+  for (int tenant = 0; tenant < 3; ++tenant) {
+    const Dimensions dimensions{{"Route", tenant == 2 ? "/b" : "/a"},
+                                {"TenantID", std::to_string(tenant)}};
+    test.engine.counter("Requests", Unit::count, dimensions).add(10 + tenant);
+    const Histogram latency = test.engine.histogram("Latency", Unit::milliseconds, dimensions);
+    for (int i = 1; i <= 100; ++i) latency.record(i * (tenant + 1));
+    test.engine.gauge("Depth", Unit::count, dimensions).set(tenant);
+  }
+  test.engine.counter("Requests").add(1000);  // Of the set itself.
+  ASSERT_TRUE(test.engine.flush(1s));
+  auto found = datums(test);
+  EXPECT_EQ(found["Requests|Service=orders"].at(0)["Value"].number(), 1033);
+  EXPECT_EQ(found["Requests|Route=/a|Service=orders"].at(0)["Value"].number(), 21);
+  EXPECT_EQ(found["Requests|Route=/b|Service=orders"].at(0)["Value"].number(), 12);
+  EXPECT_EQ(found["Requests|Route=/b|Service=orders|TenantID=2"].at(0)["Value"].number(), 12);
+  EXPECT_EQ(found["Depth|Service=orders"].at(0)["StatisticValues"]["Maximum"].number(), 2);
+  double count = 0;
+  double sum = 0;
+  double weighted = 0;
+  for (const Json& datum : found["Latency|Service=orders"]) {
+    count += datum["StatisticValues"]["SampleCount"].number();
+    sum += datum["StatisticValues"]["Sum"].number();
+    for (std::size_t i = 0; i < datum["Values"].size(); ++i) {
+      weighted += datum["Values"][i].number() * datum["Counts"][i].number();
+    }
+  }
+  EXPECT_EQ(count, 300);
+  EXPECT_EQ(sum, 5050 * 6);
+  EXPECT_EQ(weighted, 5050 * 6);
+  EXPECT_EQ(found["Latency|Route=/a|Service=orders"].at(0)["StatisticValues"]["Maximum"].number(),
+            200);
+  const SignalStats stats = test.engine.stats().metrics;
+  EXPECT_EQ(stats.recorded, 3U + 300U + 3U + 1U);
+  EXPECT_EQ(stats.delivered, stats.recorded);
+  EXPECT_TRUE(is_settled(stats));
+  // The next interval begins from nothing.
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(datums(test)["Requests|Service=orders"].size(), 1U);
+}
+
+TEST_F(EngineMetricsTest, AMetricIsReportedByTheSetsThatItDeclares) {
+  for (const MetricsTo to : {MetricsTo::put_metric_data, MetricsTo::emf_logs, MetricsTo::otlp}) {
+    Config declared = config();
+    declared.metrics = to;
+    declared.histogram_error = 0.1;
+    testing::TestEngine test(declared);
+    test.engine.report_by("Latency", {{"Route", "Service"}, {"TenantID"}});
+    const Histogram other = test.engine.histogram("Latency", Unit::none, {{"Queue", "q"}});
+    other.record(1);
+    for (int tenant = 0; tenant < 2; ++tenant) {
+      const Histogram latency = test.engine.histogram(
+          "Latency", Unit::milliseconds, {{"Route", "/a"}, {"TenantID", std::to_string(tenant)}});
+      for (int i = 1; i <= 1000; ++i) latency.record(i * 1.5);
+    }
+    ASSERT_TRUE(test.engine.flush(1s));
+    const SignalStats stats = test.engine.stats().metrics;
+    EXPECT_EQ(stats.recorded, 2001U);
+    EXPECT_EQ(stats.delivered, 2001U);
+    EXPECT_TRUE(is_settled(stats));
+    if (to != MetricsTo::put_metric_data) continue;
+    auto found = datums(test);
+    EXPECT_EQ(found.size(), 4U);
+    EXPECT_EQ(found.count("Latency|Queue=q|Service=orders"), 1U)
+        << "a series that no set is made of is reported as it is";
+    EXPECT_EQ(found["Latency|Route=/a|Service=orders"].at(0)["StatisticValues"]["Sum"].number(),
+              2 * 1.5 * 500'500);
+    EXPECT_EQ(found["Latency|TenantID=1"].at(0)["StatisticValues"]["SampleCount"].number(), 1000);
+    EXPECT_LT(found["Latency|TenantID=1"].at(0)["Values"].size(), 150U) << "10 % apart";
+  }
+}
+
+TEST_F(EngineMetricsTest, SetsDeclaredLaterHoldFromThenOn) {
+  testing::TestEngine test(config());
+  const Counter requests = test.engine.counter("Requests", Unit::count, {{"Route", "/a"}});
+  requests.add(1);
+  ASSERT_TRUE(test.engine.flush(1s));
+  test.engine.report_by("Requests", {{"Service"}});
+  requests.add(1);
+  ASSERT_TRUE(test.engine.flush(1s));
+  auto found = datums(test);
+  EXPECT_EQ(found["Requests|Route=/a|Service=orders"].size(), 1U);
+  EXPECT_EQ(found["Requests|Service=orders"].size(), 1U);
+  EXPECT_EQ(test.engine.stats().metrics.delivered, 2U);
+}
+
+TEST_F(EngineMetricsTest, AnExplodingDimensionIsFoldedNamedAndLosesNothing) {
+  Config small = config();
+  small.series_per_metric_max = 50;
+  small.rollups = DimensionSets{{"Service"}};
+  testing::TestEngine test(small);
+  const auto tenant_of = [](int i) { return "tenant-" + std::to_string(i); };
+  for (int i = 0; i < 500; ++i) {
+    const Counter requests = test.engine.counter(
+        "Requests", Unit::count, {{"Route", i % 2 == 0 ? "/a" : "/b"}, {"TenantID", tenant_of(i)}});
+    requests.add(1);
+    if (i == 7) {
+      for (int more = 0; more < 99; ++more) requests.add(1);
+    }
+  }
+  test.engine.counter("Quiet").add(1);
+  ASSERT_TRUE(test.engine.flush(1s));
+  auto found = datums(test);
+  EXPECT_EQ(found["Requests|Route=/a|Service=orders|TenantID=__other__"].at(0)["Value"].number(),
+            225);
+  EXPECT_EQ(found["Requests|Route=/b|Service=orders|TenantID=__other__"].at(0)["Value"].number(),
+            225);
+  EXPECT_EQ(found["Requests|Service=orders"].at(0)["Value"].number(), 599);
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.metrics.delivered, 600U);
+  EXPECT_TRUE(is_settled(stats.metrics));
+  ASSERT_EQ(stats.folded_metrics.size(), 1U);
+  const FoldedMetric& folded = stats.folded_metrics[0];
+  EXPECT_EQ(folded.metric, "Requests");
+  EXPECT_EQ(folded.dimension, "TenantID");
+  EXPECT_EQ(folded.dimension_values, 50U);
+  EXPECT_EQ(folded.measurements, 450U);
+  ASSERT_EQ(folded.top_values.size(), 5U);
+  EXPECT_EQ(folded.top_values[0], (std::pair<std::string, std::uint64_t>("tenant-7", 100)));
+  const Json json(stats.to_json());
+  EXPECT_EQ(json["folded_metrics"][0]["top_values"]["tenant-7"].number(), 100);
+  EXPECT_EQ(json["folded_metrics"][0]["measurements"].number(), 450);
+  ASSERT_TRUE(test.engine.flush(1s));
+  ASSERT_EQ(diagnostics.size(), 1U) << "said once";
+  EXPECT_NE(diagnostics[0].find("TenantID"), std::string::npos);
+  EXPECT_NE(diagnostics[0].find("'tenant-7' (100)"), std::string::npos);
 }
 
 TEST_F(EngineMetricsTest, MetricsThatGoNowhereAreAccountedAllTheSame) {

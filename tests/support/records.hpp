@@ -85,7 +85,7 @@ class Points {
  private:
   const detail::Series* series(detail::MetricKind kind, std::string name, Unit unit,
                                Resolution resolution) {
-    series_.push_back({{kind, unit, resolution, std::move(name), dimensions_}, 0, 0, false});
+    series_.push_back({{kind, unit, resolution, std::move(name), dimensions_}, 0, 0});
     return &series_.back();
   }
 
