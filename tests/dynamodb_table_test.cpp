@@ -240,7 +240,7 @@ TEST_F(DynamoDbTableTest, WhoLosesEveryRaceGivesUp) {
     return std::nullopt;
   };
   const SharedTake result = take(rule, noon);
-  EXPECT_EQ(result.outcome, Outcome::unavailable);
+  EXPECT_EQ(result.outcome, Outcome::throttled);
   EXPECT_EQ(result.writes, writes_per_take_max);
   EXPECT_EQ(result.permits, 0);
 }
@@ -274,7 +274,7 @@ TEST_F(DynamoDbTableTest, OddItemsAndAnswersAreNoAdmission) {
         R"(,"Item":{"fresh_at":{"N":"99999999999999999999999999"}}})"}) {
     answer_with(400, refused + item);
     const SharedTake result = take(rule, noon);
-    EXPECT_EQ(result.outcome, Outcome::unavailable) << item;
+    EXPECT_EQ(result.outcome, Outcome::throttled) << item;
     EXPECT_LE(result.writes, writes_per_take_max);
   }
   answer_with(400, R"({"__type":"x#ResourceNotFoundException","message":"no table"})");

@@ -251,6 +251,7 @@ SharedTake DynamoDbTable::take(const SharedWish& wish, const RateState& guess) {
         result.outcome = SharedTake::Outcome::denied;
         result.left = least.remaining;
         result.state = base;
+        result.least = wish.least;
         result.retry_after_ns = least.retry_after_ns;
         return result;
       }
@@ -290,6 +291,7 @@ SharedTake DynamoDbTable::take(const SharedWish& wish, const RateState& guess) {
     stored = {item.fresh_at.value_or(0), count_of(item.taken), count_of(item.taken_before)};
     if (fixed) stored.fresh_at = window_end(rule, now);
   }
+  result.outcome = SharedTake::Outcome::throttled;
   result.error = "lost " + std::to_string(writes_per_take_max) + " races for one key";
   return result;
 }

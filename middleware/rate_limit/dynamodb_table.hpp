@@ -37,8 +37,7 @@
 
 namespace spillway::detail {
 
-/// A write of a take can lose against those of others so often; then the table counts as not
-/// available for it.
+/// A take can lose against those of others so often; then it counts as throttled.
 inline constexpr int writes_per_take_max = 16;
 /// A state further ahead of the clock than its limit can bring it, and this, comes from another
 /// limit or a clock that was wrong: AWS refuses signatures that are further off. It begins anew.

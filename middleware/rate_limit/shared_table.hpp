@@ -38,7 +38,8 @@ struct SharedTake {
   std::int64_t left = 0;     ///< could still be taken, by this write's word
   /// The key's state behind it: a good guess for the next write.
   RateState state{};
-  std::int64_t retry_after_ns = 0;  ///< when denied: until `least` fit
+  std::int64_t least = 1;           ///< what was denied
+  std::int64_t retry_after_ns = 0;  ///< when denied: until it fits
   int writes = 0;                   ///< requests that it took
   std::string error{};              ///< when not taken and not denied; for people
 };
