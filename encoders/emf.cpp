@@ -27,6 +27,13 @@ void append_directive(std::span<const Pending* const> metrics, const EmfOptions&
   const MetricPoint& first = *metrics.front()->point;
   out.append("{\"_aws\":{\"Timestamp\":");
   append_number(out, first.time_ms);
+  const auto append_text = [&](std::string_view key, std::string_view value) {
+    if (value.empty()) return;
+    out.append(key);
+    append_json_string(out, value);
+  };
+  append_text(",\"LogGroupName\":", options.log_group);
+  append_text(",\"LogStreamName\":", options.log_stream);
   out.append(",\"CloudWatchMetrics\":[{\"Namespace\":");
   append_json_string(out, options.metric_namespace);
   out.append(",\"Dimensions\":[[");
@@ -191,6 +198,16 @@ std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuf
   return point.records_of_piece(point.count, true);
 }
 
+// Returns how many measurements are in it.
+std::uint64_t append_document(std::span<Pending* const> metrics, const EmfOptions& options,
+                              ByteBuffer& out) {
+  append_directive(metrics, options, out);
+  std::uint64_t records = 0;
+  for (Pending* const metric : metrics) records += append_metric(*metric, options, out);
+  out.append('}');
+  return records;
+}
+
 }  // namespace
 
 void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, Payload& payload) {
@@ -199,6 +216,7 @@ void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, 
   for (const MetricPoint& point : points) pending.push_back({&point});
   ByteBuffer& out = payload.bytes;
   std::vector<Pending*> chosen;
+  std::vector<Pending> before;
   while (!pending.empty()) {
     chosen.clear();
     for (Pending& metric : pending) {
@@ -209,11 +227,17 @@ void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, 
       });
       if (!taken) chosen.push_back(&metric);
     }
+    before.clear();
+    for (const Pending* const metric : chosen) before.push_back(*metric);
     const std::size_t offset = out.size();
-    append_directive(chosen, options, out);
-    std::uint64_t records = 0;
-    for (Pending* const metric : chosen) records += append_metric(*metric, options, out);
-    out.append('}');
+    std::uint64_t records = append_document(chosen, options, out);
+    // Fewer metrics, and the others in the next one.
+    while (out.size() - offset > options.document_bytes_max && chosen.size() > 1) {
+      out.truncate(offset);
+      for (std::size_t i = 0; i < chosen.size(); ++i) *chosen[i] = before[i];
+      chosen.resize(chosen.size() / 2);
+      records = append_document(chosen, options, out);
+    }
     payload.end_item(offset, records, points.front().time_ms);
     std::erase_if(pending, [](const Pending& metric) { return metric.done; });
   }

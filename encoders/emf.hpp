@@ -9,6 +9,7 @@
 
 #include <spillway/buffers/batch.hpp>
 #include <spillway/buffers/payload.hpp>
+#include <spillway/encoders/limits.hpp>
 
 namespace spillway::detail {
 
@@ -17,6 +18,11 @@ struct EmfOptions {
   /// Histograms as {"Values","Counts","Max","Min","Count","Sum"} in place of arrays of at most 100
   /// numbers. Those of more than limits::emf_array_measurements_max are always.
   bool histogram_object = false;
+  /// Where the CloudWatch agent puts the documents; empty: not its business.
+  std::string_view log_group{};
+  std::string_view log_stream{};
+  /// No document is larger, as far as metrics can be spread over several.
+  std::size_t document_bytes_max = limits::emf_document_bytes_max;
 };
 
 /// Appends the documents for points of one dimension set and one time, one item each: at most 100

@@ -42,6 +42,10 @@ inline constexpr std::size_t gzip_bytes_min = 10'240;
 inline constexpr std::size_t emf_metrics_per_document_max = 100;
 inline constexpr std::size_t emf_values_per_metric_max = 100;
 inline constexpr std::size_t emf_dimension_name_chars_max = 250;
+/// 1 MB, taken as 10^6 so that either reading of it holds.
+inline constexpr std::size_t emf_document_bytes_max = 1'000'000;
+/// Over UDP to the agent, which wants a line break behind it: a UDP/IPv4 payload has 65 507 bytes.
+inline constexpr std::size_t emf_datagram_bytes_max = 65'507 - 1;
 /// Ours: a histogram of more measurements than fill 100 documents is written as values and counts in
 /// any case. As arrays, a million measurements a second were 10 MB a second of one metric.
 inline constexpr std::size_t emf_array_measurements_max = 100 * emf_values_per_metric_max;

@@ -13,6 +13,7 @@
 #include <spillway/encoders/limits.hpp>
 #include <spillway/encoders/redaction.hpp>
 #include <spillway/engine/config.hpp>
+#include <spillway/engine/socket_exporter.hpp>
 #include <spillway/transport/endpoint.hpp>
 #include <spillway/transport/text.hpp>
 #include <spillway/transport/udp_sink.hpp>
@@ -29,10 +30,11 @@ using transport::parse_number;
 template <class Enum, std::size_t count>
 using EnumNames = std::array<std::pair<std::string_view, Enum>, count>;
 
-constexpr EnumNames<MetricsTo, 6> names_of(MetricsTo /*tag*/) {
+constexpr EnumNames<MetricsTo, 7> names_of(MetricsTo /*tag*/) {
   return {{{"none", MetricsTo::none},
            {"emf:stdout", MetricsTo::emf_stdout},
            {"emf:file", MetricsTo::emf_file},
+           {"emf:agent", MetricsTo::emf_agent},
            {"emf:logs", MetricsTo::emf_logs},
            {"put-metric-data", MetricsTo::put_metric_data},
            {"otlp", MetricsTo::otlp}}};
@@ -262,6 +264,7 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("logs_file", config.logs_file);
   visit("log_group", config.log_group);
   visit("log_stream", config.log_stream);
+  visit("emf_agent_endpoint", config.emf_agent_endpoint);
   visit("emf_log_group", config.emf_log_group);
   visit("emf_log_stream", config.emf_log_stream);
   visit("emf_histogram_object", config.emf_histogram_object);
@@ -621,6 +624,7 @@ Config resolve(const Config& given, std::vector<ConfigError>& errors) {
   const std::string stream = host_name() + "/" + std::to_string(getpid());
   fill_in(config.log_group, {}, "/spillway/" + config.service.get());
   fill_in(config.log_stream, {}, stream);
+  fill_in(config.emf_agent_endpoint, {"AWS_EMF_AGENT_ENDPOINT"}, "tcp://127.0.0.1:25888");
   fill_in(config.emf_log_group, {"AWS_EMF_LOG_GROUP_NAME"},
           "/spillway/" + config.service.get() + "/metrics");
   fill_in(config.emf_log_stream, {"AWS_EMF_LOG_STREAM_NAME"}, stream);
@@ -665,7 +669,12 @@ std::vector<ConfigError> validate(const Config& config) {
     check(is_log_stream(config.log_stream.get()), "log_stream", config.log_stream,
           "must have 1 to 512 characters, none of them : or *");
   }
-  if (config.metrics == MetricsTo::emf_logs) {
+  if (config.metrics == MetricsTo::emf_agent) {
+    check(detail::parse_agent_endpoint(config.emf_agent_endpoint.get()).has_value(),
+          "emf_agent_endpoint", config.emf_agent_endpoint,
+          "must be tcp://host:port or udp://host:port");
+  }
+  if (config.metrics == MetricsTo::emf_logs || config.metrics == MetricsTo::emf_agent) {
     check(is_log_group(config.emf_log_group.get()), "emf_log_group", config.emf_log_group,
           "must have 1 to 512 of A-Z a-z 0-9 . - _ / # and not begin with aws/");
     check(is_log_stream(config.emf_log_stream.get()), "emf_log_stream", config.emf_log_stream,

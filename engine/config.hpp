@@ -49,7 +49,15 @@ Setting<T> by_default(T value) {
   return {std::move(value), Origin::fallback};
 }
 
-enum class MetricsTo : std::uint8_t { none, emf_stdout, emf_file, emf_logs, put_metric_data, otlp };
+enum class MetricsTo : std::uint8_t {
+  none,
+  emf_stdout,
+  emf_file,
+  emf_agent,
+  emf_logs,
+  put_metric_data,
+  otlp
+};
 enum class LogsTo : std::uint8_t { none, console, json_stdout, file, put_log_events, otlp };
 enum class TracesTo : std::uint8_t { none, xray_daemon, put_trace_segments, otlp };
 enum class Compression : std::uint8_t { none, gzip };
@@ -90,7 +98,7 @@ struct Config {
   Setting<double> histogram_error = by_default(0.01);
 
   // ---- where telemetry goes ----
-  /// none, emf:stdout, emf:file, emf:logs, put-metric-data, otlp
+  /// none, emf:stdout, emf:file, emf:agent, emf:logs, put-metric-data, otlp
   Setting<MetricsTo> metrics = by_default(MetricsTo::emf_stdout);
   /// none, console, stdout, file, put-log-events, otlp
   Setting<LogsTo> logs = by_default(LogsTo::json_stdout);
@@ -102,7 +110,10 @@ struct Config {
   /// "<host>/<process id>".
   Setting<std::string> log_group = by_default(std::string());
   Setting<std::string> log_stream = by_default(std::string());
-  /// The same for emf:logs. Unset: AWS_EMF_LOG_GROUP_NAME, AWS_EMF_LOG_STREAM_NAME,
+  /// Where the CloudWatch agent takes EMF, for emf:agent: tcp://host:port or udp://host:port. Unset:
+  /// AWS_EMF_AGENT_ENDPOINT, else tcp://127.0.0.1:25888.
+  Setting<std::string> emf_agent_endpoint = by_default(std::string());
+  /// The same for emf:logs, and what emf:agent tells the agent. Unset: AWS_EMF_LOG_GROUP_NAME, AWS_EMF_LOG_STREAM_NAME,
   /// "/spillway/<service>/metrics".
   Setting<std::string> emf_log_group = by_default(std::string());
   Setting<std::string> emf_log_stream = by_default(std::string());

@@ -10,6 +10,7 @@
 #include <spillway/encoders/xray.hpp>
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/otlp_exporter.hpp>
+#include <spillway/engine/socket_exporter.hpp>
 #include <spillway/transport/endpoint.hpp>
 #include <spillway/transport/gzip.hpp>
 #include <spillway/transport/text.hpp>
@@ -454,76 +455,6 @@ class StreamExporter final : public Exporter {
   std::size_t done_bytes_ = 0;  // of text_, up to the end of the last of them
 };
 
-// One document a datagram, to the X-Ray daemon. Loopback pushes back on nobody: what finds the
-// daemon's socket buffer full is gone without a word, and by default that holds some 250 small
-// datagrams or three of the largest. So documents go out as soon as they are made, and not faster
-// than a daemon takes them that has to wait for its turn on the processor.
-class DaemonExporter final : public Exporter {
- public:
-  explicit DaemonExporter(const Config& config)
-      : Exporter("xray:daemon", Signal::spans, {512, 256U << 10, 0, 0, milliseconds(0)}),
-        sink_(config.xray_daemon_address.get()) {}
-
-  Outcome write(const Payload& payload, milliseconds /*wait*/) override {
-    if (payload.sequence != sequence_) {
-      sequence_ = payload.sequence;
-      next_ = 0;
-      done_ = {};
-    }
-    for (; next_ < payload.items.size(); ++next_) {
-      if (credit_bytes_ <= 0) {
-        credit_bytes_ += pace_bytes;
-        Outcome later;
-        later.next = Outcome::Next::again;
-        return later;
-      }
-      const PayloadItem& item = payload.items[next_];
-      credit_bytes_ -= item.bytes + datagram_overhead_bytes;
-      switch (sink_.send(limits::xray_daemon_header, payload.item(item))) {
-        case transport::DatagramResult::sent:
-          done_.delivered += item.records;
-          break;
-        case transport::DatagramResult::too_large:
-          done_.dropped += item.records;
-          done_.cause = DropCause::too_large;
-          break;
-        case transport::DatagramResult::busy: {
-          Outcome again;
-          again.next = Outcome::Next::again;
-          return again;
-        }
-        case transport::DatagramResult::failed: {
-          Outcome retry;
-          retry.next = Outcome::Next::retry;
-          retry.failure = Failure::transient;
-          retry.cause = DropCause::retries_exhausted;
-          // What went out before is delivered whatever becomes of the rest.
-          retry.delivered = std::exchange(done_.delivered, 0);
-          retry.dropped = std::exchange(done_.dropped, 0);
-          retry.message = name() + ": " + sink_.error();
-          return retry;
-        }
-      }
-    }
-    return done_;
-  }
-
- private:
-  // Of buffer at the other side, per millisecond: the sender waits that long before it goes on.
-  static constexpr std::int64_t pace_bytes = 32 << 10;
-  // What the kernel charges for a datagram beside its bytes.
-  static constexpr std::int64_t datagram_overhead_bytes = 1024;
-
-  transport::UdpSink sink_;
-  std::int64_t credit_bytes_ = pace_bytes;
-  std::uint64_t sequence_ = 0;
-  std::size_t next_ = 0;
-  Outcome done_;
-};
-
-}  // namespace
-
-namespace {
 std::shared_ptr<LineStream> file_stream(const std::string& path) {
   return std::make_shared<LineStream>(LineStream{transport::StreamSink::file(path)});
 }
@@ -540,6 +471,8 @@ std::unique_ptr<Exporter> make_metrics_exporter(const Config& config,
     case MetricsTo::emf_file:
       return std::make_unique<StreamExporter>("emf:file", Signal::metrics,
                                               file_stream(config.metrics_file));
+    case MetricsTo::emf_agent:
+      return make_emf_agent_exporter(config);
     case MetricsTo::emf_logs:
       return std::make_unique<PutLogEventsExporter>("emf:logs", Signal::metrics, milliseconds(0),
                                                     config.emf_log_group, config.emf_log_stream,
@@ -579,7 +512,7 @@ std::unique_ptr<Exporter> make_traces_exporter(const Config& config,
     case TracesTo::none:
       return nullptr;
     case TracesTo::xray_daemon:
-      return std::make_unique<DaemonExporter>(config);
+      return make_xray_daemon_exporter(config);
     case TracesTo::put_trace_segments:
       return std::make_unique<PutTraceSegmentsExporter>(config, shared);
     case TracesTo::otlp:

@@ -8,6 +8,7 @@
 #include <spillway/encoders/otlp_traces.hpp>
 #include <spillway/encoders/put_metric_data.hpp>
 #include <spillway/engine/flusher.hpp>
+#include <spillway/engine/socket_exporter.hpp>
 
 namespace spillway::detail {
 namespace {
@@ -369,6 +370,18 @@ bool Flusher::is_in_time(std::int64_t time_ms) const {
          time_ms <= now_ms + limits::metric_future_seconds_max * 1000;
 }
 
+EmfOptions Flusher::emf_options() const {
+  EmfOptions options{config_.metric_namespace.get(), config_.emf_histogram_object.get()};
+  if (config_.metrics == MetricsTo::emf_agent) {
+    options.log_group = config_.emf_log_group.get();
+    options.log_stream = config_.emf_log_stream.get();
+    if (parse_agent_endpoint(config_.emf_agent_endpoint.get())->is_udp) {
+      options.document_bytes_max = limits::emf_datagram_bytes_max;
+    }
+  }
+  return options;
+}
+
 void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t end_ms) {
   if (!metrics_) {
     // Metrics that go nowhere have arrived.
@@ -390,7 +403,7 @@ void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t en
       metrics_->appended(now_);
     }
   } else {
-    const EmfOptions options{config_.metric_namespace.get(), config_.emf_histogram_object.get()};
+    const EmfOptions options = emf_options();
     for (std::size_t first = 0; first < points.size();) {
       std::size_t end = first + 1;
       while (end < points.size() &&

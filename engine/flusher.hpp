@@ -101,6 +101,7 @@ class Flusher {
   /// Ends the interval at `end_ms`, where the next one begins.
   void close_interval(Resolution resolution, std::int64_t end_ms);
   bool is_in_time(std::int64_t time_ms) const;
+  EmfOptions emf_options() const;
   void encode_points(std::span<const MetricPoint> points, std::int64_t end_ms);
   void seal_due();
 

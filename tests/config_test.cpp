@@ -50,6 +50,8 @@ const std::vector<Setting3>& settings() {
       {"logs_file", "f", "e", "c", [](Config& c) { c.logs_file = "c"; }},
       {"log_group", "f", "e", "c", [](Config& c) { c.log_group = "c"; }},
       {"log_stream", "f", "e", "c", [](Config& c) { c.log_stream = "c"; }},
+      {"emf_agent_endpoint", "tcp://f:1", "tcp://e:1", "udp://c:1",
+       [](Config& c) { c.emf_agent_endpoint = "udp://c:1"; }},
       {"emf_log_group", "f", "e", "c", [](Config& c) { c.emf_log_group = "c"; }},
       {"emf_log_stream", "f", "e", "c", [](Config& c) { c.emf_log_stream = "c"; }},
       {"emf_histogram_object", "true", "true", "true",
@@ -248,6 +250,8 @@ TEST_F(ConfigTest, WhatOtherToolsSayComesBehind) {
   set("AWS_EMF_NAMESPACE", "Shop");
   set("AWS_EMF_LOG_GROUP_NAME", "/emf");
   set("AWS_EMF_LOG_STREAM_NAME", "stream");
+  EXPECT_EQ(config.emf_agent_endpoint.get(), "tcp://127.0.0.1:25888");
+  set("AWS_EMF_AGENT_ENDPOINT", "udp://agent:25888");
   set("AWS_XRAY_DAEMON_ADDRESS", "xray:2000");
   set("AWS_REGION", "eu-west-1");
   set("AWS_ENDPOINT_URL_XRAY", "http://127.0.0.1:1");
@@ -255,6 +259,7 @@ TEST_F(ConfigTest, WhatOtherToolsSayComesBehind) {
   EXPECT_EQ(more.metric_namespace.get(), "Shop");
   EXPECT_EQ(more.emf_log_group.get(), "/emf");
   EXPECT_EQ(more.emf_log_stream.get(), "stream");
+  EXPECT_EQ(more.emf_agent_endpoint.get(), "udp://agent:25888");
   EXPECT_EQ(more.xray_daemon_address.get(), "xray:2000");
   EXPECT_EQ(more.region.get(), "eu-west-1");
   EXPECT_EQ(more.cloudwatch_endpoint.get(), "https://monitoring.eu-west-1.amazonaws.com");

@@ -250,6 +250,33 @@ TEST(EmfTest, ANameStandsOnceInADocumentWhateverItsUnits) {
   EXPECT_EQ(found["Other/Count"].sum, 3);
 }
 
+TEST(EmfTest, ADocumentIsNoLargerThanItMayBe) {
+  Points points(Dimensions{{"Service", "orders"}});
+  for (int i = 0; i < 100; ++i)
+    points.histogram("M" + std::to_string(i), testing::rising_values(150));
+  points.gauge("Load", 1, 3, 2, 6, 3);
+  for (const std::size_t bytes_max : {2'000'000U, 20'000U, 5'000U, 700U, 1U}) {
+    Payload payload = testing::make_payload();
+    EmfOptions options{"Shop"};
+    options.document_bytes_max = bytes_max;
+    options.log_group = "/shop/metrics";
+    detail::encode_emf(points.points, options, payload);
+    std::size_t largest = 0;
+    for (const detail::PayloadItem& item : payload.items) {
+      largest = std::max<std::size_t>(largest, item.bytes);
+      EXPECT_EQ(Json(payload.item(item))["_aws"]["LogGroupName"].string(), "/shop/metrics");
+    }
+    // A single metric is not cut.
+    EXPECT_LE(largest, std::max<std::size_t>(bytes_max, 700));
+    EXPECT_EQ(payload.records(), 100U * 150 + 3);
+    auto found = extract(payload);
+    EXPECT_EQ(found.size(), 101U);
+    EXPECT_EQ(found["M7/Microseconds"].count, 150);
+    EXPECT_EQ(found["M7/Microseconds"].sum, 150 * 151 / 2);
+    EXPECT_EQ(found["Load/Percent"].maximum, 3);
+  }
+}
+
 TEST(EmfTest, NamesAndValuesAreEscaped) {
   Points points(Dimensions{{"a\"b", "c\\d"}});
   points.counter("x\"y\\z", 1);

@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <new>
-#include <system_error>
 #include <utility>
 
-#include <netdb.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <spillway/transport/background_thread.hpp>
 #include <spillway/transport/text.hpp>
 #include <spillway/transport/udp_sink.hpp>
 
@@ -25,45 +20,10 @@ HostPort udp_host_port(std::string_view address) {
     rest = trim(rest.substr(end));
     if (part.starts_with("tcp:")) continue;
     if (part.starts_with("udp:")) part.remove_prefix(4);
-    const std::size_t colon = part.rfind(':');
-    if (colon == std::string_view::npos || colon == 0) return {};
-    std::string_view host = part.substr(0, colon);
-    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-    const auto port = parse_number<std::uint16_t>(part.substr(colon + 1));
-    if (!port || *port == 0) return {};
-    return {std::string(host), std::to_string(*port)};
+    return parse_host_port(part);
   }
   return {};
 }
-
-/// What the thread that looks a name up shares with the sink. `done` (release, acquire) hands the
-/// rest over.
-struct UdpSink::Lookup {
-  std::atomic<bool> done{false};
-  int status = 0;
-  std::vector<SocketAddress> found;
-
-  int run(const HostPort& target, int flags) noexcept {
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_DGRAM;
-    hints.ai_flags = flags;
-    addrinfo* list = nullptr;
-    status = getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &list);
-    try {
-      for (const addrinfo* at = list; status == 0 && at != nullptr; at = at->ai_next) {
-        SocketAddress& address = found.emplace_back();
-        std::memcpy(&address.bytes, at->ai_addr, at->ai_addrlen);
-        address.size = at->ai_addrlen;
-        address.family = at->ai_family;
-      }
-    } catch (const std::bad_alloc&) {
-      status = EAI_MEMORY;
-    }
-    if (list != nullptr) freeaddrinfo(list);
-    done.store(true, std::memory_order_release);
-    return status;
-  }
-};
 
 UdpSink::UdpSink(std::string address) : address_(std::move(address)) {}
 
@@ -76,8 +36,8 @@ void UdpSink::fail(int error) {
   if (descriptor_ >= 0) close(std::exchange(descriptor_, -1));
 }
 
-void UdpSink::fail_lookup(const char* reason) {
-  error_ = "cannot resolve " + address_ + ": " + reason;
+void UdpSink::fail_lookup(std::string_view reason) {
+  error_ = "cannot resolve " + address_ + ": " + std::string(reason);
 }
 
 // To the address that the socket is connected to; `failed` closes it.
@@ -112,32 +72,20 @@ DatagramResult UdpSink::transmit(std::string_view head, std::string_view body) {
 
 // `sent`: targets_ are known. `busy`: not yet.
 DatagramResult UdpSink::look_up() {
-  if (lookup_ == nullptr) {
-    const HostPort target = udp_host_port(address_);
-    if (target.host.empty()) {
-      fail_lookup("not of the form host:port");
-      return DatagramResult::failed;
-    }
-    auto lookup = std::make_shared<Lookup>();
-    if (lookup->run(target, AI_NUMERICHOST) == EAI_NONAME) {
-      lookup->done.store(false, std::memory_order_relaxed);
-      try {
-        start_thread("spillway-name", [lookup, target] { lookup->run(target, 0); }).detach();
-      } catch (const std::system_error& error) {
-        fail_lookup(error.what());
-        return DatagramResult::failed;
-      }
-    }
-    lookup_ = std::move(lookup);
-  }
-  if (!lookup_->done.load(std::memory_order_acquire)) return DatagramResult::busy;
-  const std::shared_ptr<Lookup> lookup = std::exchange(lookup_, nullptr);
-  if (lookup->status != 0) {
-    fail_lookup(gai_strerror(lookup->status));
+  const HostPort target = udp_host_port(address_);
+  if (target.host.empty()) {
+    fail_lookup("not of the form host:port");
     return DatagramResult::failed;
   }
-  targets_ = std::move(lookup->found);
-  return DatagramResult::sent;
+  switch (lookup_.look_up(target, targets_)) {
+    case AddressLookup::State::known:
+      return DatagramResult::sent;
+    case AddressLookup::State::pending:
+      return DatagramResult::busy;
+    case AddressLookup::State::failed:
+      fail_lookup(lookup_.error());
+  }
+  return DatagramResult::failed;
 }
 
 DatagramResult UdpSink::send(std::string_view head, std::string_view body) {
