@@ -27,7 +27,8 @@
 // Which steps take part: respond() and after() run for those whose before() ran and proceeded.
 //
 // An exchange that is destroyed without finish() ended without a response: its steps see status 500
-// and Ending::failed when an exception unwinds or was given to fail(), else 499 and Ending::cancelled.
+// and Ending::failed when an exception unwinds or was given to fail(), else, and after cancel(), 499 and
+// Ending::cancelled.
 //
 // Threads: the chain and its steps are shared by all of the server's; an exchange has one at a time.
 #pragma once
@@ -88,7 +89,8 @@ class ChainExchange final : public Exchange {
  public:
   ~ChainExchange() {
     if (finished_) return;
-    const bool failed = !exception().type.empty() || std::uncaught_exceptions() > unwinding_;
+    const bool failed =
+        !cancelled() && (!exception().type.empty() || std::uncaught_exceptions() > unwinding_);
     finish({.status = failed ? 500 : status_client_closed_request,
             .ending = failed ? Ending::failed : Ending::cancelled});
   }

@@ -258,6 +258,16 @@ TEST_F(ChainTest, AnExchangeThatAnExceptionPassesHasFailed) {
   EXPECT_EQ(a.ending, Ending::failed);
 }
 
+TEST_F(ChainTest, WhatAHandlerThrowsBecauseTheClientWentIsNoFailure) {
+  {
+    auto exchange = chain.begin(view());
+    exchange.cancel();
+    exchange.guard([] { throw std::runtime_error("stopped"); });
+  }
+  EXPECT_EQ(log.back(), "a.after 499");
+  EXPECT_EQ(a.ending, Ending::cancelled);
+}
+
 // A request that is served whole while an exception unwinds, from a destructor, is not that one's.
 TEST_F(ChainTest, AnExceptionFromBeforeTheExchangeIsNotItsOwn) {
   struct Serves {

@@ -1,77 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The `spillway` program as a person or a script runs it.
-#include <array>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <initializer_list>
 #include <sstream>
 #include <string>
 #include <vector>
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <simdjson.h>
-#include <spawn.h>
-#include <sys/wait.h>
 
+#include "support/program.hpp"
 #include "support/raw_client.hpp"
 #include <spillway/transport/url.hpp>
 
 namespace spillway {
 namespace {
 
-/// A run of the program with both outputs in one pipe.
-class Program {
- public:
-  explicit Program(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), SPILLWAY_CLI);
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    std::array<int, 2> ends{};
-    EXPECT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-    EXPECT_EQ(posix_spawn(&pid_, SPILLWAY_CLI, &actions, nullptr, argv.data(), environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    output_ = ends[0];
-  }
-  ~Program() {
-    if (pid_ > 0) finish(SIGKILL);
-    close(output_);
-  }
-  Program(const Program&) = delete;
-  Program& operator=(const Program&) = delete;
-
-  std::string read_line() {
-    std::string line;
-    char c = 0;
-    while (read(output_, &c, 1) == 1 && c != '\n') line += c;
-    return line;
-  }
-  std::string read_all() {
-    std::string text;
-    char c = 0;
-    while (read(output_, &c, 1) == 1) text += c;
-    return text;
-  }
-  /// Waits for the end, after sending `signal` unless it is 0; returns the exit code.
-  int finish(int signal = 0) {
-    if (signal != 0) kill(pid_, signal);
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    pid_ = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-
- private:
-  pid_t pid_ = 0;
-  int output_ = -1;
+/// A run of the `spillway` program.
+struct Program : testing::Program {
+  explicit Program(const std::vector<std::string>& arguments)
+      : testing::Program(SPILLWAY_CLI, arguments) {}
 };
 
 std::string contents(const std::filesystem::path& path) {
@@ -82,7 +32,7 @@ std::string contents(const std::filesystem::path& path) {
 
 TEST(LocalCommandTest, ListensUntilItIsToldToStop) {
   const std::filesystem::path port_file =
-      std::filesystem::path(testing::TempDir()) / ("ports-" + std::to_string(getpid()));
+      std::filesystem::path(::testing::TempDir()) / ("ports-" + std::to_string(getpid()));
   for (const int signal : {SIGTERM, SIGINT}) {
     Program program({"local", "--port", "0", "--udp-port", "0", "--port-file", port_file.string(),
                      "--fault", "throttle:service=xray"});

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The examples of tools/examples as programs of their own, each under load and delivering to the local
+// receiver: what was asked, recorded, delivered and received is the same number, and the answers are
+// what the steps of the chain make of them.
+#include <charconv>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <support/json.hpp>
+#include <support/program.hpp>
+#include <support/raw_client.hpp>
+
+#include "local/receiver.hpp"
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Json;
+
+constexpr int connections = 3;
+constexpr int requests_each = 200;
+
+struct Example {
+  const char* name;
+  std::string path;
+  std::vector<std::string> arguments;
+};
+void PrintTo(const Example& example, std::ostream* out) { *out << example.name; }
+
+/// An example, its receiver, and the account between them.
+class ExamplesTest : public ::testing::TestWithParam<Example> {
+ protected:
+  ExamplesTest() {
+    const std::string line = program.read_line();
+    constexpr std::string_view greeting = "listening on 127.0.0.1:";
+    EXPECT_TRUE(line.starts_with(greeting)) << line;
+    if (!line.starts_with(greeting)) return;
+    std::from_chars(line.data() + greeting.size(), line.data() + line.size(), port);
+  }
+
+  std::vector<std::string> environment() const {
+    return {"AWS_ENDPOINT_URL=" + receiver.endpoint(),
+            "AWS_ACCESS_KEY_ID=local",
+            "AWS_SECRET_ACCESS_KEY=local-secret",
+            "AWS_REGION=eu-west-1",
+            "AWS_CONFIG_FILE=/nonexistent",
+            "AWS_SHARED_CREDENTIALS_FILE=/nonexistent",
+            "SPILLWAY_METRICS=put-metric-data",
+            "SPILLWAY_LOGS=put-log-events",
+            "SPILLWAY_LOG_GROUP=/examples",
+            "SPILLWAY_LOG_STREAM=one",
+            "SPILLWAY_TRACES=put-trace-segments",
+            "SPILLWAY_TRACE_SAMPLE_RATE=1"};
+  }
+
+  /// Ends the example; its account must be balanced, with nothing dropped.
+  void stop() {
+    program.signal(SIGTERM);
+    const Json account(program.read_line());
+    EXPECT_EQ(program.finish(), 0);
+    for (const char* const signal : {"metrics", "logs", "spans"}) {
+      EXPECT_GT(account[signal]["recorded"].number(), 0) << signal;
+      EXPECT_EQ(account[signal]["delivered"].number(), account[signal]["recorded"].number())
+          << signal << ": " << account.text();
+    }
+  }
+
+  /// Sums of a metric by the values of its dimension Route.
+  std::map<std::string, double> by_route(std::string_view name) const {
+    std::map<std::string, double> sums;
+    for (const local::MetricStatistics& series : receiver.metrics("Shop", name)) {
+      for (const auto& [dimension, value] : series.dimensions) {
+        if (dimension == "Route") sums[value] += series.sum;
+      }
+    }
+    return sums;
+  }
+  /// The access log by status.
+  std::map<int, int> statuses() const {
+    std::map<int, int> counts;
+    for (const local::LogEvent& event : receiver.log_events("/examples", "one")) {
+      const Json log(event.message);
+      if (log["message"].string() == "request") ++counts[static_cast<int>(log["status"].number())];
+    }
+    return counts;
+  }
+  int segments() const {
+    int count = 0;
+    for (const local::Segment& one : receiver.segments()) count += one.is_subsegment ? 0 : 1;
+    return count;
+  }
+
+  local::Receiver receiver{local::Options{}};
+  testing::Program program{GetParam().path, GetParam().arguments, environment()};
+  std::uint16_t port = 0;
+};
+
+int status_of(const std::string& response) {
+  int status = 0;
+  if (response.size() > 12) std::from_chars(response.data() + 9, response.data() + 12, status);
+  return status;
+}
+
+TEST_P(ExamplesTest, WhatWasAskedIsRecordedDeliveredAndReceived) {
+  ASSERT_NE(port, 0);
+  std::vector<std::thread> clients;
+  std::vector<std::map<int, int>> answered(connections);
+  for (int c = 0; c < connections; ++c) {
+    clients.emplace_back([this, &counts = answered[static_cast<std::size_t>(c)]] {
+      RawClient client(port);
+      const std::string headers =
+          " HTTP/1.1\r\nHost: shop\r\nX-Tenant-ID: acme\r\nX-Forwarded-For: 198.51.100.4\r\n";
+      for (int i = 0; i < requests_each; ++i) {
+        std::string request;
+        switch (i % 10) {
+          case 0:
+            request = "GET /orders/throw" + headers + "\r\n";
+            break;
+          case 1:
+            request = "GET /orders/x" + headers + "\r\n";
+            break;
+          case 2:
+            request = "POST /orders" + headers + "Content-Length: 0\r\n\r\n";
+            break;
+          case 3:
+            request = "POST /orders" + headers + "Content-Length: 2\r\n\r\n{}";
+            break;
+          case 4:
+            request = "GET /nowhere" + headers + "\r\n";
+            break;
+          default:
+            request = "GET /orders/" + std::to_string(i) + headers + "\r\n";
+        }
+        ++counts[status_of(client.exchange(request))];
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  std::map<int, int> total;
+  for (const auto& counts : answered) {
+    for (const auto& [status, count] : counts) total[status] += count;
+  }
+  constexpr int tenth = connections * requests_each / 10;
+  EXPECT_EQ(total,
+            (std::map<int, int>{
+                {200, 5 * tenth}, {201, tenth}, {404, 2 * tenth}, {422, tenth}, {500, tenth}}));
+  stop();
+
+  EXPECT_EQ(statuses(), total) << "what the access log says, and what the clients got";
+  EXPECT_EQ(segments(), 10 * tenth);
+  EXPECT_EQ(by_route("Requests"),
+            (std::map<std::string, double>{
+                {"/orders/{id}", 7 * tenth}, {"/orders", 2 * tenth}, {"(unmatched)", tenth}}));
+  EXPECT_EQ(by_route("Faults"), (std::map<std::string, double>{{"/orders/{id}", tenth}}));
+  EXPECT_EQ(receiver.log_streams().at(0).event_count, static_cast<std::uint64_t>(15 * tenth))
+      << "an access log for each, and the handler's own for those that were found";
+}
+
+TEST_P(ExamplesTest, AnswersHaveTheHeadersAndBodiesOfTheSteps) {
+  ASSERT_NE(port, 0);
+  RawClient client(port);
+  const auto get = [&](const std::string& path, const std::string& more = {}) {
+    return client.exchange("GET " + path + " HTTP/1.1\r\nHost: shop\r\nX-Request-ID: r-1\r\n" +
+                           "X-Forwarded-For: 198.51.100.4\r\n" + more + "\r\n");
+  };
+  const std::string found = get("/orders/17");
+  EXPECT_EQ(status_of(found), 200);
+  EXPECT_NE(found.find("X-Request-ID: r-1\r\n"), found.npos) << found;
+  EXPECT_NE(found.find("X-Amzn-Trace-Id: Root="), found.npos);
+  EXPECT_TRUE(found.ends_with("{\"order\":17}"));
+  const std::string thrown = get("/orders/throw");
+  EXPECT_NE(thrown.find("application/problem+json"), thrown.npos) << thrown;
+  EXPECT_EQ(thrown.find("database"), thrown.npos) << "not the client's to know";
+  EXPECT_NE(get("/orders/x").find("there is no such order"), std::string::npos);
+  const std::string nowhere = get("/nowhere");
+  EXPECT_EQ(status_of(nowhere), 404);
+  EXPECT_NE(nowhere.find("application/problem+json"), nowhere.npos) << nowhere;
+  const std::string late = get("/orders/17", "X-Request-Timeout: 0m\r\n");
+  EXPECT_EQ(status_of(late), 503);
+  EXPECT_NE(late.find("Retry-After: 1\r\n"), late.npos) << late;
+  const std::string page = get("/orders/17", "Origin: https://a.shop.example\r\n");
+  EXPECT_NE(page.find("Access-Control-Allow-Origin: https://a.shop.example\r\n"), page.npos)
+      << page;
+  EXPECT_EQ(status_of(client.exchange("OPTIONS /orders HTTP/1.1\r\nHost: shop\r\n"
+                                      "Origin: https://a.shop.example\r\n"
+                                      "Access-Control-Request-Method: POST\r\n\r\n")),
+            204);
+  EXPECT_EQ(status_of(get("/orders/18")), 200) << "the connection is still good";
+  stop();
+  const auto logs = receiver.log_events("/examples", "one");
+  int of_client = 0;
+  for (const local::LogEvent& event : logs)
+    of_client += event.message.find("\"client\":\"198.51.100.4\"") != std::string::npos;
+  EXPECT_EQ(of_client, 7);
+}
+
+#if defined(SPILLWAY_EXAMPLE_BEAST) && !defined(__clang__)
+// The handler of the coroutines waits, and sees that nobody else does.
+class CoroutineExampleTest : public ExamplesTest {};
+
+TEST_P(CoroutineExampleTest, AClientThatGoesAwayEndsItsRequest) {
+  ASSERT_NE(port, 0);
+  {
+    RawClient gone(port);
+    gone.send("GET /slow HTTP/1.1\r\nHost: shop\r\n\r\n");
+  }
+  RawClient client(port);
+  const std::string late =
+      client.exchange("GET /slow HTTP/1.1\r\nHost: shop\r\nX-Request-Timeout: 20m\r\n\r\n");
+  EXPECT_EQ(status_of(late), 504);
+  stop();
+  const std::map<int, int> expected{{499, 1}, {504, 1}};
+  EXPECT_EQ(statuses(), expected);
+}
+INSTANTIATE_TEST_SUITE_P(All, CoroutineExampleTest,
+                         ::testing::Values(Example{
+                             "beast", SPILLWAY_EXAMPLE_BEAST, {"coroutines"}}),
+                         [](const auto& one) { return std::string(one.param.name); });
+#endif
+
+std::vector<Example> examples() {
+  return {
+#if defined(SPILLWAY_EXAMPLE_BEAST)
+    {"beast_sync", SPILLWAY_EXAMPLE_BEAST, {"sync"}},
+        {"beast_callbacks", SPILLWAY_EXAMPLE_BEAST, {"callbacks"}},
+#if !defined(__clang__)  // This Boost finds coroutines in g++ only.
+        {"beast_coroutines", SPILLWAY_EXAMPLE_BEAST, {"coroutines"}},
+#endif
+#endif
+#if defined(SPILLWAY_EXAMPLE_HTTPLIB)
+        {"httplib", SPILLWAY_EXAMPLE_HTTPLIB, {}},
+#endif
+  };
+}
+INSTANTIATE_TEST_SUITE_P(All, ExamplesTest, ::testing::ValuesIn(examples()),
+                         [](const auto& one) { return std::string(one.param.name); });
+
+}  // namespace
+}  // namespace spillway
