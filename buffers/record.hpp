@@ -131,7 +131,7 @@ enum class EntryClass : std::uint8_t {
   link,            ///< begins one: the value is a LinkBody
   link_attribute,  ///< of the last link
   precursor,       ///< a span id, once for each
-  sampling_rule    ///< its name is that of the rule that sampled the trace
+  sampling_rule    ///< the value is the name of the rule that sampled the trace
 };
 
 /// Another trace that a span has to do with. The value of an entry of class `link`.

@@ -140,8 +140,8 @@ void append_links(const std::vector<Entry>& entries, ByteBuffer& out) {
 // How much of a span is written: first all of it; when that is more than a document holds, less.
 enum class Detail : std::uint8_t { full, without_metadata, bare };
 
-void append_segment_members(const ContextTexts& context, const XrayOptions& options,
-                            ByteBuffer& out) {
+void append_segment_members(const std::vector<Entry>& entries, const ContextTexts& context,
+                            const XrayOptions& options, ByteBuffer& out) {
   if (!options.service_version.empty()) {
     out.append(",\"service\":{\"version\":");
     append_json_string(out, options.service_version);
@@ -151,7 +151,14 @@ void append_segment_members(const ContextTexts& context, const XrayOptions& opti
     out.append(",\"user\":");
     append_json_string(out, cut_utf8(context.user, limits::segment_string_chars_max));
   }
-  out.append(",\"aws\":{\"xray\":{\"sdk\":\"spillway for C++\",\"sdk_version\":\"0.1.0\"}}");
+  out.append(",\"aws\":{\"xray\":{\"sdk\":\"spillway for C++\",\"sdk_version\":\"0.1.0\"");
+  for (const Entry& entry : entries) {
+    if (entry.entry_class != EntryClass::sampling_rule) continue;
+    out.append(",\"sampling_rule_name\":");
+    append_json_string(out, entry.text);
+    break;
+  }
+  out.append("}}");
 }
 
 // Everything of a span's object but its subsegments and the closing brace.
@@ -178,7 +185,7 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
   }
   append_http(span, entries, out);
   if (is_segment) append_links(entries, out);
-  if (is_segment) append_segment_members(context, options, out);
+  if (is_segment) append_segment_members(entries, context, options, out);
 
   // What the segment says of the request it served, unless the user annotated it already. X-Ray's
   // service map goes by the segment's name, so what the service did is an annotation.

@@ -13,6 +13,7 @@
 #include <spillway/encoders/limits.hpp>
 #include <spillway/encoders/redaction.hpp>
 #include <spillway/engine/config.hpp>
+#include <spillway/engine/sampling_rules.hpp>
 #include <spillway/engine/socket_exporter.hpp>
 #include <spillway/transport/endpoint.hpp>
 #include <spillway/transport/text.hpp>
@@ -288,6 +289,8 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("log_levels", config.log_levels);
   visit("trace_reservoir", config.trace_reservoir);
   visit("trace_sample_rate", config.trace_sample_rate);
+  visit("sampling_rules_file", config.sampling_rules_file);
+  visit("trace_keep_rare", config.trace_keep_rare);
   visit("redact", config.redact);
   visit("redact_keys", config.redact_keys);
   visit("log_coarse_time", config.log_coarse_time);
@@ -751,6 +754,14 @@ std::vector<ConfigError> validate(const Config& config) {
   in_range("histogram_error", config.histogram_error, 0.008, 0.25);
   in_range("trace_reservoir", config.trace_reservoir, 0, 1'000'000);
   in_range("trace_sample_rate", config.trace_sample_rate, 0, 1);
+  in_range("trace_keep_rare", config.trace_keep_rare, 0, 1'000'000);
+  if (const std::string& path = config.sampling_rules_file; !path.empty()) {
+    std::vector<std::string> problems;
+    detail::read_local_rules(path, problems);
+    for (std::string& problem : problems) {
+      check(false, "sampling_rules_file", config.sampling_rules_file, std::move(problem));
+    }
+  }
   in_range("metric_interval", config.metric_interval, milliseconds(1000), hours(1));
   in_range("log_interval", config.log_interval, milliseconds(1), milliseconds(60'000));
   in_range("trace_interval", config.trace_interval, milliseconds(1), milliseconds(60'000));

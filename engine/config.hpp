@@ -166,6 +166,11 @@ struct Config {
   /// X-Ray SDKs' own default).
   Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});
   Setting<double> trace_sample_rate = by_default(0.05);
+  /// Rules in place of these two: a file as the X-Ray SDKs read it, version 2 (or 1). Unset: none.
+  Setting<std::string> sampling_rules_file = by_default(std::string());
+  /// Of the traces that rules leave out, at most so many a second are kept all the same: when nothing
+  /// of their operation was sampled for a minute, and the segment alone when it ends in a fault.
+  Setting<std::int64_t> trace_keep_rare = by_default(std::int64_t{0});
   /// What is taken out of every string of logs, spans and wide events before it leaves the process,
   /// "[redacted]" in its place: `cards` (card numbers, by issuer and Luhn's check), `emails`, `tokens`
   /// (bearer tokens, JSON Web Tokens, users and passwords in URLs), or `none`.

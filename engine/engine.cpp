@@ -14,6 +14,8 @@
 #include <spillway/engine/engine.hpp>
 #include <spillway/engine/flusher.hpp>
 #include <spillway/engine/logger_table.hpp>
+#include <spillway/engine/sampling.hpp>
+#include <spillway/engine/sampling_rules.hpp>
 #include <spillway/engine/sender.hpp>
 #include <spillway/engine/services.hpp>
 #include <spillway/transport/background_thread.hpp>
@@ -42,6 +44,26 @@ detail::LaneLayout layout_of(const Config& config) {
   // counters.
   layout.bank.cell_bytes = layout.bank.series_max * 96;
   return layout;
+}
+
+detail::Sampler::Options sampling_of(const Config& config) {
+  detail::Sampler::Options options;
+  options.service_name = config.service;
+  options.keep_per_second = static_cast<std::uint32_t>(config.trace_keep_rare.get());
+  if (const std::string& path = config.sampling_rules_file; !path.empty()) {
+    std::vector<std::string> problems;
+    options.local_rules = detail::read_local_rules(path, problems);
+    if (!problems.empty()) {  // The file was good when the configuration was checked.
+      throw InvalidConfig(
+          {{"sampling_rules_file", path, config.sampling_rules_file.origin(), problems.front()}});
+    }
+  } else {
+    detail::SamplingRule rule;
+    rule.reservoir = static_cast<std::uint32_t>(config.trace_reservoir.get());
+    rule.fixed_rate = config.trace_sample_rate;
+    options.local_rules.push_back(std::move(rule));
+  }
+  return options;
 }
 
 std::function<double()> system_random() {
@@ -104,8 +126,7 @@ class Engine::Core final : public detail::EngineServices {
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
-    tracing_.sample_rate = config_.trace_sample_rate;
-    tracing_.reservoir = static_cast<std::uint32_t>(config_.trace_reservoir.get());
+    tracing_.sampler = &sampler_;
     tracing_.in_lambda = std::getenv("AWS_LAMBDA_FUNCTION_NAME") != nullptr;
     if (!has_threads_) return;
     flusher_beats_.beat(clock_->steady());
@@ -138,7 +159,7 @@ class Engine::Core final : public detail::EngineServices {
 
   const Config& config() const noexcept { return config_; }
   std::uint64_t engine_id() const noexcept { return lanes_->engine_id(); }
-  detail::TracingState* tracing() noexcept {
+  const detail::TracingState* tracing() const noexcept {
     return config_.traces == TracesTo::none ? nullptr : &tracing_;
   }
 
@@ -536,6 +557,7 @@ class Engine::Core final : public detail::EngineServices {
   detail::Outbox outbox_;
   detail::Sender sender_;
   detail::Flusher flusher_;
+  detail::Sampler sampler_{sampling_of(config_)};
   detail::TracingState tracing_;
   std::atomic<std::uint64_t> trace_headers_refused_{0};
   std::atomic<std::uint32_t> next_view_{1};

@@ -120,6 +120,13 @@ class Engine {
     return Span(engine_id_, tracing_, name);
   }
   Span span(SpanName name) const noexcept { return Span(engine_id_, tracing_, name); }
+  /// `request`: what sampling rules look at when a trace begins with this span.
+  Span span(StaticName name, const SamplingRequest& request) const noexcept {
+    return Span(engine_id_, tracing_, name, &request);
+  }
+  Span span(SpanName name, const SamplingRequest& request) const noexcept {
+    return Span(engine_id_, tracing_, name, &request);
+  }
   /// Interns a name that is known at run time only. Make it once, as for a metric.
   SpanName span_name(std::string_view name) const;
   /// The trace that a request's headers say it is part of: for ContextFields::trace when the caller is
@@ -161,7 +168,7 @@ class Engine {
   std::uint64_t engine_id_ = detail::no_engine_id;
   std::atomic<Severity> log_level_{Severity::info};
   bool coarse_log_time_ = false;
-  detail::TracingState* tracing_ = nullptr;  // null: traces go nowhere
+  const detail::TracingState* tracing_ = nullptr;  // null: traces go nowhere
   std::unique_ptr<Core> core_;
 };
 

@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include <spillway/buffers/names.hpp>
+#include <spillway/engine/sampling.hpp>
 #include <spillway/engine/span.hpp>
 #include <spillway/engine/trace_header.hpp>
 
@@ -34,15 +35,9 @@ struct RandomPool {
 };
 constinit thread_local RandomPool random_pool{{}, sizeof(RandomPool::bytes)};
 
-// Whether this trace is one of the second's reservoir.
-bool take_from_reservoir(TracingState& tracing, std::uint64_t second) noexcept {
-  std::uint64_t used = tracing.used.load(std::memory_order_relaxed);
-  while (true) {
-    const std::uint64_t count = used >> 32 == (second & 0xFFFFFFFFU) ? used & 0xFFFFFFFFU : 0;
-    if (count >= tracing.reservoir) return false;
-    const std::uint64_t next = second << 32 | (count + 1);
-    if (tracing.used.compare_exchange_weak(used, next, std::memory_order_relaxed)) return true;
-  }
+std::uint32_t second_of(WallTime time) noexcept {
+  return static_cast<std::uint32_t>(
+      std::chrono::floor<std::chrono::seconds>(time).time_since_epoch().count());
 }
 
 }  // namespace
@@ -88,25 +83,32 @@ void join_lambda(Active& active) noexcept try {
 
 namespace spillway {
 
-void Span::begin_segment(detail::TracingState& tracing) noexcept {
+void Span::begin_segment(const detail::TracingState& tracing,
+                         const SamplingRequest* request) noexcept {
   detail::Active& active = detail::current_active();
   before_ = active;
   entered_ = true;
   if (tracing.in_lambda && !active.trace_id) detail::join_lambda(active);
-  const auto second = static_cast<std::uint64_t>(
-      std::chrono::floor<std::chrono::seconds>(tracing.clock->wall()).time_since_epoch().count());
+  const std::uint32_t second = detail::second_of(tracing.clock->wall());
   if (!active.trace_id) {
-    active.trace_id = detail::next_trace_id(static_cast<std::uint32_t>(second));
+    active.trace_id = detail::next_trace_id(second);
     active.serial = detail::next_context_serial();
   }
+  detail::SamplingDecision decision;
   if (active.sampled == Sampled::unknown) {
     // The upper 53 bits of a random number as one in [0, 1).
     const double draw = static_cast<double>(detail::next_span_id() >> 11) * 0x1p-53;
-    const bool sampled = draw < tracing.sample_rate || detail::take_from_reservoir(tracing, second);
-    active.sampled = sampled ? Sampled::yes : Sampled::no;
+    decision = tracing.sampler->decide(request != nullptr ? *request : SamplingRequest{}, name_,
+                                       second, draw);
+    active.sampled = decision.sampled ? Sampled::yes : Sampled::no;
   }
   trace_id_ = active.trace_id;
   parent_id_ = active.span_id;
+  if (decision.watched) {
+    watched_ = true;
+    watch_ = {&tracing, decision.rule};
+    start_ticks_ = tracing.clock->ticks();
+  }
   if (active.sampled == Sampled::no) {
     active.span_id = 0;  // No record will have an id to refer to.
     return;
@@ -117,6 +119,12 @@ void Span::begin_segment(detail::TracingState& tracing) noexcept {
   flags_ = active.span_flags;
   recording_ = true;
   start_ticks_ = tracing.clock->ticks();
+  if (decision.rule != nullptr && !decision.rule->name.empty()) {
+    add(detail::EntryClass::sampling_rule, StaticName("aws.xray.sampling_rule"),
+        std::string_view(decision.rule->name));
+  }
+  if (decision.rare)
+    add(detail::EntryClass::annotation, StaticName("kept"), std::string_view("rare"));
   if (active.identity != nullptr && active.identity->link_trace_id) {
     link(active.identity->link_trace_id, active.identity->link_span_id);
   }
@@ -134,6 +142,7 @@ Span::Span(Span&& other) noexcept
     : recording_(std::exchange(other.recording_, false)),
       entered_(std::exchange(other.entered_, false)),
       detached_(other.detached_),
+      watched_(std::exchange(other.watched_, false)),
       flags_(other.flags_),
       http_status_(other.http_status_),
       entry_bytes_(other.entry_bytes_),
@@ -142,6 +151,7 @@ Span::Span(Span&& other) noexcept
       name_(other.name_),
       engine_id_(other.engine_id_),
       start_ticks_(other.start_ticks_),
+      watch_(other.watch_),
       parent_id_(other.parent_id_),
       segment_id_(other.segment_id_),
       before_(other.before_) {
@@ -150,6 +160,12 @@ Span::Span(Span&& other) noexcept
 
 void Span::leave() noexcept {
   entered_ = false;
+  if (watched_) [[unlikely]]
+    return leave_watched();
+  leave_context();
+}
+
+void Span::leave_context() noexcept {
   detail::Active& active = detail::current_active();
   if (span_id_ == 0) {  // A segment that is not sampled.
     active = before_;
@@ -161,12 +177,35 @@ void Span::leave() noexcept {
   }
 }
 
-void Span::detach() noexcept {
-  if (!entered_ || detached_) return;
+void Span::leave_watched() noexcept {
+  watched_ = false;
+  bool keep = false;
+  // Inside an operation the engine, and with it the sampler, is there.
+  if (detail::Lane* const lane = detail::enter(engine_id_); lane != nullptr) {
+    keep = watch_.tracing->sampler->ended({span_id_ != 0, false, true, watch_.rule},
+                                          (flags_ & detail::span_fault) != 0,
+                                          detail::second_of(watch_.tracing->clock->wall()));
+    lane->leave();
+  }
+  if (!detached_) step_out();
+  if (!keep) return;
+  // A segment of its own: what was begun below it, here or elsewhere, was not recorded.
+  span_id_ = segment_id_ = detail::next_span_id();
+  add(detail::EntryClass::annotation, StaticName("kept"), std::string_view("fault"));
+  finish();
+}
+
+void Span::step_out() noexcept {
   const detail::Active begun_in = detail::current_active();
-  leave();
+  leave_context();
   before_ = begun_in;
   detached_ = true;
+}
+
+void Span::detach() noexcept {
+  if (!entered_ || detached_) return;
+  step_out();
+  entered_ = watched_;
 }
 
 void Span::finish() noexcept {
@@ -253,9 +292,9 @@ void Span::http_request(const HttpRequestFields& request) noexcept {
 }
 
 void Span::http_response(int status, std::int64_t content_length) noexcept {
-  if (!recording_) return;
+  if (!recording_ && !watched_) return;
   http_status_ = static_cast<std::uint16_t>(status);
-  if (content_length >= 0) {
+  if (recording_ && content_length >= 0) {
     add(detail::EntryClass::http_response, StaticName("content_length"), content_length);
   }
   if (status == 429) {

@@ -55,15 +55,23 @@ struct HttpRequestFields {
   bool x_forwarded_for = false;  ///< client_ip came from a header and may be forged
 };
 
+/// What sampling rules look at, of the request that a trace begins with. Empty: not known, and matched
+/// by any pattern. Read before the call returns.
+struct SamplingRequest {
+  std::string_view host{};
+  std::string_view method{};
+  std::string_view path{};
+};
+
 namespace detail {
+
+class Sampler;
+class RuleState;
 
 /// What beginning a span needs of the engine.
 struct TracingState {
   std::shared_ptr<const Clock> clock;
-  double sample_rate = 1;       ///< of the traces that begin here and are past the reservoir
-  std::uint32_t reservoir = 0;  ///< traces a second that are always recorded
-  std::atomic<std::uint64_t> used{
-      0};                  ///< the second (upper 32 bits) and how many of its reservoir are used
+  Sampler* sampler = nullptr;
   bool in_lambda = false;  ///< segments without a trace join the invocation's
 };
 
@@ -155,23 +163,27 @@ class [[nodiscard]] Span {
 
   // A child of the thread's open span, a segment, or (tracing off, or the trace is not sampled)
   // nothing.
-  [[gnu::always_inline]] Span(std::uint64_t engine_id, detail::TracingState* tracing,
-                              const StaticName& name) noexcept {
+  [[gnu::always_inline]] Span(std::uint64_t engine_id, const detail::TracingState* tracing,
+                              const StaticName& name,
+                              const SamplingRequest* request = nullptr) noexcept {
     if (tracing == nullptr) return;
     const detail::Active& active = detail::current_active();
     if (active.sampled == Sampled::no) return;
-    begin(engine_id, *tracing, detail::name_id(name));
+    begin(engine_id, *tracing, detail::name_id(name), request);
   }
-  Span(std::uint64_t engine_id, detail::TracingState* tracing, SpanName name) noexcept {
+  Span(std::uint64_t engine_id, const detail::TracingState* tracing, SpanName name,
+       const SamplingRequest* request = nullptr) noexcept {
     if (tracing == nullptr || detail::current_active().sampled == Sampled::no) return;
-    begin(engine_id, *tracing, name.id_);
+    begin(engine_id, *tracing, name.id_, request);
   }
 
-  void begin(std::uint64_t engine_id, detail::TracingState& tracing, std::uint32_t name) noexcept {
+  void begin(std::uint64_t engine_id, const detail::TracingState& tracing, std::uint32_t name,
+             const SamplingRequest* request) noexcept {
     engine_id_ = engine_id;
     name_ = name;
     detail::Active& active = detail::current_active();
-    if (active.segment_id == 0 || active.engine_id != engine_id) return begin_segment(tracing);
+    if (active.segment_id == 0 || active.engine_id != engine_id)
+      return begin_segment(tracing, request);
     trace_id_ = active.trace_id;
     parent_id_ = active.span_id;
     segment_id_ = active.segment_id;
@@ -181,8 +193,11 @@ class [[nodiscard]] Span {
     recording_ = entered_ = true;
     start_ticks_ = tracing.clock->ticks();
   }
-  void begin_segment(detail::TracingState& tracing) noexcept;
+  void begin_segment(const detail::TracingState& tracing, const SamplingRequest* request) noexcept;
   void finish() noexcept;
+  void leave_watched() noexcept;
+  void leave_context() noexcept;
+  void step_out() noexcept;
   void write(detail::Lane& lane) const noexcept;
   void leave() noexcept;
 
@@ -240,9 +255,16 @@ class [[nodiscard]] Span {
   // Sends the buffer, and `more` behind it, ahead as a record of its own.
   void write_part(std::span<const std::byte> more) noexcept;
 
+  // Of a segment that the sampler watches.
+  struct Watch {
+    const detail::TracingState* tracing;
+    detail::RuleState* rule;
+  };
+
   bool recording_ = false;
   bool entered_ = false;   // it stands in `active`
   bool detached_ = false;  // before_ is the context that it was begun in
+  bool watched_ = false;   // a segment; it stays entered until its end, detached or not
   std::uint16_t flags_ = 0;
   std::uint16_t http_status_ = 0;
   std::uint32_t entry_bytes_ = 0;
@@ -252,6 +274,7 @@ class [[nodiscard]] Span {
   std::uint32_t name_;
   std::uint64_t engine_id_;
   std::uint64_t start_ticks_;
+  Watch watch_;
   std::uint64_t parent_id_;
   std::uint64_t segment_id_;
   union {

@@ -199,11 +199,14 @@ Verdict Observability::before(State& state, Exchange& exchange) {
 
 void Observability::begin_span(State& state, const Exchange& exchange) const {
   const Scope scope(*state.context_);
-  Span& span = state.span_.emplace(InPlace{[&] { return engine_.span(state.handles_->span); }});
+  const RequestView& request = exchange.request;
+  Span& span = state.span_.emplace(InPlace{[&] {
+    return engine_.span(state.handles_->span,
+                        {.host = request.host, .method = request.method, .path = request.path});
+  }});
   state.context_->follow();
   span.detach();
   if (!span.recording()) return;
-  const RequestView& request = exchange.request;
   std::array<char, url_bytes_max> url;
   std::size_t bytes = 0;
   // Without the query, which may hold secrets.

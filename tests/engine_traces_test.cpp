@@ -8,6 +8,7 @@
 #include <thread>
 
 #include <support/engine_fixture.hpp>
+#include <support/temporary_file.hpp>
 
 #include <spillway/engine/trace_header.hpp>
 
@@ -557,6 +558,125 @@ TEST_F(EngineTracesTest, ALargeTraceGoesInSeveralDocumentsOfLegalSize) {
   }
   EXPECT_EQ(spans, 501U);
   EXPECT_EQ(test.engine.stats().spans.delivered, 501U);
+}
+
+// ---- Sampling ----
+
+TEST_F(EngineTracesTest, ALocalRulesFileDecides) {
+  const testing::TemporaryDirectory directory;
+  Config rules = config();
+  rules.sampling_rules_file =
+      directory.write("rules.json",
+                      R"({"version":2,"default":{"fixed_target":0,"rate":0},"rules":[
+          {"host":"*","http_method":"*","url_path":"/orders/*","fixed_target":0,"rate":1}]})");
+  testing::TestEngine test(rules);
+  { const Span span = test.engine.span("health", {.method = "GET", .path = "/healthz"}); }
+  {
+    const Span span = test.engine.span("order", {.method = "GET", .path = "/orders/7"});
+    EXPECT_TRUE(span.recording());
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0]["name"].string(), "orders");
+  EXPECT_EQ(found[0]["annotations"]["operation"].string(), "order");
+}
+
+TEST_F(EngineTracesTest, AWrongRulesFileIsRefusedAtTheStart) {
+  const testing::TemporaryDirectory directory;
+  Config rules = config();
+  rules.sampling_rules_file =
+      directory.write("rules.json", R"({"version":2,"default":{"rate":2}})");
+  try {
+    const testing::TestEngine test(rules);
+    FAIL() << "an engine started with it";
+  } catch (const InvalidConfig& invalid) {
+    ASSERT_EQ(invalid.errors().size(), 2U);
+    EXPECT_EQ(invalid.errors()[0].key, "sampling_rules_file");
+    EXPECT_NE(invalid.errors()[0].message.find("default.fixed_target"), std::string::npos);
+    EXPECT_NE(invalid.errors()[1].message.find("default.rate"), std::string::npos);
+  }
+}
+
+TEST_F(EngineTracesTest, ARareOperationIsKeptWhole) {
+  Config rare = config();
+  rare.trace_sample_rate = 0.0;
+  rare.trace_reservoir = 0;
+  rare.trace_keep_rare = 5;
+  testing::TestEngine test(rare);
+  for (int i = 0; i < 3; ++i) {
+    const Span root = test.engine.span("nightly-report");
+    const Span child = test.engine.span("child");
+    EXPECT_EQ(child.recording(), i == 0);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0]["annotations"]["kept"].string(), "rare");
+  EXPECT_EQ(found[0]["subsegments"].size(), 1U);
+}
+
+TEST_F(EngineTracesTest, AFaultIsKeptAsASegmentAlone) {
+  Config rare = config();
+  rare.trace_sample_rate = 0.0;
+  rare.trace_reservoir = 0;
+  rare.trace_keep_rare = 5;
+  testing::TestEngine test(rare);
+  { const Span first = test.engine.span("orders"); }  // Rare, and kept as such.
+  const Context context{{.tenant = "acme"}};
+  std::string outgoing;
+  for (const int status : {200, 404, 503}) {
+    const Scope scope(context);
+    Span root = test.engine.span("orders");
+    EXPECT_FALSE(root.recording());
+    const Span child = test.engine.span("child");
+    outgoing = current_trace_header();
+    test.clock.advance(20ms);
+    root.http_response(status, 17);
+  }
+  {
+    // One that another thread ends, in an object that was moved.
+    Span root = test.engine.span("orders");
+    root.detach();
+    Span moved(std::move(root));
+    moved.fault();
+    std::thread([&] { moved.end(); }).join();
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  auto found = documents(test);
+  ASSERT_EQ(found.size(), 3U);
+  const Json* kept = nullptr;
+  for (const Json& document : found) {
+    if (document.has("http")) kept = &document;
+  }
+  ASSERT_NE(kept, nullptr);
+  EXPECT_NE(outgoing.find("Sampled=0"), std::string::npos) << outgoing;
+  EXPECT_NE(outgoing.find((*kept)["trace_id"].string()), std::string::npos) << outgoing;
+  EXPECT_TRUE((*kept)["fault"].boolean());
+  EXPECT_EQ((*kept)["http"]["response"]["status"].number(), 503);
+  EXPECT_EQ((*kept)["annotations"]["kept"].string(), "fault");
+  EXPECT_EQ((*kept)["annotations"]["tenant"].string(), "acme");
+  EXPECT_FALSE((*kept).has("subsegments"));
+  EXPECT_NEAR((*kept)["end_time"].number() - (*kept)["start_time"].number(), 0.020, 1e-6);
+  EXPECT_FALSE(detail::current_active().trace_id) << "the context is as it was";
+  EXPECT_TRUE(is_settled(test.engine.stats().spans));
+}
+
+TEST_F(EngineTracesTest, ASpanMayEndAfterItsEngine) {
+  Config rare = config();
+  rare.trace_sample_rate = 0.0;
+  rare.trace_reservoir = 0;
+  rare.trace_keep_rare = 1;
+  std::optional<testing::TestEngine> test(std::in_place, rare);
+  { const Span first = test->engine.span("orders"); }
+  struct InPlace {
+    Engine& engine;
+    operator Span() const { return engine.span("orders"); }  // NOLINT
+  };
+  std::optional<Span> late(std::in_place, InPlace{test->engine});
+  late->fault();
+  test.reset();
+  late.reset();
 }
 
 }  // namespace
