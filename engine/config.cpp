@@ -305,6 +305,9 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("series_max", config.series_max);
   visit("series_per_metric_max", config.series_per_metric_max);
   visit("queue_bytes_max", config.queue_bytes_max);
+  visit("spool_dir", config.spool_dir);
+  visit("spool_bytes", config.spool_bytes);
+  visit("spool_age", config.spool_age);
 }
 
 constexpr std::string_view variable_prefix = "SPILLWAY_";
@@ -775,6 +778,10 @@ std::vector<ConfigError> validate(const Config& config) {
   in_range("series_max", config.series_max, 16, 1 << 20);
   in_range("series_per_metric_max", config.series_per_metric_max, 1, 1 << 20);
   in_range("queue_bytes_max", config.queue_bytes_max, 4 << 20, std::int64_t{64} << 30);
+  check(config.spool_dir.get().empty() || config.spool_dir.get().front() == '/', "spool_dir",
+        config.spool_dir, "must be an absolute path, or empty for no spool");
+  in_range("spool_bytes", config.spool_bytes, 4 << 20, std::int64_t{1} << 40);
+  in_range("spool_age", config.spool_age, milliseconds(1000), hours(14 * 24));
   return errors;
 }
 

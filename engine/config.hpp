@@ -213,6 +213,17 @@ struct Config {
   /// and counted.
   Setting<std::int64_t> queue_bytes_max = by_default(std::int64_t{64} << 20);
 
+  // ---- what survives ----
+  /// Where payloads go that cannot be sent now, to be sent later, by this process or the next one of
+  /// the same service; made when missing, for this user alone. For destinations reached by HTTP.
+  /// Empty: they wait in memory, and are dropped and counted when that is full or the process ends.
+  Setting<std::string> spool_dir = by_default(std::string());
+  /// On disk at most, per process; beyond it the oldest are dropped and counted.
+  Setting<std::int64_t> spool_bytes = by_default(std::int64_t{1} << 30);
+  /// What is older is dropped and counted. CloudWatch takes nothing that is older than two weeks.
+  Setting<std::chrono::milliseconds> spool_age =
+      by_default(std::chrono::milliseconds(std::chrono::hours(7 * 24)));
+
   /// Hears, in plain words, of what went wrong with delivery: at most one message a minute for each
   /// kind. Called on the flusher or sender thread; must not block. Unset: a line on stderr.
   std::function<void(std::string_view)> on_diagnostic = {};

@@ -380,6 +380,7 @@ class Engine::Core final : public detail::EngineServices {
         runtime.http = std::make_unique<NoTransport>();
       }
     }
+    std::unique_ptr<detail::Spool> spool = make_spool(exporters, std::move(runtime.disk));
     return {clock_,
             std::move(runtime.http),
             std::move(exporters),
@@ -388,12 +389,30 @@ class Engine::Core final : public detail::EngineServices {
             config_.request_timeout,
             static_cast<int>(config_.attempts_max.get()),
             runtime.random ? std::move(runtime.random) : system_random(),
-            reporter()};
+            reporter(),
+            std::move(spool)};
   }
 
   // For flusher and sender.
   std::function<void(std::string_view)> reporter() {
     return [this](std::string_view message) { diagnostics_.report(message); };
+  }
+
+  std::unique_ptr<detail::Spool> make_spool(
+      const std::array<std::unique_ptr<detail::Exporter>, detail::signal_count>& exporters,
+      std::shared_ptr<transport::Disk> disk) {
+    std::array<std::string, detail::signal_count> destinations;
+    for (const auto& exporter : exporters) {
+      if (exporter == nullptr || !exporter->uses_http()) continue;
+      destinations[static_cast<std::size_t>(exporter->signal())] = exporter->name();
+    }
+    const bool any = std::any_of(destinations.begin(), destinations.end(),
+                                 [](const std::string& name) { return !name.empty(); });
+    if (!any || config_.spool_dir.get().empty()) return nullptr;
+    return std::make_unique<detail::Spool>(detail::Spool::Parts{
+        disk != nullptr ? std::move(disk) : transport::system_disk(), clock_, ledger_,
+        config_.spool_dir, config_.service, std::move(destinations),
+        static_cast<std::uint64_t>(config_.spool_bytes.get()), config_.spool_age, reporter()});
   }
 
   detail::MetricRef intern(detail::SeriesKey key) {
@@ -450,6 +469,9 @@ class Engine::Core final : public detail::EngineServices {
     const std::uint64_t drained = load(ledger.drained);
     left_batch += sealed;
     stats.held_in_queue = sealed > left_queue ? sealed - left_queue : 0;
+    stats.held_in_spool = std::min(load(ledger.spooled), stats.held_in_queue);
+    stats.held_in_queue -= stats.held_in_spool;
+    stats.recovered = load(ledger.recovered);
     stats.held_in_batch = drained > left_batch ? drained - left_batch : 0;
     stats.recorded += drained;
     stats.delivery = ledger.delivery.read();

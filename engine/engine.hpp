@@ -24,6 +24,7 @@
 #include <spillway/engine/span.hpp>
 #include <spillway/engine/stats.hpp>
 #include <spillway/engine/trace_header.hpp>
+#include <spillway/transport/disk.hpp>
 #include <spillway/transport/http.hpp>
 
 namespace spillway {
@@ -37,6 +38,7 @@ struct Runtime {
   /// What credentials are fetched with, from STS, the container's or the instance's service; null:
   /// libcurl.
   std::unique_ptr<transport::HttpTransport> credentials_http{};
+  std::shared_ptr<transport::Disk> disk{};  ///< what spool_dir is on; null: the machine's
 };
 
 /// After fork() the child has the object but not its threads. What it records goes nowhere, flush()

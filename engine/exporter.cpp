@@ -182,6 +182,8 @@ class PutLogEventsExporter final : public AwsExporter {
         group_(std::move(group)),
         stream_(std::move(stream)) {}
 
+  void arrange(Payload& payload) const override { sort_log_events(payload); }
+
  protected:
   void build(Payload& payload, HttpRequest& request) override {
     std::string_view operation = "PutLogEvents";

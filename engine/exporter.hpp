@@ -71,6 +71,9 @@ class Exporter {
   /// Requests under way at the same time. 1 keeps the order of payloads.
   virtual int in_flight_max() const noexcept { return 1; }
 
+  /// Puts the items in the order in which they are sent, for a payload that is stored meanwhile.
+  virtual void arrange(Payload& /*payload*/) const {}
+
   /// A destination reached by HTTP answers here, a local one with `write`.
   virtual bool uses_http() const noexcept { return false; }
   /// The next request for a payload, signed. A message in its place: it cannot be made now (no

@@ -33,6 +33,9 @@ struct SignalLedger {
   std::atomic<std::uint64_t> drained{0};    // flusher: taken from rings and cells
   std::atomic<std::uint64_t> sealed{0};     // flusher: handed to the sender
   std::atomic<std::uint64_t> delivered{0};  // sender
+  std::atomic<std::uint64_t> recovered{
+      0};                                 // sender: of `drained`, taken over from a process before
+  std::atomic<std::uint64_t> spooled{0};  // sender: on disk now; does not only grow
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_batch{};  // flusher
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_queue{};  // sender
   DeliveryLedger delivery;

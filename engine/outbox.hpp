@@ -36,6 +36,7 @@ class Outbox {
   /// a part of one.
   void give_back(std::unique_ptr<Payload> payload);
   /// The bytes of a payload count until it is given back, also when it was cut in two.
+  std::size_t bytes_max() const noexcept { return bytes_max_; }
   std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
   /// Large logs share the budget. Any thread.

@@ -24,6 +24,13 @@ constexpr int refusals_max = 3;
 // Receive no more than so many payloads at once, so that a flood does not keep answers waiting.
 constexpr int receive_max = 64;
 
+// Attempts that fail in a row before a destination is down, and its payloads go to the spool.
+constexpr int failures_down = 2;
+// Payloads that go to the spool in a round: each is a write that the disk has to confirm.
+constexpr int store_max = 16;
+// Of the memory budget: when more waits, payloads go to the spool though their destination is up.
+constexpr double memory_near = 0.75;
+
 // What waits for credentials that are being fetched looks again so soon.
 constexpr milliseconds wait_again{10};
 
@@ -63,7 +70,12 @@ void Sender::run_once(milliseconds wait) {
   receive();
   SteadyTime now = parts_.clock->steady();
   const std::uint64_t settled_before = first_unsettled_;
-  const SteadyTime due = start_due(now, wait);
+  SteadyTime due = SteadyTime::max();
+  if (parts_.spool != nullptr) {
+    due = parts_.spool->tend();
+    if (store_waiting()) due = now;
+  }
+  due = std::min(due, start_due(now, wait));
   // What went to a local destination is settled by now, and somebody may wait to hear of it.
   if (first_unsettled_ != settled_before) wait = milliseconds(0);
   const auto until_due = std::chrono::ceil<milliseconds>(due - parts_.clock->steady());
@@ -110,7 +122,18 @@ SteadyTime Sender::start_due(SteadyTime now, milliseconds wait) {
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
     // Only the first is looked at: what was refused goes before what came later.
-    while (!lane.waiting.empty() && lane.in_flight < parts_.exporters[i]->in_flight_max()) {
+    while (true) {
+      if (parts_.exporters[i] == nullptr ||
+          lane.in_flight >= parts_.exporters[i]->in_flight_max()) {
+        break;
+      }
+      if (uses_spool(i)) load_next(i);
+      if (lane.waiting.empty()) break;
+      const Job& next = lane.waiting.front();
+      if (next.stored != nullptr && next.stored->busy) break;
+      if (next.stored == nullptr && uses_spool(i) && !parts_.spool->empty(static_cast<Signal>(i))) {
+        break;  // Behind those that the disk does not give now.
+      }
       if (lane.waiting.front().not_before > now) {
         due = std::min(due, lane.waiting.front().not_before);
         break;
@@ -144,14 +167,17 @@ void Sender::attempt(std::size_t lane, Job job, SteadyTime now, milliseconds wai
   if (job.attempts > 1) delivery.retries.fetch_add(1, std::memory_order_relaxed);
   delivery.bytes.fetch_add(request.body.size(), std::memory_order_relaxed);
   ++lanes_[lane].in_flight;
+  if (job.stored != nullptr) job.stored->busy = true;
   const std::uint64_t id = next_flight_++;
   flights_.emplace(id, Flight{lane, std::move(job)});
   parts_.http->start(id, std::move(request), parts_.request_timeout);
 }
 
 void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now) {
+  if (job.stored != nullptr) job.stored->busy = false;
   account(job, outcome.delivered, outcome.dropped, outcome.cause);
   report(outcome.message);
+  if (outcome.delivered != 0) lanes_[lane].failures = 0;
   if (outcome.failure == Failure::throttled)
     of(lane).delivery.throttles.fetch_add(1, std::memory_order_relaxed);
   if (outcome.delivered != 0) of(lane).health.succeeded(now, of(lane).lost());
@@ -187,8 +213,15 @@ void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, SteadyTim
 
 void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now) {
   job.refusals = outcome.failure == Failure::credentials ? job.refusals + 1 : 0;
-  if (job.attempts >= parts_.attempts_max || job.refusals >= refusals_max) {
+  ++lanes_[lane].failures;
+  const bool spent = job.attempts >= parts_.attempts_max || job.refusals >= refusals_max;
+  // What is on disk is tried until it is delivered or too old.
+  if (job.stored == nullptr && (spent || is_down(lane)) && !store_and_keep(lane, job) && spent) {
     account(job, 0, job.unaccounted, outcome.cause);
+    return finish(std::move(job));
+  }
+  if (job.stored != nullptr && job.stored->entry.expires <= now) {
+    account(job, 0, job.unaccounted, DropCause::expired);
     return finish(std::move(job));
   }
   if (outcome.uncertain) {
@@ -196,6 +229,7 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
   }
   job.not_before = now + transport::backoff(outcome.failure, job.attempts, parts_.draw(),
                                             outcome.asked, outcome.asked_excess_max);
+  lanes_[lane].retry_at = job.not_before;
   lanes_[lane].waiting.push_front(std::move(job));
 }
 
@@ -221,10 +255,15 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
   second.unaccounted = half->records();
   second.splits_left = (job.splits_left - 1) / 2;
   second.payload = std::move(half);
+  second.stored = job.stored;
   job.unaccounted -= second.unaccounted;
   job.splits_left = (job.splits_left - 1) - second.splits_left;
   job.attempts = 0;
-  ++unsettled_[job.payload->sequence - first_unsettled_];
+  if (job.stored != nullptr) {
+    ++job.stored->parts;
+  } else {
+    ++unsettled_[job.payload->sequence - first_unsettled_];
+  }
   lanes_[lane].waiting.push_front(std::move(second));
   lanes_[lane].waiting.push_front(std::move(job));
 }
@@ -234,14 +273,24 @@ void Sender::account(Job& job, std::uint64_t delivered, std::uint64_t dropped, D
   delivered = std::min(delivered, job.unaccounted);
   dropped = std::min(dropped, job.unaccounted - delivered);
   job.unaccounted -= delivered + dropped;
-  parts_.ledger.of(signal).delivered.fetch_add(delivered, std::memory_order_relaxed);
+  SignalLedger& ledger = parts_.ledger.of(signal);
+  if (job.stored != nullptr) {
+    ledger.spooled.fetch_sub(delivered + dropped, std::memory_order_relaxed);
+  }
+  ledger.delivered.fetch_add(delivered, std::memory_order_relaxed);
   if (dropped != 0) parts_.ledger.drop_in_queue(signal, cause, dropped);
 }
 
 void Sender::finish(Job job) {
   assert(job.unaccounted == 0);
   const std::uint64_t sequence = job.payload->sequence;
+  if (job.stored != nullptr) finish_stored(job);
+  const bool in_memory = job.stored == nullptr;
   parts_.outbox.give_back(std::move(job.payload));
+  if (in_memory) finish_in_memory(sequence);
+}
+
+void Sender::finish_in_memory(std::uint64_t sequence) {
   --unsettled_[sequence - first_unsettled_];
   while (!unsettled_.empty() && unsettled_.front() == 0) {
     unsettled_.pop_front();
@@ -251,31 +300,116 @@ void Sender::finish(Job job) {
 
 void Sender::abandon(DropCause cause) {
   parts_.http->cancel_all();
-  const auto drop = [&](Job& job) {
-    account(job, 0, job.unaccounted, cause);
-    finish(std::move(job));
-  };
-  for (auto& [id, flight] : flights_) drop(flight.job);
+  std::array<std::deque<Job>, signal_count> left;
+  for (auto& [id, flight] : flights_) {
+    // Stored below, they are sent again by who comes next.
+    if (uses_spool(flight.lane)) {
+      of(flight.lane)
+          .delivery.uncertain_records.fetch_add(flight.job.unaccounted, std::memory_order_relaxed);
+    }
+    left[flight.lane].push_back(std::move(flight.job));
+  }
   flights_.clear();
-  for (Lane& lane : lanes_) {
-    lane.in_flight = 0;
-    while (!lane.waiting.empty()) {
-      Job job = std::move(lane.waiting.front());
-      lane.waiting.pop_front();
-      drop(job);
+  do {
+    for (std::size_t i = 0; i < lanes_.size(); ++i) {
+      lanes_[i].in_flight = 0;
+      for (Job& job : lanes_[i].waiting) left[i].push_back(std::move(job));
+      lanes_[i].waiting.clear();
+      // In the order of sealing, which the numbers of flights do not keep.
+      std::stable_sort(left[i].begin(), left[i].end(), [](const Job& a, const Job& b) {
+        return a.payload->sequence < b.payload->sequence;
+      });
+      for (Job& job : left[i]) give_up(i, std::move(job), cause);
+      left[i].clear();
+    }
+    receive();
+  } while (std::any_of(lanes_.begin(), lanes_.end(),
+                       [](const Lane& lane) { return !lane.waiting.empty(); }));
+}
+
+// ---- The spool ----
+
+bool Sender::uses_spool(std::size_t lane) const noexcept {
+  return parts_.spool != nullptr && parts_.exporters[lane] != nullptr &&
+         parts_.exporters[lane]->uses_http();
+}
+
+bool Sender::is_down(std::size_t lane) const noexcept {
+  return lanes_[lane].failures >= failures_down;
+}
+
+// A file knows items, not parts of their records.
+bool Sender::can_store(std::size_t lane, const Job& job) const noexcept {
+  return uses_spool(lane) && job.stored == nullptr && job.unaccounted == job.payload->records();
+}
+
+// The payload behind the others on disk, and out of memory.
+bool Sender::store(std::size_t lane, Job& job) {
+  if (!can_store(lane, job)) return false;
+  parts_.exporters[lane]->arrange(*job.payload);
+  if (!parts_.spool->put(*job.payload)) return false;
+  const std::uint64_t sequence = job.payload->sequence;
+  parts_.outbox.give_back(std::move(job.payload));
+  finish_in_memory(sequence);
+  return true;
+}
+
+// The payload on disk, and here too, where it goes on with its attempts.
+bool Sender::store_and_keep(std::size_t lane, Job& job) {
+  if (!can_store(lane, job)) return false;
+  parts_.exporters[lane]->arrange(*job.payload);
+  auto entry = parts_.spool->put_taken(*job.payload);
+  if (!entry) return false;
+  job.stored = std::make_shared<Stored>(Stored{std::move(*entry)});
+  parts_.outbox.release(std::exchange(job.payload->charged_bytes, 0));
+  finish_in_memory(job.payload->sequence);
+  return true;
+}
+
+bool Sender::store_waiting() {
+  const bool near = static_cast<double>(parts_.outbox.bytes()) >
+                    memory_near * static_cast<double>(parts_.outbox.bytes_max());
+  int left = store_max;
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    if (!uses_spool(i) || (!near && !is_down(i))) continue;
+    std::deque<Job>& waiting = lanes_[i].waiting;
+    auto job = std::find_if(waiting.begin(), waiting.end(),
+                            [](const Job& one) { return one.stored == nullptr; });
+    while (job != waiting.end() && left > 0 && store(i, *job)) {
+      job = waiting.erase(job);
+      --left;
     }
   }
-  for (receive();
-       std::any_of(lanes_.begin(), lanes_.end(), [](const Lane& l) { return !l.waiting.empty(); });
-       receive()) {
-    for (Lane& lane : lanes_) {
-      while (!lane.waiting.empty()) {
-        Job job = std::move(lane.waiting.front());
-        lane.waiting.pop_front();
-        drop(job);
-      }
-    }
-  }
+  return left == 0;
+}
+
+void Sender::load_next(std::size_t i) {
+  Lane& lane = lanes_[i];
+  if (!lane.waiting.empty() && lane.waiting.front().stored != nullptr) return;
+  auto loaded = parts_.spool->take(static_cast<Signal>(i));
+  if (!loaded) return;
+  Job job;
+  job.stored = std::make_shared<Stored>(Stored{std::move(loaded->entry)});
+  job.payload = std::move(loaded->payload);
+  job.unaccounted = job.payload->records();
+  job.splits_left = splits_max;
+  job.since = parts_.spool->stored_since(job.stored->entry);
+  job.not_before = lane.retry_at;
+  lane.waiting.push_front(std::move(job));
+}
+
+// All of the job is accounted: its part of the file is done.
+void Sender::finish_stored(Job& job) {
+  Stored& stored = *job.stored;
+  if (--stored.parts == 0) return parts_.spool->remove(stored.entry);
+  parts_.spool->settled(stored.entry, job.payload->items.size(), job.payload->records());
+}
+
+void Sender::give_up(std::size_t lane, Job job, DropCause cause) {
+  if (job.stored != nullptr) return;  // It stays on disk, held.
+  if (store(lane, job)) return;
+  account(job, 0, job.unaccounted, cause);
+  finish(std::move(job));
 }
 
 void Sender::report(std::string_view message) {

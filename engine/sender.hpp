@@ -14,12 +14,17 @@
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/ledger.hpp>
 #include <spillway/engine/outbox.hpp>
+#include <spillway/engine/spool.hpp>
 #include <spillway/transport/http.hpp>
 
 namespace spillway::detail {
 
 /// Delivers payloads: sends, retries with back-off, splits what is refused as a whole, and accounts
 /// every record of every payload exactly once. One thread, or a test, calls run_once().
+///
+/// With a spool, what a destination does not take now goes to disk: all that waits for it once it is
+/// down or memory is scarce. From then on the spool's come first, and what is in memory queues behind
+/// them. A payload that is on disk is settled as far as flush() is concerned.
 class Sender {
  public:
   struct Parts {
@@ -32,6 +37,7 @@ class Sender {
     int attempts_max;
     std::function<double()> draw;                      ///< random numbers in [0, 1)
     std::function<void(std::string_view)> diagnostic;  ///< hears what went wrong
+    std::unique_ptr<Spool> spool = nullptr;            ///< null: payloads wait in memory only
   };
   explicit Sender(Parts parts);
   ~Sender();
@@ -51,13 +57,21 @@ class Sender {
     return settled_.load(std::memory_order_acquire) >= sequence;
   }
   const Heartbeat& heartbeat() const noexcept { return heartbeat_; }
-  /// Drops everything that is not settled and counts it for `cause`. Nothing may be sent
-  /// afterwards.
+  /// Stores everything that is not settled, or drops it and counts it for `cause`. Nothing may be
+  /// sent afterwards.
   void abandon(DropCause cause);
 
  private:
+  /// The file of a payload that is on its way. Its parts, when it was split, go one after the other:
+  /// so the file can say how far they are.
+  struct Stored {
+    Spool::Entry entry;
+    int parts = 1;
+    bool busy = false;
+  };
   struct Job {
     std::unique_ptr<Payload> payload;
+    std::shared_ptr<Stored> stored;  // null: in memory only
     std::uint64_t unaccounted =
         0;  // records of the payload that are neither delivered nor dropped yet
     int attempts = 0;
@@ -68,8 +82,10 @@ class Sender {
     SteadyTime not_before{};
   };
   struct Lane {
-    std::deque<Job> waiting;
+    std::deque<Job> waiting;  // the stored ones first
     int in_flight = 0;
+    int failures = 0;       // since the last success: the destination is down
+    SteadyTime retry_at{};  // what comes from the spool is not tried before
   };
   struct Flight {
     std::size_t lane;
@@ -85,6 +101,17 @@ class Sender {
   void split(std::size_t lane, Job job, const Outcome& outcome);
   void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
   void finish(Job job);
+  void finish_in_memory(std::uint64_t sequence);
+  void finish_stored(Job& job);
+  bool uses_spool(std::size_t lane) const noexcept;
+  bool is_down(std::size_t lane) const noexcept;
+  bool can_store(std::size_t lane, const Job& job) const noexcept;
+  bool store(std::size_t lane, Job& job);
+  bool store_and_keep(std::size_t lane, Job& job);
+  /// True: there is more.
+  bool store_waiting();
+  void load_next(std::size_t lane);
+  void give_up(std::size_t lane, Job job, DropCause cause);
   void report(std::string_view message);
   void observe(SteadyTime now) noexcept;
   SignalLedger& of(std::size_t lane) noexcept { return parts_.ledger.signals[lane]; }

@@ -9,9 +9,9 @@ namespace spillway {
 
 std::string_view to_string(DropCause cause) noexcept {
   constexpr std::array<std::string_view, drop_cause_count> names{
-      "ring_full",         "queue_full", "too_large",    "invalid",
-      "expired",           "rejected",   "unauthorised", "retries_exhausted",
-      "shutdown_deadline", "closed",     "no_memory",    "series_limit"};
+      "ring_full", "queue_full",   "too_large",         "invalid",           "expired",
+      "rejected",  "unauthorised", "retries_exhausted", "shutdown_deadline", "closed",
+      "no_memory", "series_limit", "spool_full",        "spool_damaged"};
   return names[static_cast<std::size_t>(cause)];
 }
 
@@ -63,6 +63,8 @@ std::string Stats::to_json() const {
       separator = ",";
     }
     number("},\"held\":", stats.held());
+    if (stats.held_in_spool != 0) number(",\"held_in_spool\":", stats.held_in_spool);
+    if (stats.recovered != 0) number(",\"recovered\":", stats.recovered);
     out.append(",\"residue\":");
     detail::append_number(out, stats.residue());
     if (!stats.destination.empty()) {

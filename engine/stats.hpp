@@ -21,16 +21,18 @@ enum class DropCause : std::uint8_t {
   queue_full,         ///< too many bytes waited for delivery
   too_large,          ///< larger than the wire allows, and not to be cut
   invalid,            ///< NaN, infinite, out of range, or of a metric with a bad name or dimension
-  expired,            ///< older than the service takes, or too far ahead
+  expired,            ///< older than the service takes or than spool_age, or too far ahead
   rejected,           ///< refused by the service, alone or with its request
   unauthorised,       ///< credentials missing, wrong, or without permission
   retries_exhausted,  ///< unreachable, failing or throttling for longer than the retries last
   shutdown_deadline,  ///< still on its way when shutdown() had to return
   closed,             ///< recorded after the engine had shut down
   no_memory,          ///< the process could not allocate what the record needed on its way
-  series_limit        ///< of a metric with more series than series_max left room for
+  series_limit,       ///< of a metric with more series than series_max left room for
+  spool_full,         ///< the oldest in a spool that had reached spool_bytes
+  spool_damaged       ///< its file in the spool was damaged or gone
 };
-inline constexpr std::size_t drop_cause_count = 12;
+inline constexpr std::size_t drop_cause_count = 14;
 std::string_view to_string(DropCause cause) noexcept;
 
 /// What sending cost.
@@ -54,6 +56,8 @@ struct SignalStats {
   std::uint64_t held_in_rings = 0;  ///< not yet drained
   std::uint64_t held_in_batch = 0;  ///< drained, not yet sealed into a payload
   std::uint64_t held_in_queue = 0;  ///< sealed, waiting or under way
+  std::uint64_t held_in_spool = 0;  ///< the same, on disk: there after the end of the process too
+  std::uint64_t recovered = 0;      ///< of `recorded`: left by an earlier process
   std::string destination;          ///< "put-log-events"; empty: it goes nowhere
   DeliveryStats delivery;           ///< of that destination
 
@@ -61,7 +65,9 @@ struct SignalStats {
     return dropped[static_cast<std::size_t>(cause)];
   }
   std::uint64_t dropped_total() const noexcept;
-  std::uint64_t held() const noexcept { return held_in_rings + held_in_batch + held_in_queue; }
+  std::uint64_t held() const noexcept {
+    return held_in_rings + held_in_batch + held_in_queue + held_in_spool;
+  }
   /// What the account does not explain: 0 when nothing is in motion.
   std::int64_t residue() const noexcept;
 };

@@ -65,7 +65,7 @@ class TestEngine {
   std::shared_ptr<ManualClock> clock_ = std::make_shared<ManualClock>();
   transport::MemoryTransport* transport_ = nullptr;
 
-  Runtime make_runtime() {
+  Runtime make_runtime(std::shared_ptr<transport::Disk> disk) {
     auto memory = std::make_unique<transport::MemoryTransport>();
     transport_ = memory.get();
     // Where credentials are asked for, nobody answers.
@@ -73,12 +73,14 @@ class TestEngine {
     nobody->set_answer([](const transport::HttpRequest&) {
       return transport::MemoryTransport::failed(transport::HttpOutcome::not_connected);
     });
-    return {clock_, std::move(memory), [] { return 0.5; }, false, std::move(nobody)};
+    return {clock_, std::move(memory), [] { return 0.5; },
+            false,  std::move(nobody), std::move(disk)};
   }
 
  public:
-  explicit TestEngine(const Config& config)
-      : engine(config, make_runtime()), clock(*clock_), http(*transport_) {}
+  /// `disk`: what spool_dir is on; null: the machine's.
+  explicit TestEngine(const Config& config, std::shared_ptr<transport::Disk> disk = nullptr)
+      : engine(config, make_runtime(std::move(disk))), clock(*clock_), http(*transport_) {}
 
   /// Moves time on and lets flusher and sender make a round.
   void advance(std::chrono::nanoseconds by) {

@@ -131,6 +131,11 @@ const std::vector<Setting3>& settings() {
       {"series_per_metric_max", "17", "18", "19", [](Config& c) { c.series_per_metric_max = 19; }},
       {"queue_bytes_max", "5000000", "6000000", "7000000",
        [](Config& c) { c.queue_bytes_max = 7'000'000; }},
+      {"spool_dir", "/f", "/e", "/c", [](Config& c) { c.spool_dir = "/c"; }},
+      {"spool_bytes", "5000000", "6000000", "7000000",
+       [](Config& c) { c.spool_bytes = 7'000'000; }},
+      {"spool_age", "2000ms", "3000ms", "4000ms",
+       [](Config& c) { c.spool_age = milliseconds(4000); }},
   };
   return all;
 }
@@ -469,6 +474,9 @@ TEST_F(ConfigTest, RangesHaveTheirEnds) {
                                 {-4096, false}});
   numbers(&Config::series_max, {{15, false}, {16, true}, {1 << 20, true}, {(1 << 20) + 1, false}});
   numbers(&Config::series_per_metric_max, {{0, false}, {1, true}, {1 << 20, true}});
+  numbers(&Config::spool_bytes, {{(4 << 20) - 1, false}, {4 << 20, true}});
+  numbers(&Config::spool_age,
+          {{999, false}, {1000, true}, {1'209'600'000, true}, {1'209'600'001, false}});
   numbers(&Config::queue_bytes_max, {{(4 << 20) - 1, false}, {4 << 20, true}});
   for (const auto& [error, good] : {std::pair{0.0079, false},
                                     {0.008, true},

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <system_error>
+
+#include <spillway/engine/private_heap.hpp>
+#include <spillway/engine/spool.hpp>
+#include <spillway/transport/text.hpp>
+#include <spillway/transport/url.hpp>
+
+namespace spillway::detail {
+
+using std::chrono::milliseconds;
+using transport::Disk;
+
+namespace {
+
+constexpr std::string_view bad_prefix = "bad-";
+constexpr std::int64_t created_ms_max = (std::int64_t{1} << 48) - 1;  // What a name has room for.
+
+// The number of a box, behind the service's name and a dot.
+std::optional<std::uint32_t> box_number(std::string_view name, std::string_view service) {
+  if (!name.starts_with(service) || name.size() <= service.size() || name[service.size()] != '.') {
+    return std::nullopt;
+  }
+  return transport::parse_number<std::uint32_t>(name.substr(service.size() + 1));
+}
+
+}  // namespace
+
+Spool::Spool(Parts parts)
+    : parts_([&] {
+        parts.service = transport::percent_encode(parts.service);
+        return std::move(parts);
+      }()),
+      boxes_(1),
+      scratch_(private_heap()) {}
+
+Spool::~Spool() {
+  for (const Box& box : boxes_) {
+    if (box.handle >= 0) parts_.disk->close(box.handle);
+  }
+  if (directory_ >= 0) parts_.disk->close(directory_);
+}
+
+std::int64_t Spool::wall_ms() const {
+  const auto since = parts_.clock->wall().time_since_epoch();
+  return std::clamp(std::chrono::duration_cast<milliseconds>(since).count(), std::int64_t{0},
+                    created_ms_max);
+}
+
+void Spool::trouble(SteadyTime& until, std::string_view what, int error) {
+  until = parts_.clock->steady() + trouble_pause;
+  std::string message = "spool " + parts_.directory + ": ";
+  message.append(what).append(": ");
+  if (error == -EPERM) {
+    message += "it must be a directory of this user's that nobody else may write to";
+  } else {
+    message += std::generic_category().message(-error);
+  }
+  message += "; payloads stay in memory meanwhile";
+  parts_.diagnostic(message);
+}
+
+// ---- Opening ----
+
+SteadyTime Spool::tend() {
+  const SteadyTime now = parts_.clock->steady();
+  if (boxes_.front().handle < 0) {
+    if (now < no_writing_until_ || !open()) return no_writing_until_;
+  }
+  if (now >= next_adoption_) {
+    std::vector<std::string> names;
+    if (parts_.disk->list(directory_, names) >= 0) adopt(names);
+    next_adoption_ = now + adopt_interval;
+  }
+  retry_removals();
+  drop_expired();
+  if (now >= next_sync_) sync_boxes();
+  return std::min(next_sync_, next_adoption_);
+}
+
+bool Spool::open() {
+  Disk& disk = *parts_.disk;
+  const auto failed = [this](std::string_view what, int error) {
+    trouble(no_writing_until_, what, error);
+    return false;
+  };
+  if (directory_ >= 0) disk.close(directory_);
+  directory_ = -1;
+  const int made = disk.make_directory(Disk::no_parent, parts_.directory);
+  if (made < 0 && made != -EEXIST) return failed("cannot be made", made);
+  directory_ = disk.open_directory(Disk::no_parent, parts_.directory);
+  if (directory_ < 0) return failed("cannot be opened", directory_);
+  std::vector<std::string> names;
+  if (const int listed = disk.list(directory_, names); listed < 0) {
+    return failed("cannot be read", listed);
+  }
+  if (!open_own_box(names)) return failed("no box of it can be written", -EACCES);
+  adopt(names);
+  next_adoption_ = parts_.clock->steady() + adopt_interval;
+  return true;
+}
+
+bool Spool::open_own_box(const std::vector<std::string>& names) {
+  std::vector<std::uint32_t> numbers;
+  for (const std::string& name : names) {
+    if (const auto number = box_number(name, parts_.service)) numbers.push_back(*number);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  const auto name_of = [this](std::uint32_t number) {
+    return parts_.service + "." + std::to_string(number);
+  };
+  for (const std::uint32_t number : numbers) {
+    if (!is_open(name_of(number)) && open_box(0, name_of(number))) return true;
+  }
+  for (std::uint32_t number = 0; number < boxes_max; ++number) {
+    if (std::binary_search(numbers.begin(), numbers.end(), number)) continue;
+    const int made = parts_.disk->make_directory(directory_, name_of(number));
+    if (made < 0 && made != -EEXIST) return false;
+    if (open_box(0, name_of(number))) return true;
+  }
+  return false;
+}
+
+bool Spool::is_open(const std::string& name) const {
+  return std::any_of(boxes_.begin(), boxes_.end(),
+                     [&](const Box& box) { return box.handle >= 0 && box.name == name; });
+}
+
+void Spool::adopt(const std::vector<std::string>& names) {
+  // Those that are empty are for other engines to write to.
+  const auto release_if_empty = [this](Box& box) {
+    if (box.handle < 0 || box.files != 0 || box.unsynced) return;
+    parts_.disk->close(box.handle);
+    box = {};
+  };
+  std::for_each(boxes_.begin() + 1, boxes_.end(), release_if_empty);
+  for (const std::string& name : names) {
+    if (!box_number(name, parts_.service) || is_open(name)) continue;
+    std::size_t free = 1;
+    while (free < boxes_.size() && (boxes_[free].handle >= 0 || boxes_[free].files != 0)) ++free;
+    if (free == boxes_max) return;
+    if (free == boxes_.size()) boxes_.emplace_back();
+    if (open_box(static_cast<std::uint32_t>(free), name)) release_if_empty(boxes_[free]);
+  }
+}
+
+bool Spool::open_box(std::uint32_t box, const std::string& name) {
+  Disk& disk = *parts_.disk;
+  const Disk::Handle handle = disk.open_directory(directory_, name);
+  if (handle < 0) return false;
+  std::vector<std::string> names;
+  if (disk.lock(handle) < 0 || disk.list(handle, names) < 0) {
+    disk.close(handle);
+    return false;
+  }
+  // Files of a directory that was deleted are still in the queues.
+  const std::size_t files = boxes_[box].files;
+  boxes_[box] = {handle, name, boxes_[box].next_sequence, files, 0, false};
+  read_names(box, names);
+  return true;
+}
+
+void Spool::read_names(std::uint32_t box, std::vector<std::string>& names) {
+  std::array<Queue, signal_count> found;
+  std::size_t foreign = 0;
+  const std::int64_t now_ms = wall_ms();
+  const SteadyTime now = parts_.clock->steady();
+  const auto age_of = [&](const SpoolName& name) {
+    return milliseconds(std::max(std::int64_t{0}, now_ms - name.created_ms));
+  };
+  std::sort(names.begin(), names.end());  // By sequence.
+  for (const std::string& text : names) {
+    if (text.starts_with(bad_prefix)) {
+      const auto name = parse_spool_name(std::string_view(text).substr(bad_prefix.size()));
+      if (name && age_of(*name) >= parts_.age_max) {
+        unlink(box, text);
+      } else {
+        ++boxes_[box].bad_files;
+      }
+      continue;
+    }
+    auto name = parse_spool_name(text);
+    if (!name || name->text() != text) continue;  // None of ours: it stays.
+    boxes_[box].next_sequence = std::max(boxes_[box].next_sequence, name->sequence + 1);
+    if (name->destination != parts_.destinations[static_cast<std::size_t>(name->signal)]) {
+      if (age_of(*name) < parts_.age_max) {
+        ++foreign;
+      } else {
+        unlink(box, text);
+      }
+      continue;
+    }
+    const milliseconds left = std::max(parts_.age_max - age_of(*name), milliseconds(0));
+    SignalLedger& ledger = ledger_of(name->signal);
+    ledger.drained.fetch_add(name->records, std::memory_order_relaxed);
+    ledger.sealed.fetch_add(name->records, std::memory_order_relaxed);
+    ledger.recovered.fetch_add(name->records, std::memory_order_relaxed);
+    ledger.spooled.fetch_add(name->records, std::memory_order_relaxed);
+    bytes_ += name->bytes;
+    ++files_;
+    ++boxes_[box].files;
+    const auto signal = static_cast<std::size_t>(name->signal);
+    found[signal].push_back({box, std::move(*name), now + left, false});
+  }
+  // Between the others by the time of their making, and never out of their own order.
+  for (std::size_t signal = 0; signal < signal_count; ++signal) {
+    Queue merged;
+    Queue& older = found[signal];
+    Queue& others = waiting_[signal];
+    while (!older.empty() || !others.empty()) {
+      const bool first = others.empty() || (!older.empty() && older.front().name.created_ms <=
+                                                                  others.front().name.created_ms);
+      Queue& from = first ? older : others;
+      merged.push_back(std::move(from.front()));
+      from.pop_front();
+    }
+    others = std::move(merged);
+  }
+  if (foreign != 0) {
+    parts_.diagnostic("spool " + parts_.directory + "/" + boxes_[box].name + ": " +
+                      std::to_string(foreign) +
+                      " payloads are for destinations that are not configured; they stay there "
+                      "until they are older than spool_age");
+  }
+}
+
+// ---- Writing ----
+
+bool Spool::put(const Payload& payload) {
+  auto entry = put_taken(payload);
+  if (!entry) return false;
+  waiting_of(payload.signal).push_back(std::move(*entry));
+  return true;
+}
+
+std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
+  Disk& disk = *parts_.disk;
+  Box& box = boxes_.front();
+  const std::string& destination = parts_.destinations[static_cast<std::size_t>(payload.signal)];
+  if (destination.empty() || parts_.clock->steady() < no_writing_until_ || box.handle < 0) {
+    return std::nullopt;
+  }
+  Entry entry;
+  entry.name.created_ms = wall_ms();
+  scratch_.clear();
+  append_spool_file(payload, destination, entry.name.created_ms, scratch_);
+  if (scratch_.size() > spool_file_bytes_max || !make_room(scratch_.size())) return std::nullopt;
+  entry.expires = parts_.clock->steady() + parts_.age_max;
+  entry.name.sequence = box.next_sequence++;
+  entry.name.records = payload.records();
+  entry.name.bytes = static_cast<std::uint32_t>(scratch_.size());
+  entry.name.signal = payload.signal;
+  entry.name.destination = destination;
+  const std::string name = entry.name.text();
+
+  const Disk::Handle file = disk.create(box.handle, name);
+  if (file < 0) {
+    trouble(no_writing_until_, "cannot write", file);
+    if (file == -ENOENT || file == -ESTALE) {  // The directory was deleted: made anew in a while.
+      disk.close(box.handle);
+      box.handle = -1;
+    }
+    return std::nullopt;
+  }
+  int error = 0;
+  bool stored = write_all(file, scratch_.view(), error);
+  if (stored) {
+    error = disk.sync(file);
+    stored = error >= 0;
+  }
+  disk.close(file);
+  if (stored) {
+    error = disk.sync(box.handle);
+    // Some file systems have nothing to sync of a directory.
+    stored = error >= 0 || error == -EINVAL || error == -ENOTSUP;
+  }
+  if (!stored) {
+    unlink(0, name);
+    trouble(no_writing_until_, "cannot write", error);
+    return std::nullopt;
+  }
+  box.unsynced = false;
+  ++box.files;
+  ++files_;
+  bytes_ += entry.name.bytes;
+  ledger_of(payload.signal).spooled.fetch_add(entry.name.records, std::memory_order_relaxed);
+  return entry;
+}
+
+bool Spool::write_all(Disk::Handle file, std::string_view bytes, int& error) {
+  while (!bytes.empty()) {
+    const std::int64_t written = parts_.disk->write(file, bytes.data(), bytes.size());
+    if (written <= 0) {
+      error = written < 0 ? static_cast<int>(written) : -EIO;
+      return false;
+    }
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return true;
+}
+
+// The oldest of all signals go first.
+bool Spool::make_room(std::uint64_t bytes) {
+  if (bytes > parts_.bytes_max) return false;
+  while (files_ >= files_max || bytes_ + bytes > parts_.bytes_max) {
+    Queue* oldest = nullptr;
+    for (Queue& queue : waiting_) {
+      if (!queue.empty() &&
+          (oldest == nullptr || queue.front().name.created_ms < oldest->front().name.created_ms)) {
+        oldest = &queue;
+      }
+    }
+    if (oldest == nullptr) return false;  // All of it is under way.
+    drop_front(oldest->front().name.signal, DropCause::spool_full);
+  }
+  return true;
+}
+
+// ---- Reading ----
+
+std::optional<Spool::Loaded> Spool::take(Signal signal) {
+  Disk& disk = *parts_.disk;
+  Queue& queue = waiting_of(signal);
+  while (!queue.empty() && parts_.clock->steady() >= no_reading_until_) {
+    Entry entry = queue.front();
+    const std::string name = entry.name.text();
+    std::uint64_t size = 0;
+    const Disk::Handle handle = boxes_[entry.box].handle;
+    const Disk::Handle file = handle < 0 ? -ENOENT : disk.open(handle, name, size);
+    if (file < 0 && file != -ENOENT && file != -EPERM) {
+      trouble(no_reading_until_, "cannot read", file);
+      return std::nullopt;
+    }
+    std::unique_ptr<Payload> payload;
+    if (file >= 0) {
+      const bool complete = size <= spool_file_bytes_max && read_all(file, size);
+      disk.close(file);
+      if (complete) payload = payload_of(entry, scratch_.view());
+    }
+    queue.pop_front();
+    if (payload != nullptr) return Loaded{std::move(entry), std::move(payload)};
+    count_lost(signal, entry.name.records, DropCause::spool_damaged);
+    set_aside(entry);
+  }
+  return std::nullopt;
+}
+
+bool Spool::read_all(Disk::Handle file, std::uint64_t size) {
+  scratch_.clear();
+  char* const room = scratch_.reserve(size);
+  std::uint64_t got = 0;
+  while (got < size) {
+    const std::int64_t more = parts_.disk->read(file, room + got, size - got);
+    if (more < 0) return false;
+    if (more == 0) break;  // Shorter than it was a moment ago: what is there counts.
+    got += static_cast<std::uint64_t>(more);
+  }
+  scratch_.advance_to(room + got);
+  return true;
+}
+
+std::unique_ptr<Payload> Spool::payload_of(Entry& entry, std::string_view bytes) {
+  const auto file = read_spool_file(bytes);
+  if (!file || file->signal != entry.name.signal || file->destination != entry.name.destination ||
+      file->items.size() <= entry.name.items_done) {
+    return nullptr;
+  }
+  auto payload = std::make_unique<Payload>(private_heap());
+  payload->signal = file->signal;
+  std::uint64_t records = 0;
+  std::uint64_t lost = 0;
+  for (std::size_t i = entry.name.items_done; i < file->items.size(); ++i) {
+    const SpoolFile::Item& item = file->items[i];
+    records += item.entry.records;
+    if (!item.intact) {
+      lost += item.entry.records;
+      entry.damaged = true;
+      continue;
+    }
+    const std::size_t offset = payload->bytes.size();
+    payload->bytes.append(item.bytes);
+    payload->end_item(offset, item.entry.records, item.entry.time_ms, item.entry.id);
+  }
+  if (records != entry.name.records || payload->items.empty()) return nullptr;
+  if (entry.damaged) {
+    count_lost(entry.name.signal, lost, DropCause::spool_damaged);
+    parts_.diagnostic("spool " + parts_.directory + ": a payload was damaged; " +
+                      std::to_string(lost) + " of its " + std::to_string(records) +
+                      " records are lost");
+  }
+  return payload;
+}
+
+// ---- The end of a payload ----
+
+void Spool::settled(Entry& entry, std::size_t items, std::uint64_t records) {
+  SpoolName name = entry.name;
+  name.items_done += static_cast<std::uint32_t>(items);
+  name.records -= std::min(records, name.records);
+  // Where items are missing the number of those that are done is not their place in the file.
+  const Box& box = boxes_[entry.box];
+  if (!entry.damaged && box.handle >= 0 &&
+      parts_.disk->rename(box.handle, entry.name.text(), name.text()) >= 0) {
+    entry.name = std::move(name);
+  }
+}
+
+void Spool::remove(const Entry& entry) {
+  if (entry.damaged) return set_aside(entry);
+  forget(entry);
+  unlink(entry.box, entry.name.text());
+}
+
+void Spool::forget(const Entry& entry) noexcept {
+  --files_;
+  --boxes_[entry.box].files;
+  bytes_ -= entry.name.bytes;
+}
+
+void Spool::unlink(std::uint32_t box, std::string name) {
+  Box& in = boxes_[box];
+  if (in.handle < 0) return;
+  const int removed = parts_.disk->remove(in.handle, name);
+  if (removed < 0 && removed != -ENOENT) {
+    not_removed_.emplace_back(box, std::move(name));
+    return;
+  }
+  in.unsynced = true;
+  next_sync_ = std::min(next_sync_, parts_.clock->steady() + sync_delay);
+}
+
+void Spool::retry_removals() {
+  if (not_removed_.empty() || parts_.clock->steady() < no_writing_until_) return;
+  const std::size_t before = not_removed_.size();
+  for (auto& [box, name] : std::exchange(not_removed_, {})) unlink(box, std::move(name));
+  if (not_removed_.size() == before) trouble(no_writing_until_, "cannot delete", -EIO);
+}
+
+void Spool::set_aside(const Entry& entry) {
+  forget(entry);
+  Box& box = boxes_[entry.box];
+  const std::string name = entry.name.text();
+  if (box.handle >= 0 && box.bad_files < bad_files_max &&
+      parts_.disk->rename(box.handle, name, std::string(bad_prefix) + name) >= 0) {
+    ++box.bad_files;
+    return;
+  }
+  unlink(entry.box, name);
+}
+
+void Spool::drop_expired() {
+  const SteadyTime now = parts_.clock->steady();
+  for (Queue& queue : waiting_) {
+    while (!queue.empty() && queue.front().expires <= now) {
+      drop_front(queue.front().name.signal, DropCause::expired);
+    }
+  }
+}
+
+void Spool::drop_front(Signal signal, DropCause cause) {
+  Queue& queue = waiting_of(signal);
+  const Entry entry = std::move(queue.front());
+  queue.pop_front();
+  count_lost(signal, entry.name.records, cause);
+  forget(entry);
+  unlink(entry.box, entry.name.text());
+}
+
+void Spool::count_lost(Signal signal, std::uint64_t records, DropCause cause) noexcept {
+  ledger_of(signal).spooled.fetch_sub(records, std::memory_order_relaxed);
+  parts_.ledger.drop_in_queue(signal, cause, records);
+}
+
+void Spool::sync_boxes() {
+  for (Box& box : boxes_) {
+    if (box.unsynced && box.handle >= 0) parts_.disk->sync(box.handle);
+    box.unsynced = false;
+  }
+  next_sync_ = SteadyTime::max();
+}
+
+}  // namespace spillway::detail
