@@ -144,11 +144,20 @@ void append_cut(const Append& append, std::string_view end, std::string_view mar
   out.append(mark);
 }
 
-void append_line(const LogView& log, std::size_t string_bytes_max, ByteBuffer& out) {
+// Select Graphic Rendition (ECMA-48, 8.3.117): dim, dim, green, yellow, red, bold red.
+constexpr std::array<std::string_view, 6> colours_of_severities{
+    "\x1b[2m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1;31m"};
+constexpr std::string_view no_colour = "\x1b[0m";
+
+void append_line(const LogView& log, bool colours, std::size_t string_bytes_max, ByteBuffer& out) {
   append_iso8601(out, log.time_ns);
   out.append(' ');
   const std::string_view severity = to_string(log.site->severity);
+  if (colours) {
+    out.append(colours_of_severities[static_cast<std::size_t>(log.site->severity)]);
+  }
   out.append(severity);
+  if (colours) out.append(no_colour);
   out.append(std::string_view("      ").substr(0, 6 - severity.size()));
   if (!log.site->logger.empty()) {
     append_json_escaped(out, log.site->logger);
@@ -180,7 +189,8 @@ void append_line(const LogView& log, std::size_t string_bytes_max, ByteBuffer& o
 
 }  // namespace
 
-LogEncoder::LogEncoder(std::string_view service) : service_(service) {}
+LogEncoder::LogEncoder(std::string_view service, bool colours)
+    : service_(service), colours_(colours) {}
 
 const LogEncoder::Template& LogEncoder::template_of(const SiteInfo& site) {
   const auto at = std::lower_bound(
@@ -269,7 +279,7 @@ void LogEncoder::append_json(const LogView& log, std::size_t bytes_max, ByteBuff
 }
 
 void LogEncoder::append_console(const LogView& log, std::size_t bytes_max, ByteBuffer& out) {
-  const auto append = [&](std::size_t longest) { append_line(log, longest, out); };
+  const auto append = [&](std::size_t longest) { append_line(log, colours_, longest, out); };
   append_cut(append, "", " truncated=true", bytes_max, out);
 }
 

@@ -24,7 +24,8 @@ namespace spillway::detail {
 /// Keeps, per call site, the parts of the line that never change. One thread.
 class LogEncoder {
  public:
-  explicit LogEncoder(std::string_view service);
+  /// `colours`: in lines for people the severity has one, as terminals understand it.
+  explicit LogEncoder(std::string_view service, bool colours = false);
 
   /// Appends one JSON object, without a line break. Longer than `bytes_max` (at least 1024), its
   /// longest strings are cut and "truncated":true is added.
@@ -46,6 +47,7 @@ class LogEncoder {
                      ByteBuffer& out);
 
   const std::string service_;
+  const bool colours_;
   // Found by address: call sites never move. A direct-mapped cache would miss under many sites, a
   // map would be slower.
   std::vector<std::pair<const SiteInfo*, std::unique_ptr<Template>>> templates_;

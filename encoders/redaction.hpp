@@ -20,7 +20,8 @@ namespace spillway::detail {
 
 struct RedactionPolicy {
   /// Names whose values are secret. Compared without case and punctuation ("api_key" is "X-Api-Key"
-  /// less its x), whole or between `*`s: "*token" is every name that ends so.
+  /// less its x), whole or between `*`s: "*token" is every name that ends so. A name behind a '!' is
+  /// harmless, whatever else says otherwise: "!*next_token".
   std::vector<std::string> keys;
   bool cards = true;
   bool emails = true;
@@ -68,6 +69,7 @@ class Redactor {
 
   const RedactionPolicy policy_;
   std::vector<Pattern> patterns_;
+  std::vector<Pattern> harmless_;
   std::size_t shortest_pattern_ = ~std::size_t{0};
   ByteBuffer out_;
 };

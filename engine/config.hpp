@@ -177,9 +177,10 @@ struct Config {
   Setting<std::string> redact = by_default(std::string("cards,emails,tokens"));
   /// Keys whose values are taken out whole: of fields, annotations and metadata, and in strings that
   /// hold JSON, a URL's query, a form or headers. Case and punctuation do not count; "*token" is
-  /// every key that ends so. Empty: none.
+  /// every key that ends so, and what stands behind a '!' is harmless all the same. Empty: none.
   Setting<std::string> redact_keys = by_default(std::string(
-      "*password*,*passwd*,*passphrase*,*pwd,*secret*,*token,*api_key,*access_key,*private_key,"
+      "*password*,*passwd*,*passphrase*,*pwd,*secret*,*token,!*next_token,!*page_token,"
+      "!*continuation_token,!*sequence_token,!*client_token,*api_key,*access_key,*private_key,"
       "*credential*,authorization,proxy_authorization,*cookie,*signature,*card_number,cvv,cvc,pin,"
       "ssn"));
   /// Log records take the time of the flusher's last round (1 ms under load) instead of the

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include <concurrentqueue/concurrentqueue.h>
+#include <unistd.h>
 
 #include <spillway/buffers/names.hpp>
 #include <spillway/encoders/limits.hpp>
@@ -89,7 +90,7 @@ Flusher::Flusher(const Parts& parts)
       aggregator_(parts.series, parts.rollups, parts.ledger, parts.config.histogram_error),
       cardinality_(parts.series, parts.report),
       redactor_(policy_of(parts.config)),
-      log_encoder_(parts.config.service.get()),
+      log_encoder_(parts.config.service.get(), transport::shows_colours(STDOUT_FILENO)),
       large_logs_(std::make_unique<LargeLogs>()),
       loggers_(parts.loggers),
       outbox_(parts.outbox) {

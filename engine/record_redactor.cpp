@@ -6,16 +6,6 @@
 
 namespace spillway::detail {
 
-// A key is a path: one name of it that is secret makes all below it secret.
-bool RecordRedactor::is_secret_key(std::string_view key) {
-  if (redactor_.is_secret(key)) return true;
-  for (std::size_t dot = key.find('.'); dot != std::string_view::npos; dot = key.find('.')) {
-    if (redactor_.is_secret(key.substr(0, dot))) return true;
-    key.remove_prefix(dot + 1);
-  }
-  return redactor_.is_secret(key);
-}
-
 const RecordRedactor::Site& RecordRedactor::site_of(const SiteInfo& info, std::uint32_t number) {
   if (number >= sites_.size()) sites_.resize(number + 1 + number / 2);
   Site& site = sites_[number];
@@ -24,7 +14,7 @@ const RecordRedactor::Site& RecordRedactor::site_of(const SiteInfo& info, std::u
   for (std::size_t i = 0; i < info.fields.size(); ++i) {
     const bool is_string = info.fields[i].type == ValueType::string;
     site.has_strings |= is_string;
-    if (!is_secret_key(info.fields[i].key)) continue;
+    if (!redactor_.is_secret(info.fields[i].key)) continue;
     site.secrets |= std::uint64_t{1} << i;
     numbers_are_secret |= !is_string;
   }

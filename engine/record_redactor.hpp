@@ -41,7 +41,6 @@ class RecordRedactor {
     std::unique_ptr<SiteInfo> replacement;
   };
   const Site& site_of(const SiteInfo& info, std::uint32_t number);
-  bool is_secret_key(std::string_view key);
   bool is_secret_name(std::uint32_t name);
   void append(const void* bytes, std::size_t size);
   void append_text(std::string_view text);

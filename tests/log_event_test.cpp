@@ -275,6 +275,26 @@ TEST_F(LogEventTest, ALineForPeopleIsOneLineAndDrivesNoTerminal) {
   for (const char c : line) EXPECT_GE(static_cast<unsigned char>(c), 0x20U);
 }
 
+TEST_F(LogEventTest, ColoursAreOfTheSeverityAndNothingElse) {
+  LogEncoder coloured("orders", true);
+  Packed values;
+  values.string("\x1b[31mred\x1b[0m");
+  for (int severity = 0; severity < 6; ++severity) {
+    const SiteInfo info =
+        site(static_cast<Severity>(severity), "m\x1b[0m", {{"k", ValueType::string}});
+    ByteBuffer out;
+    coloured.append_console(view(info, values.bytes()), 1 << 20, out);
+    std::string line(out.view());
+    for (const int nth : {1, 2}) {
+      const std::size_t begin = line.find('\x1b');
+      ASSERT_NE(begin, std::string::npos) << nth;
+      line.erase(begin, line.find('m', begin) + 1 - begin);
+    }
+    EXPECT_EQ(line, console(view(info, values.bytes())));
+    EXPECT_EQ(line.find('\x1b'), std::string::npos);
+  }
+}
+
 TEST_F(LogEventTest, ALineForPeopleIsCutLikeAnEvent) {
   const SiteInfo info = site(Severity::info, "m", two_texts);
   Packed values;

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <spillway/encoders/characters.hpp>
 #include <spillway/encoders/redaction.hpp>
 #include <spillway/engine/config.hpp>
 
@@ -97,13 +98,34 @@ TEST(RedactionTest, BearerTokensAndWebTokens) {
   }
 }
 
+TEST(CharactersTest, BitsAreTheSameOnEveryProcessor) {
+  std::mt19937 random(20261121);
+  for (int i = 0; i < 10'000; ++i) {
+    char text[16];
+    for (char& c : text) c = static_cast<char>(random() % 4);
+    const std::size_t bytes = random() % 17;
+    const Characters characters = load(text, bytes);
+    std::uint32_t expected = 0;
+    for (std::size_t at = 0; at < 16; ++at) {
+      const char here = at < bytes ? text[at] : '\0';
+      if (here == 1) expected |= 1U << at;
+    }
+    ASSERT_EQ(bits_of(characters == all(1)), expected);
+    ASSERT_EQ(bits_of_portable(characters == all(1)), expected);
+  }
+}
+
 TEST(RedactionTest, UsersAndPasswordsOfUrls) {
-  expect_all({{"https://jane:hunter2@shop.com/x", "https://[redacted]@shop.com/x"},
-              {"postgres://u:p@ss@db:5432/shop", "postgres://[redacted]@ss@db:5432/shop"},
-              {"https://token@host", "https://[redacted]@host"},
-              {"https://host/@path", "https://host/@path"},
-              {"https://host?x=@", "https://host?x=@"},
-              {"see https://host and @x", "see https://host and @x"}});
+  expect_all(
+      {{"https://jane:hunter2@shop.com/x", "https://[redacted]@shop.com/x"},
+       {"postgres://u:p@ss@db:5432/shop", "postgres://[redacted]@db:5432/shop"},
+       {"https://token@host", "https://[redacted]@host"},
+       {"https://u:@@@host/@x", "https://[redacted]@host/@x"},
+       {"https://a:b@h1/x@y https://c:d@e@h2", "https://[redacted]@h1/x@y https://[redacted]@h2"},
+       {"https://@host", "https://@host"},
+       {"https://host/@path", "https://host/@path"},
+       {"https://host?x=@", "https://host?x=@"},
+       {"see https://host and @x", "see https://host and @x"}});
 }
 
 TEST(RedactionTest, ValuesBehindKeysInUrlsFormsAndHeaders) {
@@ -152,6 +174,26 @@ TEST(RedactionTest, KeysAreComparedWithoutCaseAndPunctuation) {
     EXPECT_FALSE(redactor.is_secret(key)) << key;
   }
   EXPECT_TRUE(redactor.is_secret(std::string(5000, 'x') + ".token"));
+}
+
+TEST(RedactionTest, WhatIsSaidToBeHarmlessIs) {
+  Redactor redactor(
+      parse_redaction_policy("none", "*token, !*next_token, !page.token, !x*").value());
+  for (const std::string key :
+       {"next_token", "NextToken", "query.next_token", "pageToken", "xToken"}) {
+    EXPECT_FALSE(redactor.is_secret(key)) << key;
+  }
+  for (const std::string key : {"token", "access_token", "next_token_token", "my_page_token"}) {
+    EXPECT_TRUE(redactor.is_secret(key)) << key;
+  }
+  EXPECT_EQ(redactor.text("next_token=abc&token=def"), "next_token=abc&token=[redacted]");
+  EXPECT_FALSE(parse_redaction_policy("", "!").has_value());
+  Redactor usual(parse_redaction_policy("none", Config().redact_keys.get()).value());
+  for (const std::string key :
+       {"NextToken", "nextPageToken", "ContinuationToken", "nextSequenceToken", "ClientToken"}) {
+    EXPECT_FALSE(usual.is_secret(key)) << key;
+  }
+  EXPECT_TRUE(usual.is_secret("session_token"));
 }
 
 TEST(RedactionTest, APolicyCanBeLessOrNothing) {

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <support/environment.hpp>
 #include <support/temporary_file.hpp>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -281,6 +282,31 @@ TEST_F(StreamFileTest, AMovedSinkWritesOn) {
   StreamSink second = std::move(first);
   EXPECT_EQ(write(second, "b"), WriteResult::written);
   EXPECT_EQ(directory_.read("log"), "ab");
+}
+
+TEST(StreamSinkTest, ColoursAreForTerminalsOfPeopleWhoWantThem) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  ASSERT_GE(terminal, 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  const int side_of_program = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+  ASSERT_GE(side_of_program, 0);
+  const int no_terminal = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  const testing::ScopedVariable term("TERM", "xterm");
+  const testing::ScopedVariable unset("NO_COLOR", nullptr);
+  EXPECT_TRUE(shows_colours(side_of_program));
+  EXPECT_FALSE(shows_colours(no_terminal));
+  EXPECT_FALSE(shows_colours(-1));
+  {
+    const testing::ScopedVariable unwanted("NO_COLOR", "1");
+    EXPECT_FALSE(shows_colours(side_of_program));
+  }
+  {
+    const testing::ScopedVariable empty("NO_COLOR", "");
+    EXPECT_TRUE(shows_colours(side_of_program));
+  }
+  const testing::ScopedVariable dumb("TERM", "dumb");
+  EXPECT_FALSE(shows_colours(side_of_program));
+  for (const int descriptor : {terminal, side_of_program, no_terminal}) close(descriptor);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -57,6 +58,14 @@ ssize_t write_without_waiting(int descriptor, std::string_view text) noexcept {
 }
 
 }  // namespace
+
+bool shows_colours(int descriptor) noexcept {
+  const auto value_of = [](const char* variable) {
+    const char* const value = std::getenv(variable);
+    return std::string_view(value == nullptr ? "" : value);
+  };
+  return value_of("NO_COLOR").empty() && value_of("TERM") != "dumb" && isatty(descriptor) == 1;
+}
 
 StreamSink::StreamSink(StreamSink&& other) noexcept
     : path_(std::move(other.path_)),

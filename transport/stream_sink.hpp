@@ -10,6 +10,10 @@ namespace spillway::transport {
 
 enum class WriteResult : std::uint8_t { written, busy, failed };
 
+/// Whether colours are wanted there: it is a terminal that knows them, and NO_COLOR
+/// (https://no-color.org) is not set to anything.
+bool shows_colours(int descriptor) noexcept;
+
 /// A file descriptor that takes lines: stdout, a file, a pipe. One thread. A pipe that nobody reads
 /// makes it `busy`, never blocks it: only what the kernel says it has room for is written, and
 /// standard output never with O_NONBLOCK, which would change it for everybody who shares it. A
