@@ -65,6 +65,11 @@ QUESTIONS = {
         "deliver_spans": "How many spans, by PutTraceSegments?",
         "log_beside_destination": "What does a log cost the caller, whose destination is well, slow, dead?",
     },
+    "spool": {
+        "spool_in": "How many records a second go onto the disk, each payload of 1 MB confirmed by it?",
+        "spool_open": "How long does an engine take to open a backlog of 1 GB that another one left?",
+        "spool_out": "How many records a second come back from the disk?",
+    },
     "middleware": {
         "observability": "What do request id, access log, metrics and segment add to a request? (floor: the request without)",
         "health": "What does a health answer cost, and the step to every other request? (floor: a chain without)",
@@ -148,11 +153,16 @@ def run_deliver(build, effort):
         return rows_of(build / "bench/deliver", effort, healthy, slow)
 
 
+def run_spool(build, effort):
+    with tempfile.TemporaryDirectory(dir=build) as folder:
+        return rows_of(build / "bench/spool", effort, pathlib.Path(folder, "spool"))
+
+
 def run_middleware(build, effort):
     return rows_of(build / "bench/middleware", effort)
 
 
-SUITES = {"record": run_record, "encode": run_encode, "deliver": run_deliver, "middleware": run_middleware}
+SUITES = {"record": run_record, "encode": run_encode, "deliver": run_deliver, "spool": run_spool, "middleware": run_middleware}
 
 
 def means(build, effort):

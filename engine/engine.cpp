@@ -249,8 +249,8 @@ class Engine::Core final : public detail::EngineServices {
       to.held_in_rings = held;
       to.recorded += held;
     };
-    hold(stats.logs, ring_logs, drained(Signal::logs));
-    hold(stats.spans, ring_spans, drained(Signal::spans));
+    hold(stats.logs, ring_logs, drained(Signal::logs) - stats.logs.recovered);
+    hold(stats.spans, ring_spans, drained(Signal::spans) - stats.spans.recovered);
     hold(stats.metrics, ring_samples, ledger_.samples_drained.load(std::memory_order_relaxed));
     add(stats.metrics, DropCause::closed, lanes_->closed_calls(Signal::metrics));
     if (flusher_is_done_.load(std::memory_order_acquire)) {
@@ -339,14 +339,35 @@ class Engine::Core final : public detail::EngineServices {
         stopping_until_ = deadline;
       }
       flusher_wakes_.notify_one();
-      flusher_thread_.join();
       std::unique_lock lock(mutex_);
-      progress_.wait_until(lock, deadline,
+      const bool flushed = progress_.wait_until(lock, deadline + shutdown_grace,
+                                                [this] { return flusher_has_ended_; });
+      // What is left at the deadline is to be on disk by then.
+      const milliseconds to_store = config_.spool_dir.get().empty()
+                                        ? milliseconds(0)
+                                        : std::min(timeout / 10, store_time_max);
+      progress_.wait_until(lock, deadline - to_store,
                            [&] { return sender_.settled(outbox_.last_sequence()); });
       sender_stops_ = true;
       lock.unlock();
       sender_.wake();
-      sender_thread_.join();
+      lock.lock();
+      const bool sent = progress_.wait_until(lock, deadline + shutdown_grace,
+                                             [this] { return sender_has_ended_; });
+      lock.unlock();
+      const auto end = [](std::thread& thread, bool has_ended) {
+        has_ended ? thread.join() : thread.detach();
+      };
+      end(flusher_thread_, flushed);
+      end(sender_thread_, sent);
+      if (!flushed || !sent) {
+        // A disk, a resolver or the host's own on_diagnostic does not return. The thread that waits
+        // for it is left behind, with all that it works on; what it holds stays held in the account.
+        at_rest_ = false;
+        loggers_->close();
+        final_ = stats();
+        return *final_;
+      }
     } else {
       flusher_.begin_flush();
       if (!flusher_.flush_all()) flusher_.flush_without_unfinished();
@@ -354,7 +375,7 @@ class Engine::Core final : public detail::EngineServices {
       settle_by_hand();
     }
     loggers_->close();
-    sender_.abandon(DropCause::shutdown_deadline);
+    if (!has_threads_) sender_.abandon(DropCause::shutdown_deadline);
     flusher_is_done_.store(true, std::memory_order_release);
     final_ = stats();
     return *final_;
@@ -538,6 +559,7 @@ class Engine::Core final : public detail::EngineServices {
       if (flushed) {
         flushes_done_ = ticket;
         if (flush == Flush::last) {
+          flusher_has_ended_ = true;
           progress_.notify_all();
           return;
         }
@@ -566,7 +588,21 @@ class Engine::Core final : public detail::EngineServices {
       lock.lock();
       progress_.notify_all();
     }
+    lock.unlock();
+    // Here, because it may write to the spool.
+    try {
+      sender_.abandon(DropCause::shutdown_deadline);
+    } catch (const std::bad_alloc&) {  // Then they stay held.
+    }
+    lock.lock();
+    sender_has_ended_ = true;
+    progress_.notify_all();
   }
+
+  // The deadline of shutdown() is kept within this.
+  static constexpr milliseconds shutdown_grace{50};
+  // Of the time that shutdown() has, the last tenth is for the spool, and no more than this.
+  static constexpr milliseconds store_time_max{500};
 
   const Config config_;
   const std::shared_ptr<Clock> clock_;
@@ -593,6 +629,8 @@ class Engine::Core final : public detail::EngineServices {
   bool stopping_ = false;
   SteadyTime stopping_until_{};
   bool sender_stops_ = false;
+  bool flusher_has_ended_ = false;
+  bool sender_has_ended_ = false;
   std::uint64_t flushes_wanted_ = 0;
   std::uint64_t flushes_done_ = 0;
   std::thread flusher_thread_;

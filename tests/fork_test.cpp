@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // An engine in a forked child: an object whose threads stayed behind.
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 
@@ -64,6 +65,54 @@ TEST_F(ForkTest, InTheChildNothingIsWaitedFor) {
             }),
             7);
   EXPECT_TRUE(engine.flush(60s));
+}
+
+TEST_F(ForkTest, AnEngineOfTheChildsOwnDeliversWhatTheChildRecords) {
+  Engine engine(config());
+  SPILLWAY_INFO(engine, "the parent's");
+  EXPECT_EQ(status_of_child([&] {
+              Config own = config();
+              own.logs_file = directory.path("child");
+              Engine child(own);
+              SPILLWAY_INFO(child, "the child's");
+              const Stats stats = child.shutdown(60s);
+              return stats.logs.delivered == 1 && stats.logs.residue() == 0 ? 7 : 1;
+            }),
+            7);
+  EXPECT_EQ(engine.shutdown(60s).logs.delivered, 1U);
+  const auto lines = [](const std::string& text) {
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  EXPECT_EQ(lines(directory.read("log")), 1) << "nothing twice";
+  EXPECT_EQ(lines(directory.read("child")), 1);
+}
+
+// What the parent has on disk is the parent's: the child neither sends nor locks it.
+TEST_F(ForkTest, TheSpoolStaysTheParents) {
+  const testing::AwsEnvironment environment;
+  Config spooled = config();
+  spooled.logs = LogsTo::put_log_events;
+  spooled.log_group = "/shop/orders";
+  spooled.log_stream = "pod";
+  spooled.logs_endpoint = "http://127.0.0.1:1";  // Nobody is there.
+  spooled.spool_dir = directory.path("spool");
+  spooled.on_diagnostic = [](std::string_view) {};
+  auto engine = std::make_unique<Engine>(spooled);
+  SPILLWAY_INFO(*engine, "the parent's");
+  ASSERT_TRUE(engine->flush(60s));
+  ASSERT_EQ(engine->stats().logs.held_in_spool, 1U);
+  EXPECT_EQ(status_of_child([&] {
+              engine.reset();
+              Engine own(spooled);
+              own.flush(100ms);
+              return own.stats().logs.recovered == 0 ? 7 : 1;
+            }),
+            7);
+  EXPECT_EQ(engine->shutdown(1s).logs.held_in_spool, 1U);
+  engine.reset();
+  Engine next(spooled);
+  next.flush(60s);
+  EXPECT_EQ(next.stats().logs.recovered, 1U);
 }
 
 }  // namespace

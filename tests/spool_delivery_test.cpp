@@ -142,6 +142,20 @@ TEST_F(SpoolDeliveryTest, TheNextProcessSendsWhatThisOneCouldNot) {
   EXPECT_TRUE(is_settled(stats.logs));
 }
 
+TEST_F(SpoolDeliveryTest, WhatIsInRingsIsHeldBesideWhatWasRecovered) {
+  auto test = start();
+  service.up = false;
+  log(*test, 0, 5);
+  test.reset();
+  test = start();
+  test->advance(1s);
+  for (int n = 5; n < 8; ++n) SPILLWAY_INFO(test->engine, "event", {"n", n});
+  const Stats stats = test->engine.stats();
+  EXPECT_EQ(stats.logs.recovered, 5U);
+  EXPECT_EQ(stats.logs.held_in_rings, 3U);
+  EXPECT_EQ(stats.logs.recorded, 8U);
+}
+
 TEST_F(SpoolDeliveryTest, AShutdownStoresWhatIsUnderWayAndSaysThatItIsUncertain) {
   auto test = start();
   test->http.hold();

@@ -124,6 +124,18 @@ TEST_F(SpoolTest, TheNextProcessAccountsForWhatItFinds) {
   EXPECT_EQ(next.drain(), (std::vector<std::string>{"a/0", "a/1", "a/2", "b/0"}));
 }
 
+// Then it takes no longer for a gigabyte than for a kilobyte: bench/spool.cpp measures it.
+TEST_F(SpoolTest, OpeningABacklogReadsNamesOnly) {
+  {
+    Process process(disk);
+    for (int i = 0; i < 1000; ++i) ASSERT_TRUE(process.spool.put(*make_payload("a", 1)));
+  }
+  const std::uint64_t before = disk->calls();
+  Process next(disk);
+  EXPECT_EQ(next.held(), 10'000U);
+  EXPECT_LT(disk->calls() - before, 10U);
+}
+
 TEST_F(SpoolTest, TwoEnginesHaveABoxEachAndOneTakesOverFromTheOther) {
   Process first(disk);
   auto second = std::make_unique<Process>(disk);

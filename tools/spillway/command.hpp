@@ -14,6 +14,7 @@ inline constexpr int exit_usage = 2;
 /// Each takes what stands behind its name and returns the process's exit code.
 using Arguments = std::span<const std::string_view>;
 
+int run_decode(Arguments arguments);
 int run_local(Arguments arguments);
 
 }  // namespace spillway::cli

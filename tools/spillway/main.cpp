@@ -16,7 +16,8 @@ struct Command {
   int (*run)(Arguments arguments);
 };
 
-constexpr std::array<Command, 1> commands{{
+constexpr std::array<Command, 2> commands{{
+    {"decode", "print what a file of the spool holds, as JSON lines", run_decode},
     {"local", "receive metrics, logs and traces on this machine, as AWS would", run_local},
 }};
 

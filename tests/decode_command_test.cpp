@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `spillway decode` as a person runs it.
+#include <string>
+
+#include <gtest/gtest.h>
+#include <support/json.hpp>
+#include <support/program.hpp>
+#include <support/temporary_file.hpp>
+
+#include <spillway/engine/spool_file.hpp>
+
+namespace spillway {
+namespace {
+
+struct Decode : testing::Program {
+  explicit Decode(std::vector<std::string> files)
+      : testing::Program(SPILLWAY_CLI, [&] {
+          files.insert(files.begin(), "decode");
+          return files;
+        }()) {}
+};
+
+std::string file_of(std::string_view destination) {
+  detail::Payload payload(std::pmr::get_default_resource());
+  payload.signal = detail::Signal::logs;
+  payload.bytes.append("{\"n\":1}");
+  payload.end_item(0, 1, 5000, 1);
+  payload.bytes.append(std::string_view("\0\xff\x10\x20", 4));
+  payload.end_item(7, 2, 0, 2);
+  detail::ByteBuffer bytes;
+  append_spool_file(payload, destination, 1234, bytes);
+  return std::string(bytes.view());
+}
+
+class DecodeCommandTest : public ::testing::Test {
+ protected:
+  testing::TemporaryDirectory directory;
+};
+
+TEST_F(DecodeCommandTest, PrintsALineForEachRecord) {
+  Decode program({directory.write("a", file_of("put-log-events"))});
+  const testing::Json first(program.read_line());
+  EXPECT_EQ(first["signal"].string(), "logs");
+  EXPECT_EQ(first["destination"].string(), "put-log-events");
+  EXPECT_EQ(first["stored_ms"].number(), 1234);
+  EXPECT_EQ(first["records"].number(), 1);
+  EXPECT_EQ(first["time_ms"].number(), 5000);
+  EXPECT_TRUE(first["intact"].boolean());
+  EXPECT_EQ(first["text"].string(), "{\"n\":1}");
+  const testing::Json second(program.read_line());
+  EXPECT_EQ(second["records"].number(), 2);
+  EXPECT_FALSE(second.has("time_ms"));
+  EXPECT_EQ(program.read_all(), "");
+  EXPECT_EQ(program.finish(0), 0);
+}
+
+TEST_F(DecodeCommandTest, ProtobufIsBase64) {
+  Decode program({directory.write("a", file_of("otlp"))});
+  EXPECT_EQ(testing::Json(program.read_line())["base64"].string(), "eyJuIjoxfQ==");
+  EXPECT_EQ(testing::Json(program.read_line())["base64"].string(), "AP8QIA==");
+  program.read_all();
+  EXPECT_EQ(program.finish(0), 0);
+}
+
+TEST_F(DecodeCommandTest, WhatIsDamagedIsShownAndSaid) {
+  std::string damaged = file_of("put-log-events");
+  damaged[damaged.size() - 5] = '?';
+  Decode program({directory.write("a", damaged)});
+  const testing::Json first(program.read_line());
+  EXPECT_FALSE(first["intact"].boolean());
+  EXPECT_EQ(first["text"].string(), "{\"n\":1?");
+  EXPECT_TRUE(testing::Json(program.read_line())["intact"].boolean());
+  program.read_all();
+  EXPECT_EQ(program.finish(0), 1);
+}
+
+TEST_F(DecodeCommandTest, SaysWhatItCannotRead) {
+  Decode program({directory.path("missing"), directory.write("other", "no spool")});
+  EXPECT_EQ(program.read_line(),
+            "spillway decode: " + directory.path("missing") + " cannot be read");
+  EXPECT_EQ(program.read_line(), "spillway decode: " + directory.path("other") +
+                                     " is no file of a spool, or its header or table is damaged");
+  program.read_all();
+  EXPECT_EQ(program.finish(0), 1);
+  Decode nothing({});
+  EXPECT_TRUE(nothing.read_line().starts_with("usage: spillway decode"));
+  nothing.read_all();
+  EXPECT_EQ(nothing.finish(0), 2);
+}
+
+}  // namespace
+}  // namespace spillway
