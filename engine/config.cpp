@@ -54,6 +54,11 @@ constexpr EnumNames<TracesTo, 4> names_of(TracesTo /*tag*/) {
            {"put-trace-segments", TracesTo::put_trace_segments},
            {"otlp", TracesTo::otlp}}};
 }
+constexpr EnumNames<SamplingFrom, 3> names_of(SamplingFrom /*tag*/) {
+  return {{{"local", SamplingFrom::local},
+           {"xray:daemon", SamplingFrom::xray_daemon},
+           {"xray:api", SamplingFrom::xray_api}}};
+}
 constexpr EnumNames<Compression, 2> names_of(Compression /*tag*/) {
   return {{{"none", Compression::none}, {"gzip", Compression::gzip}}};
 }
@@ -289,6 +294,7 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("log_levels", config.log_levels);
   visit("trace_reservoir", config.trace_reservoir);
   visit("trace_sample_rate", config.trace_sample_rate);
+  visit("sampling", config.sampling);
   visit("sampling_rules_file", config.sampling_rules_file);
   visit("trace_keep_rare", config.trace_keep_rare);
   visit("redact", config.redact);
@@ -554,9 +560,12 @@ bool is_header(const transport::HttpHeader& header) {
 bool uses_logs(const Config& config) {
   return config.logs == LogsTo::put_log_events || config.metrics == MetricsTo::emf_logs;
 }
+bool uses_xray(const Config& config) {
+  return config.traces == TracesTo::put_trace_segments ||
+         (config.traces != TracesTo::none && config.sampling == SamplingFrom::xray_api);
+}
 bool uses_aws(const Config& config) {
-  return uses_logs(config) || config.metrics == MetricsTo::put_metric_data ||
-         config.traces == TracesTo::put_trace_segments;
+  return uses_logs(config) || config.metrics == MetricsTo::put_metric_data || uses_xray(config);
 }
 
 // Characters of log group names (CreateLogGroup).
@@ -706,8 +715,7 @@ std::vector<ConfigError> validate(const Config& config) {
   check_endpoint(config.metrics == MetricsTo::put_metric_data, "cloudwatch_endpoint",
                  config.cloudwatch_endpoint);
   check_endpoint(uses_logs(config), "logs_endpoint", config.logs_endpoint);
-  check_endpoint(config.traces == TracesTo::put_trace_segments, "xray_endpoint",
-                 config.xray_endpoint);
+  check_endpoint(uses_xray(config), "xray_endpoint", config.xray_endpoint);
   const auto check_otlp = [&](bool used, std::string_view signal,
                               const Setting<std::string>& endpoint,
                               const Setting<HttpHeaders>& own_headers) {
@@ -747,6 +755,10 @@ std::vector<ConfigError> validate(const Config& config) {
             !transport::udp_host_port(config.xray_daemon_address.get()).host.empty(),
         "xray_daemon_address", config.xray_daemon_address,
         "must be host:port, or tcp:host:port udp:host:port");
+  check(config.traces == TracesTo::none || config.sampling != SamplingFrom::xray_daemon ||
+            !transport::tcp_host_port(config.xray_daemon_address.get()).host.empty(),
+        "xray_daemon_address", config.xray_daemon_address,
+        "must be host:port, or tcp:host:port udp:host:port, because sampling = xray:daemon");
   check(std::none_of(config.log_levels.get().begin(), config.log_levels.get().end(),
                      [](const LoggerLevel& one) { return one.logger.empty(); }),
         "log_levels", config.log_levels, "must name a logger for each level");

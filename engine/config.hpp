@@ -60,6 +60,7 @@ enum class MetricsTo : std::uint8_t {
 };
 enum class LogsTo : std::uint8_t { none, console, json_stdout, file, put_log_events, otlp };
 enum class TracesTo : std::uint8_t { none, xray_daemon, put_trace_segments, otlp };
+enum class SamplingFrom : std::uint8_t { local, xray_daemon, xray_api };
 enum class Compression : std::uint8_t { none, gzip };
 
 /// A level for the loggers of a name and those below it.
@@ -166,6 +167,10 @@ struct Config {
   /// X-Ray SDKs' own default).
   Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});
   Setting<double> trace_sample_rate = by_default(0.05);
+  /// Whose rules decide which traces are sampled: `local`, the two above or the file below; or those
+  /// of X-Ray, asked for through the daemon (`xray:daemon`) or directly (`xray:api`). The local ones
+  /// then hold while X-Ray's are not known.
+  Setting<SamplingFrom> sampling = by_default(SamplingFrom::local);
   /// Rules in place of these two: a file as the X-Ray SDKs read it, version 2 (or 1). Unset: none.
   Setting<std::string> sampling_rules_file = by_default(std::string());
   /// Of the traces that rules leave out, at most so many a second are kept all the same: when nothing

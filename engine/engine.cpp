@@ -15,11 +15,13 @@
 #include <spillway/engine/flusher.hpp>
 #include <spillway/engine/logger_table.hpp>
 #include <spillway/engine/sampling.hpp>
+#include <spillway/engine/sampling_client.hpp>
 #include <spillway/engine/sampling_rules.hpp>
 #include <spillway/engine/sender.hpp>
 #include <spillway/engine/services.hpp>
 #include <spillway/transport/background_thread.hpp>
 #include <spillway/transport/curl_transport.hpp>
+#include <spillway/transport/udp_sink.hpp>
 
 namespace spillway {
 
@@ -128,6 +130,9 @@ class Engine::Core final : public detail::EngineServices {
     tracing_.clock = clock_;
     tracing_.sampler = &sampler_;
     tracing_.in_lambda = std::getenv("AWS_LAMBDA_FUNCTION_NAME") != nullptr;
+    if (config_.traces != TracesTo::none && config_.sampling != SamplingFrom::local) {
+      sampling_client_.emplace(sampling_client_parts(runtime));
+    }
     if (!has_threads_) return;
     flusher_beats_.beat(clock_->steady());
     sender_thread_ = transport::start_thread("spillway-send", [this] { run_sender(); });
@@ -141,6 +146,13 @@ class Engine::Core final : public detail::EngineServices {
       sender_.wake();
       sender_thread_.join();
       throw;
+    }
+    if (sampling_client_) {
+      try {
+        sampling_client_->start();
+      } catch (const std::system_error& error) {  // Local rules will do.
+        diagnostics_.post(std::string("no thread for X-Ray's sampling rules: ") + error.what());
+      }
     }
   }
 
@@ -300,6 +312,9 @@ class Engine::Core final : public detail::EngineServices {
   }
 
   bool step() {
+    if (sampling_client_ && clock_->steady() >= next_sampling_) {
+      next_sampling_ = sampling_client_->run_once();
+    }
     const bool drained = flusher_.run_once();
     diagnostics_.deliver();
     sender_.run_once(milliseconds(0));
@@ -360,6 +375,10 @@ class Engine::Core final : public detail::EngineServices {
       };
       end(flusher_thread_, flushed);
       end(sender_thread_, sent);
+      const auto left = std::chrono::ceil<milliseconds>(deadline - clock_->steady());
+      if (sampling_client_ && !sampling_client_->stop(std::max(left, shutdown_grace))) {
+        at_rest_ = false;
+      }
       if (!flushed || !sent) {
         // A disk, a resolver or the host's own on_diagnostic does not return. The thread that waits
         // for it is left behind, with all that it works on; what it holds stays held in the account.
@@ -382,10 +401,30 @@ class Engine::Core final : public detail::EngineServices {
   }
 
  private:
+  detail::SamplingClient::Parts sampling_client_parts(Runtime& runtime) {
+    detail::SamplingClient::Parts parts{
+        .sampler = sampler_,
+        .clock = clock_,
+        .service_name = config_.service,
+        .region = config_.region,
+        .endpoint = config_.xray_endpoint,
+        .credentials = credentials_,
+        .http = std::move(runtime.sampling_http),
+        .random = runtime.threads ? system_random() : [] { return 0.5; },
+        .diagnostic = [this](std::string_view message) { diagnostics_.post(message); },
+    };
+    if (config_.sampling == SamplingFrom::xray_daemon) {
+      const auto [host, port] = transport::tcp_host_port(config_.xray_daemon_address.get());
+      const bool is_v6 = host.find(':') != std::string::npos;
+      parts.proxy_origin = "http://" + (is_v6 ? "[" + host + "]" : host) + ":" + port;
+    }
+    return parts;
+  }
+
   detail::Sender::Parts sender_parts(Runtime& runtime) {
     auto shared = std::make_shared<detail::ExporterShared>();
     shared->region = config_.region;
-    shared->credentials =
+    shared->credentials = credentials_ =
         transport::default_credentials_chain({.background = runtime.threads, .draw = {}},
                                              std::move(runtime.credentials_http), config_.region);
     std::array<std::unique_ptr<detail::Exporter>, detail::signal_count> exporters{
@@ -613,9 +652,12 @@ class Engine::Core final : public detail::EngineServices {
   detail::Rollups rollups_;
   detail::Ledger ledger_;
   detail::Outbox outbox_;
+  std::shared_ptr<transport::CredentialsChain> credentials_;
   detail::Sender sender_;
   detail::Flusher flusher_;
   detail::Sampler sampler_{sampling_of(config_)};
+  std::optional<detail::SamplingClient> sampling_client_;
+  SteadyTime next_sampling_{};  // of step()
   detail::TracingState tracing_;
   std::atomic<std::uint64_t> trace_headers_refused_{0};
   std::atomic<std::uint32_t> next_view_{1};

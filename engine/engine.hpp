@@ -39,6 +39,8 @@ struct Runtime {
   /// libcurl.
   std::unique_ptr<transport::HttpTransport> credentials_http{};
   std::shared_ptr<transport::Disk> disk{};  ///< what spool_dir is on; null: the machine's
+  /// What X-Ray's sampling rules are fetched with; null: libcurl.
+  std::unique_ptr<transport::HttpTransport> sampling_http{};
 };
 
 /// After fork() the child has the object but not its threads. What it records goes nowhere, flush()

@@ -104,6 +104,8 @@ const std::vector<Setting3>& settings() {
        }},
       {"trace_reservoir", "5", "6", "7", [](Config& c) { c.trace_reservoir = 7; }},
       {"trace_sample_rate", "0.25", "0.5", "0.75", [](Config& c) { c.trace_sample_rate = 0.75; }},
+      {"sampling", "xray:api", "xray:daemon", "local",
+       [](Config& c) { c.sampling = SamplingFrom::local; }},
       {"sampling_rules_file", "f.json", "e.json", "c.json",
        [](Config& c) { c.sampling_rules_file = "c.json"; }},
       {"trace_keep_rare", "1", "2", "3", [](Config& c) { c.trace_keep_rare = 3; }},

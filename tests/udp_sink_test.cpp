@@ -278,5 +278,12 @@ TEST(UdpHostPortTest, TheDaemonsForms) {
   }
 }
 
+TEST(UdpAddressTest, TheDaemonsProxyIsNamedBesideIt) {
+  EXPECT_EQ(tcp_host_port("127.0.0.1:2000").port, "2000");
+  EXPECT_EQ(tcp_host_port("udp:xray:2000 tcp:other:1").host, "other");
+  EXPECT_EQ(tcp_host_port("tcp:[::1]:2000").host, "::1");
+  EXPECT_EQ(tcp_host_port("udp:only:2000").host, "");
+}
+
 }  // namespace
 }  // namespace spillway::transport

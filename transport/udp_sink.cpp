@@ -13,17 +13,24 @@
 
 namespace spillway::transport {
 
-HostPort udp_host_port(std::string_view address) {
+namespace {
+
+HostPort host_port_of(std::string_view address, std::string_view prefix, std::string_view other) {
   for (std::string_view rest = trim(address); !rest.empty();) {
     const std::size_t end = std::min(rest.find(' '), rest.size());
     std::string_view part = rest.substr(0, end);
     rest = trim(rest.substr(end));
-    if (part.starts_with("tcp:")) continue;
-    if (part.starts_with("udp:")) part.remove_prefix(4);
+    if (part.starts_with(other)) continue;
+    if (part.starts_with(prefix)) part.remove_prefix(prefix.size());
     return parse_host_port(part);
   }
   return {};
 }
+
+}  // namespace
+
+HostPort udp_host_port(std::string_view address) { return host_port_of(address, "udp:", "tcp:"); }
+HostPort tcp_host_port(std::string_view address) { return host_port_of(address, "tcp:", "udp:"); }
 
 UdpSink::UdpSink(std::string address) : address_(std::move(address)) {}
 

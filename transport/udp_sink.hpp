@@ -45,5 +45,7 @@ class UdpSink {
 
 /// The host and port of an address for UdpSink; empty when it has no such form.
 HostPort udp_host_port(std::string_view address);
+/// The same for what the daemon takes over TCP.
+HostPort tcp_host_port(std::string_view address);
 
 }  // namespace spillway::transport

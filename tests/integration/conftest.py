@@ -192,6 +192,7 @@ class XrayDaemon:
 
         self.port = _free_port(socket.SOCK_DGRAM)
         tcp_port = _free_port()
+        self.tcp_address = ("127.0.0.1", tcp_port)
         self.address = f"127.0.0.1:{self.port}"
         config = folder / "cfg.yaml"
         # The receiver's address can be given in this file only; there is no flag for it.
@@ -256,6 +257,10 @@ class Probe:
         lines = self.run("sign", "\n".join(json.dumps(d) for d in descriptions), {}).splitlines()
         return [json.loads(line) for line in lines]
 
+    def start(self, command):
+        """A probe that answers one line with one line until close()."""
+        return ProbeProcess([self.program, command])
+
     def run(self, command, text, environment):
         done = subprocess.run(
             [self.program, command],
@@ -266,6 +271,22 @@ class Probe:
         )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout.decode()
+
+
+class ProbeProcess:
+    def __init__(self, command):
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_clean_environment(), text=True)
+
+    def ask(self, question):
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        assert self.process.wait(30) == 0
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,9 @@
 //   record    a scenario (below); prints {"stats","diagnostics","traces"} after shutdown
 //   bodies    the same without a network: prints every request, and the same line last
 //   sign      requests, one JSON object a line; prints the headers that signing made, one a line
+//   sampling=ORIGIN   a sampler whose service is there. A line {"at": seconds, "do": "poll"} or
+//             {"at": seconds, "requests": [{"host","method","path","draw"}, ...]}; prints a line with
+//             the decisions; {"do": "say"}: with the diagnostics so far
 //
 // A scenario is one JSON object; everything in it may be missing:
 //   {"threads": 4,
@@ -23,6 +26,7 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -33,6 +37,8 @@
 
 #include <spillway/buffers/byte_buffer.hpp>
 #include <spillway/encoders/json.hpp>
+#include <spillway/engine/sampling_client.hpp>
+#include <spillway/engine/testing.hpp>
 #include <spillway/engine/trace_header.hpp>
 #include <spillway/spillway.hpp>
 #include <spillway/transport/memory_transport.hpp>
@@ -271,6 +277,62 @@ int sign() {
   return 0;
 }
 
+// ---- sampling ----
+
+int sampling(std::string_view origin) {
+  namespace detail = spillway::detail;
+  std::shared_ptr<spillway::testing::ManualClock> clock;
+  std::optional<detail::Sampler> sampler;
+  std::optional<detail::SamplingClient> client;
+  std::vector<std::string> said;
+  std::int64_t now = 0;
+  simdjson::dom::parser parser;
+  for (std::string line; std::getline(std::cin, line);) {
+    const element step = parser.parse(simdjson::padded_string(line)).value();
+    const std::int64_t at = number_in(step, "at", 0);
+    if (!client) {
+      clock = std::make_shared<spillway::testing::ManualClock>(
+          spillway::WallTime(std::chrono::seconds(at)));
+      detail::SamplingRule local;  // The X-Ray SDKs' own default.
+      local.reservoir = 1;
+      local.fixed_rate = 0.05;
+      sampler.emplace(detail::Sampler::Options{.service_name = "orders", .local_rules = {local}});
+      client.emplace(detail::SamplingClient::Parts{
+          .sampler = *sampler,
+          .clock = clock,
+          .service_name = "orders",
+          .proxy_origin = std::string(origin),
+          .random = [] { return 0.0; },
+          .diagnostic = [&](std::string_view text) { said.emplace_back(text); }});
+      now = at;
+    }
+    clock->advance(std::chrono::seconds(at - now));
+    now = at;
+    const std::string what = text_in(step, "do");
+    if (what == "poll") client->run_once();
+    if (what == "say") {
+      std::cout << list_of(said) << std::endl;
+      continue;
+    }
+    std::string decisions = "[";
+    for (const element request : list_in(step, "requests")) {
+      const std::string host = text_in(request, "host");
+      const std::string method = text_in(request, "method");
+      const std::string path = text_in(request, "path");
+      const detail::SamplingDecision decision =
+          sampler->decide({host, method, path}, 1, static_cast<std::uint32_t>(at),
+                          request["draw"].get_double().value());
+      decisions.append(decisions.size() > 1 ? "," : "")
+          .append(decision.sampled ? "{\"sampled\":true" : "{\"sampled\":false")
+          .append(",\"rule\":")
+          .append(json_of(decision.rule->name))
+          .append("}");
+    }
+    std::cout << decisions << ']' << std::endl;
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -278,7 +340,9 @@ int main(int argc, char** argv) try {
   if (command == "record") return record(true);
   if (command == "bodies") return record(false);
   if (command == "sign") return sign();
-  std::cerr << "usage: integration_probe record|bodies|sign\n";
+  constexpr std::string_view with_origin = "sampling=";
+  if (command.starts_with(with_origin)) return sampling(command.substr(with_origin.size()));
+  std::cerr << "usage: integration_probe record|bodies|sign|sampling=ORIGIN\n";
   return 2;
 } catch (const std::exception& error) {
   std::cerr << "integration_probe: " << error.what() << '\n';
