@@ -240,7 +240,8 @@ Lane* LaneSet::acquire() noexcept {
   lane->spare_bank_ = Bank::create(bytes + in_pages(layout_.bank.bytes()), layout_.bank);
   lane->services_ = services_;
   lane->ticks_ = ticks_.get();
-  lane->ticks_are_hardware_ = ticks_->is_hardware();
+  lane->exact_time_ = ticks_->is_hardware() ? Lane::Time::hardware : Lane::Time::call;
+  lane->log_time_ = layout_.coarse_log_time ? Lane::Time::coarse : lane->exact_time_;
   lane->index_ = size_.fetch_add(1, std::memory_order_acq_rel);
   lane->gate_.open(engine_id_, first_bank, asymmetric_fences());
 

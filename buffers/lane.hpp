@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A lane is what one producer thread writes for one engine: a ring of records, two banks of cells,
-// and counters. The flusher of that engine reads it. Every call that records is one operation:
+// and counters. The flusher of that engine reads it. A call that records into a bank, or may take a
+// slow way, is one operation:
 //
 //   operate(engine_id, signal, [](Lane& lane) { write cells, or reserve and commit a record });
 //
 // The flusher takes a thread's cells, or closes its lane, by the hand-over of gate.hpp: P1..P5 of the
 // producer, F1..F4 of the flusher.
 //
-// Counters need none of that: a thread makes its cumulative cells grow, and the flusher reads them
-// beside it.
+// Counters and records need none of that. A thread makes its cumulative cells grow, and the flusher
+// reads them beside it; a record is whole when the ring's head says so.
 //
 //   producer                                   flusher
 //   C1  look at the gate                       D1  first_counter_ (acquire), then cell by cell
 //   C2  excess (relaxed), if it is not 1       D2  count (acquire), then excess; less what was seen
 //   C3  count = count + 1 (release)
 //
+//   R1  look at the gate                       ring.hpp
+//   R2  reserve, count, write, commit
+//
 // C3 pairs with D2, so that no amount is missing from what is counted. After close() an addition
-// that had passed C1 before may still come: late_counts() finds it.
+// or a record that had passed C1 or R1 before may still come. The account finds them: late_counts(),
+// and what is counted as recorded and was never drained.
 //
 // Life of a lane:
 //   acquire()  by the thread, at its first record   free list -> the thread (or fresh memory)
@@ -54,7 +59,12 @@ namespace spillway::detail {
 class SingleWriterCounter {
  public:
   void add(std::uint64_t n = 1) noexcept {
+#if defined(__x86_64__) && !defined(SPILLWAY_SANITIZED)
+    // The same in one instruction, where compilers make three of it.
+    asm volatile("addq %1, %0" : "+m"(value_) : "er"(n) : "cc");
+#else
     value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+#endif
   }
   std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
 
@@ -152,6 +162,15 @@ class LaneSet;
 class EngineServices;
 
 class alignas(cache_line_bytes) Lane {
+  /// Where a time comes from.
+  enum class Time : std::uint8_t { hardware, coarse, call };
+
+  // The first line: what every record looks at.
+  BasicGate<Bank> gate_;
+  const TickSource* ticks_ = nullptr;  // constant
+  Time exact_time_ = Time::hardware;   // constant
+  Time log_time_ = Time::hardware;     // constant
+
  public:
   constexpr Lane() = default;
   Lane(const Lane&) = delete;
@@ -165,16 +184,24 @@ class alignas(cache_line_bytes) Lane {
   std::uint64_t coarse_ticks() const noexcept {
     return ticks_->coarse.load(std::memory_order_relaxed);
   }
-  std::uint64_t exact_ticks() const noexcept {
-    if (ticks_are_hardware_) [[likely]]
-      return hardware_ticks();
-    return ticks_->ticks();
-  }
+  std::uint64_t exact_ticks() const noexcept { return ticks(exact_time_); }
+  /// What a log is stamped with.
+  std::uint64_t log_ticks() const noexcept { return ticks(log_time_); }
 
   /// Adds `n`, which fits, to the counter at `offset`, be it the first time.
   void count(std::uint32_t offset, std::uint32_t series, std::uint64_t n) noexcept;
 
   // ---- the producer, without an operation ----
+
+  /// Whether records of that engine may go into the ring at this moment: R1.
+  bool takes_records_of(std::uint64_t engine_id) const noexcept {
+    return gate_.is_open_for(engine_id);
+  }
+  /// The same times, if they can be had without a call.
+  bool try_exact_ticks(std::uint64_t& ticks) const noexcept {
+    return try_ticks(exact_time_, ticks);
+  }
+  bool try_log_ticks(std::uint64_t& ticks) const noexcept { return try_ticks(log_time_, ticks); }
 
   /// Adds `n`, which fits, to the counter at `offset`. False, and nothing is done: the lane is not
   /// one of that engine, or the engine is closed, or it is the first addition, which is count()'s.
@@ -212,6 +239,19 @@ class alignas(cache_line_bytes) Lane {
   friend void operate(std::uint64_t engine_id, Signal signal, Operation&& operation) noexcept;
   friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
 
+  bool try_ticks(Time from, std::uint64_t& ticks) const noexcept {
+    if (from == Time::hardware) [[likely]] {
+      ticks = hardware_ticks();
+      return true;
+    }
+    ticks = coarse_ticks();
+    return from == Time::coarse;
+  }
+  std::uint64_t ticks(Time from) const noexcept {
+    std::uint64_t ticks = 0;
+    return try_ticks(from, ticks) ? ticks : ticks_->ticks();
+  }
+
   // The cumulative cells stand behind the lane and its caches, at the offsets that a bank has.
   static constexpr std::size_t counters_offset() noexcept {
     constexpr std::size_t page_bytes = 4096;
@@ -223,10 +263,6 @@ class alignas(cache_line_bytes) Lane {
                                                            counters_offset() + offset));
   }
 
-  // What an operation on a cell touches beside the cell.
-  BasicGate<Bank> gate_;
-  bool ticks_are_hardware_ = true;     // constant
-  const TickSource* ticks_ = nullptr;  // constant
   // Cold.
   EngineServices* services_ = nullptr;           // constant
   std::atomic<std::uint32_t> first_counter_{0};  // producer: offset of the latest cell in use
@@ -278,6 +314,7 @@ std::uint64_t closed_without_engine() noexcept;
 /// Sizes of every lane of an engine.
 struct LaneLayout {
   std::uint32_t ring_bytes = 1U << 20;
+  bool coarse_log_time = false;  ///< logs get the time of the flusher's last round
   BankLayout bank;
 };
 

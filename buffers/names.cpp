@@ -86,8 +86,8 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexce
     id = all.sites.push(std::move(info));
     all.site_ids.insert_or_assign(variant, id);
   }
-  if (site.id.load(std::memory_order_relaxed) == 0) {
-    site.id.store(id, std::memory_order_relaxed);
+  if (site.record_head.load(std::memory_order_relaxed) == 0) {
+    site.record_head.store(log_record_head(id), std::memory_order_relaxed);
     site.types.store(types, std::memory_order_release);
   }
   return id;

@@ -25,8 +25,11 @@ struct LogSite {
   const char* message;
   const char* file;
   std::uint32_t line;
-  std::atomic<std::uint32_t> id{0};  ///< its number in the table, from the first record on
-  /// The value types that `id` stands for, 4 bits a field; none are like this until there is an id.
+  /// What its records begin with but their size: its number in the table and their kind. From the
+  /// first record on.
+  std::atomic<std::uint64_t> record_head{0};
+  /// The value types that the number stands for, 4 bits a field; none are like this until there is
+  /// one.
   std::atomic<std::uint64_t> types{~std::uint64_t{0}};
 };
 
@@ -71,6 +74,11 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexce
 /// Gives a number to what no call site in the program is as it stands: one whose records came through
 /// a logger with fields of its own. 0: there is no room. Whoever makes them keeps them few.
 std::uint32_t add_site(SiteInfo&& info) noexcept;
+
+/// The first word of a log record as LogSite keeps it: the size is missing.
+constexpr std::uint64_t log_record_head(std::uint32_t site) noexcept {
+  return std::uint64_t{site} << 32 | RecordHeader::pack(0, RecordKind::log);
+}
 
 /// The types of up to 16 fields as one number, to compare a call with what its site stands for.
 constexpr std::uint64_t pack_type(std::uint64_t types, ValueType type) noexcept {

@@ -12,10 +12,10 @@
 //   kind          id          ticks   body
 //   skip          -           -       nothing: the ring up to its end; only the first word is written
 //   context       -           serial  ContextBody, then tenant, user, request id
-//   log           call site   time    one value per field of the call site, in its order
-//   log_in_span   call site   time    the span's id (8 bytes), then as log
-//   logger_log, logger_log_in_span    as these, but in front of the values the address of the
-//                                     logger's state (8 bytes), whose values go before them
+//   log           call site   time    the span's id (8 bytes; 0: none), then one value per field of
+//                                     the call site, in its order
+//   logger_log    call site   time    the span's id, the address of the logger's state (8 bytes), whose
+//                                     values go before those that follow
 //   span          name        end     SpanBody, then its entries
 //   span_part     name        time    SpanPartBody, then entries that did not fit into the span
 //   sample        series      time    the value (a double)
@@ -28,6 +28,8 @@
 // the next one.
 #pragma once
 
+#include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -48,17 +50,7 @@ struct TraceId {
 
 namespace spillway::detail {
 
-enum class RecordKind : std::uint8_t {
-  skip,
-  context,
-  log,
-  log_in_span,
-  logger_log,
-  logger_log_in_span,
-  span,
-  span_part,
-  sample
-};
+enum class RecordKind : std::uint8_t { skip, context, log, logger_log, span, span_part, sample };
 
 /// Sizes fit 24 bits: a record is never larger than a ring's half, and a ring never larger than 16
 /// MiB.
@@ -80,6 +72,12 @@ struct RecordHeader {
   }
 };
 static_assert(sizeof(RecordHeader) == 16 && std::is_trivially_copyable_v<RecordHeader>);
+static_assert(std::endian::native == std::endian::little);  // A header's first two words are one.
+
+/// Where a log record's values begin: behind the header and the span's id.
+inline constexpr std::uint32_t log_values_at = sizeof(RecordHeader) + sizeof(std::uint64_t);
+
+inline constexpr std::uint32_t sample_bytes = sizeof(RecordHeader) + sizeof(double);
 
 /// What a span carries beside its entries. Times are ticks; the header's ticks are the end.
 struct SpanBody {
@@ -166,7 +164,27 @@ struct ContextBody {
 };
 static_assert(sizeof(ContextBody) == 24 && std::is_trivially_copyable_v<ContextBody>);
 
-constexpr std::uint32_t round_up_to_8(std::uint32_t bytes) noexcept { return (bytes + 7U) & ~7U; }
+template <std::unsigned_integral Bytes>
+constexpr Bytes round_up_to_8(Bytes bytes) noexcept {
+  return (bytes + 7U) & ~Bytes{7};
+}
+
+/// The first word of a log record: `head` is what its site keeps (names.hpp).
+template <bool has_logger>
+constexpr std::uint64_t log_first_word(std::uint64_t head, std::uint64_t bytes) noexcept {
+  constexpr std::uint32_t plain = RecordHeader::pack(0, RecordKind::log);
+  constexpr std::uint32_t with_logger = RecordHeader::pack(0, RecordKind::logger_log);
+  static_assert((plain & with_logger) == plain);
+  return head | bytes | (has_logger ? with_logger : plain);
+}
+
+/// Writes what a log record has before its values. `first_word` is the header's: size, kind, id.
+inline void write_log_head(std::byte* at, std::uint64_t first_word, std::uint64_t ticks,
+                           std::uint64_t span_id) noexcept {
+  std::memcpy(at, &first_word, 8);
+  std::memcpy(at + 8, &ticks, 8);
+  std::memcpy(at + 16, &span_id, 8);
+}
 
 /// Copies `bytes`, rounded up to 8, without a call: both ends have room for that.
 inline void copy_words(std::byte* to, const std::byte* from, std::uint32_t bytes) noexcept {
@@ -178,26 +196,34 @@ inline void copy_words(std::byte* to, const std::byte* from, std::uint32_t bytes
   }
 }
 
-/// Copies `bytes` characters without a call for the short strings that records mostly hold.
-inline void copy_short(std::byte* to, const char* from, std::size_t bytes) noexcept {
+/// Copies `bytes` characters without a call, behind which a caller would have to keep what it knows.
+inline void copy_text(std::byte* to, const char* from, std::size_t bytes) noexcept {
+  // The first piece and the last one, which overlap: whatever is between is in both.
+  const auto copy_ends = [&]<class Piece>(Piece first) {
+    Piece last;
+    std::memcpy(&first, from, sizeof first);
+    std::memcpy(&last, from + bytes - sizeof last, sizeof last);
+    std::memcpy(to, &first, sizeof first);
+    std::memcpy(to + bytes - sizeof last, &last, sizeof last);
+  };
+  struct Wide {
+    std::uint64_t words[2];
+  };
   if (bytes >= 8 && bytes <= 16) {
-    std::uint64_t first = 0;
-    std::uint64_t last = 0;
-    std::memcpy(&first, from, 8);
-    std::memcpy(&last, from + bytes - 8, 8);
-    std::memcpy(to, &first, 8);
-    std::memcpy(to + bytes - 8, &last, 8);
+    copy_ends(std::uint64_t{});
   } else if (bytes >= 4 && bytes < 8) {
-    std::uint32_t first = 0;
-    std::uint32_t last = 0;
-    std::memcpy(&first, from, 4);
-    std::memcpy(&last, from + bytes - 4, 4);
-    std::memcpy(to, &first, 4);
-    std::memcpy(to + bytes - 4, &last, 4);
+    copy_ends(std::uint32_t{});
   } else if (bytes < 4) {
     for (std::size_t i = 0; i < bytes; ++i) to[i] = static_cast<std::byte>(from[i]);
   } else {
-    std::memcpy(to, from, bytes);
+    Wide piece;
+    for (std::size_t at = 0; at + sizeof piece < bytes; at += sizeof piece) {
+      std::memcpy(&piece, from + at, sizeof piece);
+      std::memcpy(to + at, &piece, sizeof piece);
+      asm("");  // Else the compiler makes the loop a call.
+    }
+    std::memcpy(&piece, from + bytes - sizeof piece, sizeof piece);
+    std::memcpy(to + bytes - sizeof piece, &piece, sizeof piece);
   }
 }
 

@@ -20,10 +20,10 @@
 // it is.
 //
 // The last eighth is kept for urgent records (WARN and above, failed spans), so that a flood of
-// chatter cannot hide the error behind it. Full: reserve() returns nullptr and the caller counts a
+// chatter cannot hide the error behind it. Full: reserve() finds no room and the caller counts a
 // drop. Producers never wait.
 //
-// A reservation that is not committed leaves no trace: the next one starts at the same place.
+// A room that is not committed leaves no trace: the next one starts at the same place.
 #pragma once
 
 #include <atomic>
@@ -68,6 +68,7 @@ class BasicRing {
     assert((capacity & (capacity - 1)) == 0 && capacity >= capacity_min &&
            capacity <= capacity_max);
     storage_ = storage;
+    lap_ = reinterpret_cast<std::uintptr_t>(storage);
     mask_ = capacity - 1;
     limit_ = capacity - urgent_bytes();
   }
@@ -78,24 +79,38 @@ class BasicRing {
 
   // ---- the producer ----
 
-  /// Room for a record of `bytes` (a multiple of 8, at least 16), or nullptr when full. More than
-  /// record_bytes_max() may find no room in an empty ring.
-  std::byte* reserve(std::uint32_t bytes, bool urgent = false) noexcept {
+  /// Where a record goes, and what head_ is once it is there.
+  struct Room {
+    std::byte* at = nullptr;
+    std::uint64_t end = 0;
+    explicit operator bool() const noexcept { return at != nullptr; }
+  };
+
+  /// Room for a record of `bytes` (a multiple of 8, at least 16) if the bound says so at once; none
+  /// when reserve() has to be asked.
+  Room try_reserve(std::uint64_t bytes) noexcept {
     const std::uint64_t head = head_.load(std::memory_order_relaxed);
-    if (head + bytes <= limit_) [[likely]] {
-      const std::uint64_t ahead = head + prefetch_bytes;
-      prefetch_for_write(storage_ + (ahead & mask_));
-      prefetch_for_write(storage_ + ((ahead + bytes) & mask_));
-      std::byte* const room = storage_ + (head & mask_);
-      if (room == nullptr) __builtin_unreachable();
-      return room;
-    }
-    return reserve_slow(bytes, urgent);
+    const std::uint64_t end = head + bytes;
+    if (end > limit_) [[unlikely]]
+      return {};
+    std::byte* const at = address_of(head);
+    // Records up to a line long meet each line with their ends alone. Past the lap's end the hint is
+    // for nothing, and does nothing.
+    prefetch_for_write(at + bytes + prefetch_bytes);
+    if (bytes > cache_line_bytes) prefetch_for_write(at + prefetch_bytes);
+    if (at == nullptr) __builtin_unreachable();
+    return {at, end};
+  }
+  /// The same with a bound that is looked at again, where urgent records find what is kept back for
+  /// them. None: full. More than record_bytes_max() may find no room in an empty ring.
+  Room reserve(std::uint32_t bytes, bool urgent = false) noexcept {
+    const Room room = try_reserve(bytes);
+    return room ? room : reserve_slow(bytes, urgent);
   }
 
-  /// Publishes the `bytes` last reserved.
-  void commit(std::uint32_t bytes) noexcept {
-    head_.store(head_.load(std::memory_order_relaxed) + bytes,
+  /// Publishes the record in the room last reserved.
+  void commit(const Room& room) noexcept {
+    head_.store(room.end,
                 Memory::order(Access::ring_commit, std::memory_order_release));  // Pair A.
   }
 
@@ -169,8 +184,8 @@ class BasicRing {
   std::uint32_t urgent_bytes() const noexcept { return capacity() / 8; }
 
   // Out of line and cold: taken once per lap, and while the ring is full.
-  [[gnu::noinline, gnu::cold]] std::byte* reserve_slow(std::uint32_t bytes, bool urgent) noexcept {
-    if (bytes > record_bytes_max()) return nullptr;
+  [[gnu::noinline, gnu::cold]] Room reserve_slow(std::uint32_t bytes, bool urgent) noexcept {
+    if (bytes > record_bytes_max()) return {};
     std::uint64_t head = head_.load(std::memory_order_relaxed);
     const auto offset = static_cast<std::uint32_t>(head & mask_);
     const std::uint32_t to_end = capacity() - offset;
@@ -179,7 +194,7 @@ class BasicRing {
     if (head + needed > tail_seen_ + capacity()) {
       tail_seen_ =
           tail_.load(Memory::order(Access::ring_reuse, std::memory_order_acquire));  // Pair B.
-      if (head + needed > tail_seen_ + capacity()) return nullptr;
+      if (head + needed > tail_seen_ + capacity()) return {};
     }
     if (skipped != 0) {
       const std::uint32_t word = RecordHeader::pack(skipped, RecordKind::skip);
@@ -187,10 +202,16 @@ class BasicRing {
       head += skipped;
       head_.store(head, Memory::order(Access::ring_skip, std::memory_order_release));  // Pair A.
     }
+    lap_ = reinterpret_cast<std::uintptr_t>(storage_) - (head - (head & mask_));
     const std::uint64_t lap_end = (head | mask_) + 1;
     const std::uint64_t free_end = tail_seen_ + capacity() - urgent_bytes();
     limit_ = lap_end < free_end ? lap_end : free_end;
-    return storage_ + (head & mask_);
+    return {address_of(head), head + bytes};
+  }
+
+  /// Of a position up to limit_. A number till here, because lap_ is outside of the storage.
+  std::byte* address_of(std::uint64_t position) const noexcept {
+    return reinterpret_cast<std::byte*>(lap_ + position);
   }
 
   using Position = typename Memory::template Atomic<std::uint64_t>;
@@ -198,6 +219,7 @@ class BasicRing {
   // The producer's line; the flusher reads head_ once per drain.
   alignas(cache_line_bytes) Position head_{0};
   std::uint64_t limit_ = 0;
+  std::uintptr_t lap_ = 0;  // What makes an address of a position of the lap that limit_ is in.
   std::byte* storage_ = nullptr;
   std::uint64_t tail_seen_ = 0;
   std::uint32_t mask_ = 0;

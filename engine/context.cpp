@@ -103,8 +103,9 @@ bool write_context(Lane& lane, std::uint64_t serial, const Identity* identity,
   const std::uint32_t bytes =
       round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader) + sizeof(ContextBody) +
                                                tenant.size() + user.size() + request_id.size()));
-  std::byte* at = lane.ring.reserve(bytes, urgent);
-  if (at == nullptr) return false;
+  const Ring::Room room = lane.ring.reserve(bytes, urgent);
+  if (!room) return false;
+  std::byte* at = room.at;
   const RecordHeader header{RecordHeader::pack(bytes, RecordKind::context), 0, serial};
   const ContextBody body{trace_id, static_cast<std::uint16_t>(tenant.size()),
                          static_cast<std::uint16_t>(user.size()),
@@ -114,10 +115,10 @@ bool write_context(Lane& lane, std::uint64_t serial, const Identity* identity,
   std::memcpy(at, &body, sizeof body);
   at += sizeof body;
   for (const std::string_view part : {tenant, user, request_id}) {
-    copy_short(at, part.data(), part.size());
+    copy_text(at, part.data(), part.size());
     at += part.size();
   }
-  lane.ring.commit(bytes);
+  lane.ring.commit(room);
   lane.written_context = serial;
   return true;
 }

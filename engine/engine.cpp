@@ -41,6 +41,7 @@ Config checked(const Config& given) {
 detail::LaneLayout layout_of(const Config& config) {
   detail::LaneLayout layout;
   layout.ring_bytes = static_cast<std::uint32_t>(config.ring_bytes.get());
+  layout.coarse_log_time = config.log_coarse_time;
   layout.bank.series_max = static_cast<std::uint32_t>(config.series_max.get());
   // Room for every series to be of the largest kind would be reserved for nothing: most are
   // counters.
@@ -255,9 +256,12 @@ class Engine::Core final : public detail::EngineServices {
       add(stats.spans, DropCause::closed, count.spans_closed.get());
       stats.samples_folded += count.samples_folded.get();
     });
-    // What producers committed and the flusher has not drained.
+    // What producers committed and the flusher has not drained. Behind its last round that came
+    // while the engine was closed.
+    const bool flusher_is_done = flusher_is_done_.load(std::memory_order_acquire);
     const auto hold = [&](SignalStats& to, std::uint64_t committed, std::uint64_t drained) {
       const std::uint64_t held = committed > drained ? committed - drained : 0;
+      if (flusher_is_done) return add(to, DropCause::closed, held);
       to.held_in_rings = held;
       to.recorded += held;
     };
@@ -265,9 +269,7 @@ class Engine::Core final : public detail::EngineServices {
     hold(stats.spans, ring_spans, drained(Signal::spans) - stats.spans.recovered);
     hold(stats.metrics, ring_samples, ledger_.samples_drained.load(std::memory_order_relaxed));
     add(stats.metrics, DropCause::closed, lanes_->closed_calls(Signal::metrics));
-    if (flusher_is_done_.load(std::memory_order_acquire)) {
-      add(stats.metrics, DropCause::closed, lanes_->late_counts());
-    }
+    if (flusher_is_done) add(stats.metrics, DropCause::closed, lanes_->late_counts());
     add(stats.logs, DropCause::closed, lanes_->closed_calls(Signal::logs));
     add(stats.spans, DropCause::closed, lanes_->closed_calls(Signal::spans));
     const auto load = [](const std::atomic<std::uint64_t>& value) {
@@ -690,7 +692,6 @@ Engine::Engine(const Config& config) : Engine(config, Runtime{}) {}
 Engine::Engine(const Config& config, Runtime runtime)
     : core_(std::make_unique<Core>(config, std::move(runtime))) {
   engine_id_ = core_->engine_id();
-  coarse_log_time_ = core_->config().log_coarse_time;
   tracing_ = core_->tracing();
   log_level_.store(core_->loggers()->level(), std::memory_order_relaxed);
 }

@@ -114,8 +114,8 @@ class Engine {
                                   const Field& f11 = {}, const Field& f12 = {},
                                   const Field& f13 = {}, const Field& f14 = {},
                                   const Field& f15 = {}) const noexcept {
-    detail::log<false>(engine_id_, coarse_log_time_, nullptr, site, f0, f1, f2, f3, f4, f5, f6, f7,
-                       f8, f9, f10, f11, f12, f13, f14, f15);
+    detail::log<false>(engine_id_, nullptr, site, f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11,
+                       f12, f13, f14, f15);
   }
 
   // ---- Traces: see span.hpp ----
@@ -171,7 +171,6 @@ class Engine {
 
   std::uint64_t engine_id_ = detail::no_engine_id;
   std::atomic<Severity> log_level_{Severity::info};
-  bool coarse_log_time_ = false;
   const detail::TracingState* tracing_ = nullptr;  // null: traces go nowhere
   std::unique_ptr<Core> core_;
 };

@@ -186,9 +186,7 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
       context.read({body, header.bytes() - sizeof header}, redactor_);
       break;
     case RecordKind::log:
-    case RecordKind::log_in_span:
     case RecordKind::logger_log:
-    case RecordKind::logger_log_in_span:
       drain_log(context, record, header);
       break;
     case RecordKind::span:
@@ -214,14 +212,10 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
 
 void Flusher::drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header) {
   LogView log{&site_of(header.id), clock_->wall_ns_of(header.ticks), 0, &context.texts, {}};
-  std::size_t values_at = sizeof header;
-  const RecordKind kind = header.kind();
-  if (kind == RecordKind::log_in_span || kind == RecordKind::logger_log_in_span) {
-    std::memcpy(&log.span_id, record + values_at, sizeof log.span_id);
-    values_at += sizeof log.span_id;
-  }
+  std::memcpy(&log.span_id, record + sizeof header, sizeof log.span_id);
+  std::size_t values_at = log_values_at;
   const LoggerState* logger = nullptr;
-  if (kind == RecordKind::logger_log || kind == RecordKind::logger_log_in_span) {
+  if (header.kind() == RecordKind::logger_log) {
     std::memcpy(&logger, record + values_at, sizeof logger);
     values_at += sizeof logger;
   }

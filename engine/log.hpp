@@ -13,6 +13,7 @@
 #include <concepts>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -80,14 +81,14 @@ class Field {
   [[gnu::always_inline]] constexpr detail::ValueType type() const noexcept { return type_; }
 
   /// Bytes in a record.
-  [[gnu::always_inline]] constexpr std::uint32_t bytes() const noexcept {
+  [[gnu::always_inline]] constexpr std::uint64_t bytes() const noexcept {
     switch (type_) {
       case detail::ValueType::none:
         return 0;
       case detail::ValueType::boolean:
         return 1;
       case detail::ValueType::string:
-        return 4 + static_cast<std::uint32_t>(text_.size());
+        return 4 + text_.size();
       default:
         return 8;
     }
@@ -103,7 +104,7 @@ class Field {
       case detail::ValueType::string: {
         const auto size = static_cast<std::uint32_t>(text_.size());
         std::memcpy(at, &size, 4);
-        detail::copy_short(at + 4, text_.data(), size);
+        detail::copy_text(at + 4, text_.data(), size);
         return at + 4 + size;
       }
       default:
@@ -135,74 +136,60 @@ class FieldCopies {
  public:
   template <std::same_as<Field>... Fields>
   [[gnu::always_inline]] explicit FieldCopies(const Fields&... fields) noexcept {
-    ((fields.type() == ValueType::none ? void() : void(copies_[count_++] = fields.copy())), ...);
+    ((fields.type() == ValueType::none
+          ? void()
+          : void(std::construct_at(&copies_[count_++], fields.copy()))),
+     ...);
   }
   std::span<const FieldCopy> present() const noexcept { return {copies_, count_}; }
 
  private:
-  FieldCopy copies_[fields_max];
+  union {
+    FieldCopy copies_[fields_max];  // Not made before they are needed.
+  };
   std::size_t count_ = 0;
 };
 
 /// Appends a field's value as record.hpp packs it.
 void append_packed(const FieldCopy& field, std::string& values);
-/// A record that no ring takes: longer than a quarter of one. Copied and queued; the flusher's
-/// memory budget bounds it.
-[[gnu::cold]] void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks,
-                             const LoggerState* logger, std::span<const FieldCopy> fields) noexcept;
-/// The number of a site whose cached one does not fit these fields.
-[[gnu::cold]] std::uint32_t site_number_slow(LogSite& site,
-                                             std::span<const FieldCopy> fields) noexcept;
+/// Writes the record that log() did not: the site's first, a context's first, one that finds the ring
+/// full or fits no ring, whose time takes a call, or whose engine is closed.
+[[gnu::cold]] void log_slow(std::uint64_t engine_id, const LoggerState* logger, LogSite& site,
+                            std::span<const FieldCopy> fields) noexcept;
 
-/// Writes one log record for the engine. Everything but the stores folds away when it is inlined.
-/// `logger` is null for `has_logger` = false.
+/// Writes one log record for the engine. Everything but the stores folds away when it is inlined,
+/// and nothing is called but at the end: so nothing has to be kept for after a call. `logger` is null
+/// for `has_logger` = false.
 template <bool has_logger, std::same_as<Field>... Fields>
-[[gnu::always_inline]] inline void log(std::uint64_t engine_id, bool coarse_time,
-                                       const LoggerState* logger, LogSite& site,
-                                       const Fields&... fields) noexcept {
+[[gnu::always_inline]] inline void log(std::uint64_t engine_id, const LoggerState* logger,
+                                       LogSite& site, const Fields&... fields) noexcept {
   std::uint64_t types = 0;
   ((types = fields.type() == ValueType::none ? types : pack_type(types, fields.type())), ...);
-  const std::uint32_t value_bytes = (0U + ... + fields.bytes());
-  const auto write = [&](Lane & lane) __attribute__((always_inline)) {
-    const std::uint32_t id = site.types.load(std::memory_order_acquire) == types
-                                 ? site.id.load(std::memory_order_relaxed)
-                                 : site_number_slow(site, FieldCopies(fields...).present());
-    const bool urgent = site.severity >= Severity::warn;
-    const Active& context = current_active();
-    const bool in_span = context.span_id != 0;
-    const std::uint32_t bytes =
-        round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader)) + (in_span ? 8U : 0U) +
-                      (has_logger ? 8U : 0U) + value_bytes);
-    lane.counters.logs_recorded.add();
-    std::byte* at = nullptr;
-    if ((lane.written_context == context.serial ||
-         write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
-        (at = lane.ring.reserve(bytes, urgent)) != nullptr) [[likely]] {
-      constexpr RecordKind alone = has_logger ? RecordKind::logger_log : RecordKind::log;
-      constexpr RecordKind below =
-          has_logger ? RecordKind::logger_log_in_span : RecordKind::log_in_span;
-      const RecordKind kind = in_span ? below : alone;
-      const RecordHeader header{RecordHeader::pack(bytes, kind), id,
-                                coarse_time ? lane.coarse_ticks() : lane.exact_ticks()};
-      std::memcpy(at, &header, sizeof header);
-      at += sizeof header;
-      if (in_span) {
-        std::memcpy(at, &context.span_id, 8);
-        at += 8;
-      }
+  const std::uint64_t bytes =
+      round_up_to_8((std::uint64_t{log_values_at + (has_logger ? 8 : 0)} + ... + fields.bytes()));
+  Lane& lane = *current_lane;
+  const Active& context = current_active();
+  if (lane.takes_records_of(engine_id) && lane.written_context == context.serial &&
+      site.types.load(std::memory_order_acquire) == types) [[likely]] {
+    const Ring::Room room = lane.ring.try_reserve(bytes);
+    std::uint64_t ticks = 0;
+    if (room && lane.try_log_ticks(ticks)) [[likely]] {
+      lane.counters.logs_recorded.add();
+      write_log_head(
+          room.at,
+          log_first_word<has_logger>(site.record_head.load(std::memory_order_relaxed), bytes),
+          ticks, context.span_id);
+      std::byte* at = room.at + log_values_at;
       if constexpr (has_logger) {
         std::memcpy(at, &logger, sizeof logger);
-        at += 8;
+        at += sizeof logger;
       }
       ((at = fields.write(at)), ...);
-      lane.ring.commit(bytes);
-    } else if (bytes > lane.ring.record_bytes_max()) {
-      log_large(lane, id, lane.exact_ticks(), logger, FieldCopies(fields...).present());
-    } else {
-      lane.counters.logs_ring_full.add();
+      lane.ring.commit(room);
+      return;
     }
-  };
-  operate(engine_id, Signal::logs, write);
+  }
+  log_slow(engine_id, logger, site, FieldCopies(fields...).present());
 }
 
 }  // namespace detail

@@ -48,8 +48,8 @@ class Logger {
                                   const Field& f11 = {}, const Field& f12 = {},
                                   const Field& f13 = {}, const Field& f14 = {},
                                   const Field& f15 = {}) const noexcept {
-    detail::log<true>(engine_id_, coarse_time_, state_.get(), site, f0, f1, f2, f3, f4, f5, f6, f7,
-                      f8, f9, f10, f11, f12, f13, f14, f15);
+    detail::log<true>(engine_id_, state_.get(), site, f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10,
+                      f11, f12, f13, f14, f15);
   }
 
  private:
@@ -57,7 +57,6 @@ class Logger {
   std::shared_ptr<const detail::LoggerState> state_;
   const std::atomic<Severity>* level_ = &detail::level_off;  // of the table, which state_ keeps
   std::uint64_t engine_id_ = detail::no_engine_id;
-  bool coarse_time_ = false;
 };
 
 }  // namespace spillway

@@ -25,7 +25,6 @@ Severity level_of(std::string_view logger,
 LoggerTable::LoggerTable(std::uint64_t engine_id, const Config& config,
                          std::function<void(std::string)> report)
     : engine_id_(engine_id),
-      coarse_time_(config.log_coarse_time),
       nowhere_(config.logs == LogsTo::none),
       process_(getpid()),
       level_(config.log_level),
@@ -145,7 +144,6 @@ Logger LoggerTable::make(std::unique_ptr<LoggerState> state) {
   Logger logger;
   logger.level_ = state->level;
   logger.engine_id_ = engine_id_;
-  logger.coarse_time_ = coarse_time_;
   // Should there be no memory for the count of its holders, the deleter has it all the same.
   logger.state_ = std::shared_ptr<const LoggerState>(
       state.release(), [](const LoggerState* last) { last->table->retire(last); });

@@ -84,7 +84,6 @@ class LoggerTable : public std::enable_shared_from_this<LoggerTable> {
   void report(std::string message);
 
   const std::uint64_t engine_id_;
-  const bool coarse_time_;
   const bool nowhere_;  // logs go to nobody: all levels are off
   const pid_t process_;
   mutable std::mutex mutex_;

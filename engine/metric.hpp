@@ -30,7 +30,7 @@ struct MetricRef {
 [[gnu::cold]] void add_slow(const MetricRef& metric, std::uint64_t n) noexcept;
 [[gnu::cold]] void count_invalid(std::uint64_t engine_id) noexcept;
 
-// The one place where each kind of metric goes into its cell. `lane` is entered.
+// The one place where each kind of metric is recorded. A `lane` is entered.
 
 inline void record_count(Lane& lane, const MetricRef& metric, double value) noexcept {
   if (value >= 0 && value <= magnitude_max) [[likely]] {
@@ -50,22 +50,29 @@ inline void record_value(Lane& lane, const MetricRef& metric, double value) noex
     lane.counters.measurements_invalid.add();
   }
 }
-inline void record_sample(Lane& lane, const MetricRef& metric, double value,
-                          std::uint64_t ticks) noexcept {
-  if (!is_valid_measurement(value)) [[unlikely]]
-    return lane.counters.measurements_invalid.add();
-  constexpr std::uint32_t bytes = sizeof(RecordHeader) + sizeof(double);
-  lane.counters.samples_recorded.add();
-  std::byte* const at = lane.ring.reserve(bytes);
-  if (at == nullptr) [[unlikely]] {
-    lane.counters.samples_folded.add();
-    lane.bank().record(metric.cell_offset, metric.series, value);
-    return;
+/// What record_sample() did not do: the ring is full, the time takes a call, the engine is closed, or
+/// the value is none.
+[[gnu::cold]] void sample_slow(const MetricRef& metric, double value, bool exact) noexcept;
+
+inline void write_sample(Lane& lane, const Ring::Room& room, std::uint32_t series, double value,
+                         std::uint64_t ticks) noexcept {
+  const RecordHeader header{RecordHeader::pack(sample_bytes, RecordKind::sample), series, ticks};
+  std::memcpy(room.at, &header, sizeof header);
+  std::memcpy(room.at + sizeof header, &value, sizeof value);
+  lane.ring.commit(room);
+}
+
+inline void record_sample(const MetricRef& metric, double value, bool exact) noexcept {
+  Lane& lane = *current_lane;
+  if (is_valid_measurement(value) && lane.takes_records_of(metric.engine_id)) [[likely]] {
+    const Ring::Room room = lane.ring.try_reserve(sample_bytes);
+    std::uint64_t ticks = exact ? 0 : lane.coarse_ticks();
+    if (room && (!exact || lane.try_exact_ticks(ticks))) [[likely]] {
+      lane.counters.samples_recorded.add();
+      return write_sample(lane, room, metric.series, value, ticks);
+    }
   }
-  const RecordHeader header{RecordHeader::pack(bytes, RecordKind::sample), metric.series, ticks};
-  std::memcpy(at, &header, sizeof header);
-  std::memcpy(at + sizeof header, &value, sizeof value);
-  lane.ring.commit(bytes);
+  sample_slow(metric, value, exact);
 }
 
 }  // namespace detail
@@ -151,10 +158,7 @@ class Histogram {
   /// cell counts in the second in which the cells are taken. When the ring is full the value is
   /// folded into the thread's cells: it keeps its value and loses its time.
   void sample(double value, Stamp stamp = Stamp::exact) const noexcept {
-    detail::operate(metric_.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
-      detail::record_sample(lane, metric_, value,
-                            stamp == Stamp::exact ? lane.exact_ticks() : lane.coarse_ticks());
-    });
+    detail::record_sample(metric_, value, stamp == Stamp::exact);
   }
 
   const detail::MetricRef& ref() const noexcept { return metric_; }

@@ -46,51 +46,121 @@ void count_invalid(std::uint64_t engine_id) noexcept {
   operate(engine_id, Signal::metrics, [](Lane& lane) { lane.counters.measurements_invalid.add(); });
 }
 
-std::uint32_t site_number_slow(LogSite& site, std::span<const FieldCopy> fields) noexcept {
+void sample_slow(const MetricRef& metric, double value, bool exact) noexcept {
+  operate(metric.engine_id, Signal::metrics, [&](Lane& lane) {
+    if (!is_valid_measurement(value)) return lane.counters.measurements_invalid.add();
+    lane.counters.samples_recorded.add();
+    if (const Ring::Room room = lane.ring.reserve(sample_bytes)) {
+      return write_sample(lane, room, metric.series, value,
+                          exact ? lane.exact_ticks() : lane.coarse_ticks());
+    }
+    lane.counters.samples_folded.add();
+    lane.bank().record(metric.cell_offset, metric.series, value);
+  });
+}
+
+namespace {
+
+/// The first word of a record of these fields but its size.
+std::uint64_t record_head_of(LogSite& site, std::span<const FieldCopy> fields) noexcept {
+  std::uint64_t types = 0;
   std::array<SiteKey, fields_max> keys{};
   std::size_t count = 0;
   for (const FieldCopy& field : fields) {
-    if (field.type != ValueType::none) keys[count++] = {field.key, field.type};
+    types = pack_type(types, field.type);
+    keys[count++] = {field.key, field.type};
   }
-  return register_site(site, std::span(keys).first(count));
+  if (site.types.load(std::memory_order_acquire) == types) {
+    return site.record_head.load(std::memory_order_relaxed);
+  }
+  return log_record_head(register_site(site, std::span(keys).first(count)));
 }
+
+std::uint64_t bytes_of(const FieldCopy& field) noexcept {
+  if (field.type == ValueType::string) return 4 + field.text.size();
+  return field.type == ValueType::boolean ? 1 : 8;
+}
+
+void pack(std::byte* at, std::span<const FieldCopy> fields) noexcept {
+  for (const FieldCopy& field : fields) {
+    if (field.type == ValueType::string) {
+      const auto size = static_cast<std::uint32_t>(field.text.size());
+      std::memcpy(at, &size, sizeof size);
+      if (size != 0) std::memcpy(at + sizeof size, field.text.data(), size);
+    } else {
+      std::memcpy(at, &field.bits, bytes_of(field));
+    }
+    at += bytes_of(field);
+  }
+}
+
+/// A record that no ring takes: longer than a quarter of one. Copied and queued; the flusher's
+/// memory budget bounds it.
+bool take_large_log(Lane& lane, std::uint64_t head, const LoggerState* logger,
+                    std::uint64_t value_bytes, std::span<const FieldCopy> fields) noexcept try {
+  if (value_bytes > record_bytes_limit) return false;
+  const Active& active = current_active();
+  LargeLog log{static_cast<std::uint32_t>(head >> 32),
+               logger,
+               lane.exact_ticks(),
+               active.span_id,
+               active.trace_id,
+               {},
+               {},
+               {},
+               {}};
+  if (active.identity != nullptr) {
+    log.tenant = active.identity->tenant.view();
+    log.user = active.identity->user.view();
+    log.request_id = active.identity->request_id.view();
+  }
+  log.values.resize(value_bytes);
+  pack(reinterpret_cast<std::byte*>(log.values.data()), fields);
+  return lane.services().take_large_log(std::move(log));
+} catch (...) {  // No memory for the copy.
+  return false;
+}
+
+}  // namespace
 
 void append_packed(const FieldCopy& field, std::string& values) {
-  const auto append = [&](const void* bytes, std::size_t size) {
-    values.append(static_cast<const char*>(bytes), size);
-  };
-  switch (field.type) {
-    case ValueType::none:
-      break;
-    case ValueType::boolean:
-      values += static_cast<char>(field.bits);
-      break;
-    case ValueType::string: {
-      const auto size = static_cast<std::uint32_t>(field.text.size());
-      append(&size, sizeof size);
-      append(field.text.data(), size);
-      break;
-    }
-    default:
-      append(&field.bits, sizeof field.bits);
-  }
+  const std::size_t before = values.size();
+  values.resize(before + bytes_of(field));
+  pack(reinterpret_cast<std::byte*>(values.data()) + before, {&field, 1});
 }
 
-void log_large(Lane& lane, std::uint32_t site, std::uint64_t ticks, const LoggerState* logger,
-               std::span<const FieldCopy> fields) noexcept {
-  try {
-    const Active& active = current_active();
-    LargeLog log{site, logger, ticks, active.span_id, active.trace_id, {}, {}, {}, {}};
-    if (active.identity != nullptr) {
-      log.tenant = active.identity->tenant.view();
-      log.user = active.identity->user.view();
-      log.request_id = active.identity->request_id.view();
+void log_slow(std::uint64_t engine_id, const LoggerState* logger, LogSite& site,
+              std::span<const FieldCopy> fields) noexcept {
+  operate(engine_id, Signal::logs, [&](Lane& lane) {
+    const std::uint64_t head = record_head_of(site, fields);
+    const bool urgent = site.severity >= Severity::warn;
+    const Active& context = current_active();
+    std::uint64_t value_bytes = 0;
+    for (const FieldCopy& field : fields) value_bytes += bytes_of(field);
+    const std::uint32_t values_at = log_values_at + (logger == nullptr ? 0U : 8U);
+    const std::uint64_t bytes = round_up_to_8(values_at + value_bytes);
+    lane.counters.logs_recorded.add();
+    if (bytes > lane.ring.record_bytes_max()) {
+      if (!take_large_log(lane, head, logger, value_bytes, fields)) {
+        lane.counters.logs_queue_full.add();
+      }
+      return;
     }
-    for (const FieldCopy& field : fields) append_packed(field, log.values);
-    if (lane.services().take_large_log(std::move(log))) return;
-  } catch (...) {  // No memory for the copy.
-  }
-  lane.counters.logs_queue_full.add();
+    Ring::Room room;
+    if ((lane.written_context == context.serial ||
+         write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
+        (room = lane.ring.reserve(static_cast<std::uint32_t>(bytes), urgent))) {
+      write_log_head(room.at,
+                     logger == nullptr ? log_first_word<false>(head, bytes)
+                                       : log_first_word<true>(head, bytes),
+                     lane.log_ticks(), context.span_id);
+      if (logger != nullptr) std::memcpy(room.at + log_values_at, &logger, sizeof logger);
+      pack(room.at + values_at, fields);
+      lane.ring.commit(room);
+    } else {
+      lane.counters.logs_ring_full.add();
+    }
+  });
 }
 
 }  // namespace spillway::detail

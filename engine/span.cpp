@@ -219,18 +219,18 @@ void Span::write(detail::Lane& lane) const noexcept {
   const std::uint32_t bytes = detail::round_up_to_8(static_cast<std::uint32_t>(
       sizeof(detail::RecordHeader) + sizeof(detail::SpanBody) + entry_bytes_));
   lane.counters.spans_recorded.add();
-  std::byte* at = nullptr;
+  detail::Ring::Room room;
   if ((lane.written_context == context.serial ||
        detail::write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
-      (at = lane.ring.reserve(bytes, urgent)) != nullptr) {
+      (room = lane.ring.reserve(bytes, urgent))) {
     const detail::RecordHeader header{detail::RecordHeader::pack(bytes, detail::RecordKind::span),
                                       name_, lane.exact_ticks()};
     const detail::SpanBody body{start_ticks_, span_id_, parent_id_,   segment_id_,
                                 trace_id_,    flags_,   http_status_, entry_bytes_};
-    std::memcpy(at, &header, sizeof header);
-    std::memcpy(at + sizeof header, &body, sizeof body);
-    detail::copy_words(at + sizeof header + sizeof body, entries_, entry_bytes_);
-    lane.ring.commit(bytes);
+    std::memcpy(room.at, &header, sizeof header);
+    std::memcpy(room.at + sizeof header, &body, sizeof body);
+    detail::copy_words(room.at + sizeof header + sizeof body, entries_, entry_bytes_);
+    lane.ring.commit(room);
   } else {
     lane.counters.spans_ring_full.add();
   }
@@ -243,18 +243,19 @@ void Span::write_part(std::span<const std::byte> more) noexcept {
       entry_bytes);
   bool written = false;
   if (detail::Lane* const lane = detail::enter(engine_id_); lane != nullptr) {
-    std::byte* at = nullptr;
-    if (bytes <= lane->ring.record_bytes_max() && (at = lane->ring.reserve(bytes)) != nullptr) {
+    detail::Ring::Room room;
+    if (bytes <= lane->ring.record_bytes_max() && (room = lane->ring.reserve(bytes))) {
       const detail::RecordHeader header{
           detail::RecordHeader::pack(bytes, detail::RecordKind::span_part), name_,
           lane->coarse_ticks()};
       const detail::SpanPartBody body{span_id_, entry_bytes, 0};
+      std::byte* at = room.at;
       std::memcpy(at, &header, sizeof header);
       std::memcpy(at + sizeof header, &body, sizeof body);
       at += sizeof header + sizeof body;
       std::memcpy(at, entries_, entry_bytes_);
       if (!more.empty()) std::memcpy(at + entry_bytes_, more.data(), more.size());
-      lane->ring.commit(bytes);
+      lane->ring.commit(room);
       written = true;
     }
     lane->leave();

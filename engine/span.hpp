@@ -238,7 +238,7 @@ class [[nodiscard]] Span {
         detail::EntryHeader::pack(name, entry_class, detail::ValueType::string);
     std::memcpy(at, &header, 4);
     std::memcpy(at + 4, &size, 4);
-    detail::copy_short(at + 8, text.data(), size);
+    detail::copy_text(at + 8, text.data(), size);
   }
   // Text that is longer than the buffer.
   void add_long_text(detail::EntryClass entry_class, std::uint32_t name,

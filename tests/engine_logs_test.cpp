@@ -237,6 +237,20 @@ TEST_F(EngineLogsTest, AFullRingDropsAndCountsButKeepsRoomForWarnings) {
   EXPECT_EQ(errors, 5);
 }
 
+TEST_F(EngineLogsTest, ARecordThatClosingOvertookIsAccountedFor) {
+  testing::TestEngine test(config());
+  SPILLWAY_INFO(test.engine, "in time");
+  detail::Lane& lane = *detail::current_lane;  // R1, and then nothing for a while.
+  EXPECT_TRUE(is_settled(test.engine.shutdown(1s).logs));
+  const detail::Ring::Room room = lane.ring.reserve(detail::log_values_at);
+  lane.counters.logs_recorded.add();
+  lane.ring.commit(room);  // R2.
+  const SignalStats logs = test.engine.stats().logs;
+  EXPECT_EQ(logs.recorded, 2U);
+  EXPECT_EQ(logs.dropped_for(DropCause::closed), 1U);
+  EXPECT_TRUE(is_settled(logs));
+}
+
 TEST_F(EngineLogsTest, ARecordTooLargeForTheRingTakesTheSlowLane) {
   Config small = config();
   small.ring_bytes = 4096;

@@ -63,13 +63,14 @@ struct RingCase {
   }
 
   void push(std::uint32_t bytes) {
-    std::byte* const at = ring.reserve(bytes, true);
-    if (at == nullptr) return;
+    const auto room = ring.reserve(bytes, true);
+    if (!room) return;
+    std::byte* const at = room.at;
     const RecordHeader header{RecordHeader::pack(bytes, RecordKind::log), pushed + 1, 0};
     WeakMemory::write(at, &header, sizeof header);
     const std::uint64_t mark = pushed + 1;
     WeakMemory::write(at + bytes - sizeof mark, &mark, sizeof mark);
-    ring.commit(bytes);
+    ring.commit(room);
     ++pushed;
   }
   void drain(std::uint64_t bytes_max = ~std::uint64_t{0}) {

@@ -29,7 +29,7 @@ TEST(NamesTest, ANameHasOneNumber) {
 void load(LogSite& at, const char* message, std::uint32_t line) {
   at.message = message;
   at.line = line;
-  at.id = 0;
+  at.record_head = 0;
   at.types = ~std::uint64_t{0};
 }
 
@@ -38,12 +38,12 @@ TEST(CallSitesTest, AnotherTextAtTheSameAddressIsAnotherSite) {
   LogSite site{Severity::info, "first", "first.cpp", 10};
   const std::uint32_t first = register_site(site, keys);
   EXPECT_NE(first, 0U);
-  EXPECT_EQ(site.id, first);
+  EXPECT_EQ(site.record_head, log_record_head(first));
 
   load(site, "second", 10);
   const std::uint32_t second = register_site(site, keys);
   EXPECT_NE(second, first);
-  EXPECT_EQ(site.id, second);
+  EXPECT_EQ(site.record_head, log_record_head(second));
   EXPECT_EQ(site_of(first).message, "first") << "records that are under way keep their text";
   EXPECT_EQ(site_of(second).message, "second");
 
@@ -67,7 +67,7 @@ TEST(CallSitesTest, TheSameSiteLoadedAgainKeepsItsNumber) {
   const SiteKey number[] = {{"user", ValueType::integer}};
   const std::uint32_t variant = register_site(site, number);
   EXPECT_NE(variant, id);
-  EXPECT_EQ(site.id, id) << "the first variant stays with the site";
+  EXPECT_EQ(site.record_head, log_record_head(id)) << "the first variant stays with the site";
   EXPECT_EQ(register_site(site, number), variant);
 }
 

@@ -32,18 +32,18 @@ struct Producer {
   void step() {
     const auto words = static_cast<std::uint32_t>(random() % 20);
     const std::uint32_t bytes = 16 + 8 * words;
-    std::byte* const at = ring.reserve(bytes, random() % 16 == 0);
-    if (at == nullptr) {
+    const Ring::Room room = ring.reserve(bytes, random() % 16 == 0);
+    if (!room) {
       ++refused;
       return;
     }
     const RecordHeader header{RecordHeader::pack(bytes, RecordKind::log), committed, words};
-    std::memcpy(at, &header, sizeof header);
+    std::memcpy(room.at, &header, sizeof header);
     for (std::uint32_t i = 0; i < words; ++i) {
       const std::uint64_t word = word_of(committed, i);
-      std::memcpy(at + 16 + 8 * i, &word, sizeof word);
+      std::memcpy(room.at + 16 + 8 * i, &word, sizeof word);
     }
-    ring.commit(bytes);
+    ring.commit(room);
     ++committed;
   }
 };

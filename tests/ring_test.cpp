@@ -24,14 +24,15 @@ class RingTest : public ::testing::Test {
   RingTest() { ring.attach(storage.get(), capacity); }
 
   bool push(std::uint32_t id, std::uint32_t bytes, bool urgent = false) {
-    std::byte* const at = ring.reserve(bytes, urgent);
-    if (at == nullptr) return false;
+    const Ring::Room room = ring.reserve(bytes, urgent);
+    if (!room) return false;
+    std::byte* const at = room.at;
     EXPECT_GE(at, storage.get());
     EXPECT_LE(at + bytes, storage.get() + capacity);
     std::memset(at, static_cast<int>(id & 0xff), bytes);
     const RecordHeader header{RecordHeader::pack(bytes, RecordKind::log), id, id * 3ULL};
     std::memcpy(at, &header, sizeof header);
-    ring.commit(bytes);
+    ring.commit(room);
     return true;
   }
 
@@ -69,7 +70,7 @@ TEST_F(RingTest, GivesBackWhatWasPutInOrder) {
 }
 
 TEST_F(RingTest, AReservationWithoutCommitLeavesNoTrace) {
-  ASSERT_NE(ring.reserve(64), nullptr);
+  ASSERT_TRUE(ring.reserve(64));
   EXPECT_TRUE(drain().empty());
   ASSERT_TRUE(push(7, 16));
   EXPECT_EQ(drain(), (std::vector<std::uint32_t>{7}));
@@ -109,14 +110,15 @@ TEST_F(RingTest, TakesTheLargestRecordWhereverItsHeadStands) {
     for (std::uint32_t used = 0; used < offset;
          used += 8) {  // Move the head on, 16 and 8 at a time.
       const std::uint32_t step = offset - used >= 16 ? 16 : 8;
-      ASSERT_NE(fresh.reserve(step), nullptr);
+      const Ring::Room room = fresh.reserve(step);
+      ASSERT_TRUE(room);
       const std::uint32_t word = RecordHeader::pack(step, RecordKind::skip);
       std::memcpy(storage.get() + used % capacity, &word, sizeof word);
-      fresh.commit(step);
+      fresh.commit(room);
       fresh.drain([](const std::byte*, const RecordHeader&) {});
       if (step == 16) used += 8;
     }
-    ASSERT_NE(fresh.reserve(largest), nullptr) << "head at " << offset;
+    ASSERT_TRUE(fresh.reserve(largest)) << "head at " << offset;
   }
 }
 
@@ -140,10 +142,10 @@ TEST(RingPagesTest, AreAskedForAheadOfTheFirstLapAndKeepWhatTheyHold) {
   const auto push = [&](int records) {
     for (int i = 0; i < records; ++i) {
       const RecordHeader header{RecordHeader::pack(64, RecordKind::log), next++, 0};
-      std::byte* const at = ring.reserve(64);
-      ASSERT_NE(at, nullptr);
-      std::memcpy(at, &header, sizeof header);
-      ring.commit(64);
+      const Ring::Room room = ring.reserve(64);
+      ASSERT_TRUE(room);
+      std::memcpy(room.at, &header, sizeof header);
+      ring.commit(room);
     }
   };
   std::uint32_t expected = 0;
