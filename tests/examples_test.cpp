@@ -223,6 +223,54 @@ INSTANTIATE_TEST_SUITE_P(All, CoroutineExampleTest,
                          [](const auto& one) { return std::string(one.param.name); });
 #endif
 
+#if defined(SPILLWAY_EXAMPLE_GRPC)
+// Server and client are two services: each with its account, joined by their traces.
+class GrpcExampleTest : public ExamplesTest {};
+
+TEST_P(GrpcExampleTest, BothSidesOfACallAreRecordedDeliveredAndReceived) {
+  ASSERT_NE(port, 0);
+  constexpr int calls = 200;
+  testing::Program client(GetParam().path, {"client", std::to_string(port), std::to_string(calls)},
+                          environment());
+  EXPECT_EQ(client.read_line(), "0=140 2=20 3=20 5=20 ")
+      << "OK, UNKNOWN (it threw), INVALID_ARGUMENT (a step refused), NOT_FOUND";
+  const Json account(client.read_line());
+  EXPECT_EQ(client.finish(), 0);
+  EXPECT_EQ(account["spans"]["delivered"].number(), 2 * calls);
+  EXPECT_EQ(account["metrics"]["delivered"].number(), account["metrics"]["recorded"].number());
+  stop();
+
+  const std::map<int, int> expected{{200, 140}, {400, 20}, {404, 20}, {500, 20}};
+  EXPECT_EQ(statuses(), expected);
+  EXPECT_EQ(by_route("Requests"), (std::map<std::string, double>{{"/shop.Orders/Get", calls}}));
+  EXPECT_EQ(by_route("Faults"), (std::map<std::string, double>{{"/shop.Orders/Get", 20}}));
+  double client_calls = 0;
+  double client_errors = 0;
+  for (const auto& series : receiver.metrics("Till", "RpcCalls")) client_calls += series.sum;
+  for (const auto& series : receiver.metrics("Till", "RpcErrors")) client_errors += series.sum;
+  EXPECT_EQ(client_calls, calls);
+  EXPECT_EQ(client_errors, 60);
+  EXPECT_EQ(segments(), 2 * calls);
+  // A server's segment is the child of the client's subsegment.
+  std::map<std::string, std::string> subsegments;  // id, trace id
+  for (const local::Segment& one : receiver.segments()) {
+    if (one.is_subsegment && one.name == "/shop.Orders/Get") subsegments[one.id] = one.trace_id;
+  }
+  EXPECT_EQ(subsegments.size(), static_cast<std::size_t>(calls));
+  int joined = 0;
+  for (const local::Segment& one : receiver.segments()) {
+    const auto parent = subsegments.find(one.parent_id);
+    joined += !one.is_subsegment && parent != subsegments.end() && parent->second == one.trace_id;
+  }
+  EXPECT_EQ(joined, calls);
+  for (const local::LogEvent& event : receiver.log_events("/examples", "one"))
+    EXPECT_EQ(Json(event.message)["tenant"].string(), "acme") << event.message;
+}
+INSTANTIATE_TEST_SUITE_P(All, GrpcExampleTest,
+                         ::testing::Values(Example{"grpc", SPILLWAY_EXAMPLE_GRPC, {"server"}}),
+                         [](const auto& one) { return std::string(one.param.name); });
+#endif
+
 std::vector<Example> examples() {
   return {
 #if defined(SPILLWAY_EXAMPLE_BEAST)

@@ -2,7 +2,7 @@
 #
 #   middleware -> engine -> encoders -> buffers      engine -> transport, buffers
 #
-# and public headers name no third-party header. Run by ctest and by `cmake -P tests/layers_test.cmake`.
+# and public headers name no third-party header, and no other header that is not public. Run by ctest and by `cmake -P tests/layers_test.cmake`.
 cmake_minimum_required(VERSION 3.25)
 get_filename_component(root ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 set(may_include_buffers buffers)
@@ -27,9 +27,17 @@ file(READ ${root}/CMakeLists.txt lists)
 string(REGEX MATCH "set\\(headers[^)]*\\)" public "${lists}")
 string(REGEX MATCHALL "[a-z_]+(/[a-z0-9_]+)+\\.hpp" public "${public}")
 foreach(header ${public})
-  file(STRINGS ${root}/${header} includes REGEX "^#include <(boost|curl|openssl|simdjson|zlib|mimalloc|concurrentqueue)")
+  file(STRINGS ${root}/${header} includes REGEX "^#include <(boost|curl|grpc|httplib|openssl|simdjson|zlib|mimalloc|concurrentqueue)")
   foreach(line ${includes})
     string(APPEND wrong "\n  ${header} is public: ${line}")
+  endforeach()
+  # What a public header includes is installed with it.
+  file(STRINGS ${root}/${header} includes REGEX "^#include <spillway/[a-z]+/")
+  foreach(line ${includes})
+    string(REGEX REPLACE "^#include <spillway/([^>]*)>.*" "\\1" target "${line}")
+    if(NOT target IN_LIST public)
+      string(APPEND wrong "\n  ${header} is public, and what it includes is not: ${line}")
+    endif()
   endforeach()
 endforeach()
 list(LENGTH public count)

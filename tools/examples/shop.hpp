@@ -61,10 +61,8 @@ class Shop {
 
  public:
   spillway::Engine engine{{.service = "shop", .metric_namespace = "Shop"}};
-  const middleware::Routes routes{{"GET", "/orders/{id}"},
-                                  {"GET", "/slow"},
-                                  {"POST", "/orders"},
-                                  {"", "/shop.Orders/{method}"}};
+  const middleware::Routes routes{
+      {"GET", "/orders/{id}"}, {"GET", "/slow"}, {"POST", "/orders"}, {"POST", "/shop.Orders/Get"}};
 
  private:
   middleware::ClientAddress client_address_{{.trusted_proxies = {"127.0.0.0/8"}}};
