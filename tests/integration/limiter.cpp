@@ -2,10 +2,10 @@
 //
 // One process of those that share a limit, for tests/integration/test_dynamodb_limits.py:
 //
-//   integration_limiter TABLE ALGORITHM PERMITS WINDOW_MS LEASE THREADS REQUESTS LOG [create]
+//   integration_limiter TABLE ALGORITHM PERMITS WINDOW_MS LEASE THREADS DENIALS LOG [create]
 //
-// Says "ready", waits for a line on standard input, then asks for the key "shared" until REQUESTS
-// were denied by a thread's count (0: until it is killed). Each admission is a byte in LOG, written
+// Says "ready", waits for a line on standard input, then each of THREADS asks for the key "shared"
+// until it was denied DENIALS times (0: until it is killed). Each admission is a byte in LOG, written
 // before the next question, so that it is there when the process is killed. Prints its account as
 // JSON.
 #include <atomic>
@@ -76,8 +76,8 @@ int run(const std::vector<std::string_view>& arguments) {
         ++counts[static_cast<std::size_t>(decision.outcome)];
         if (decision.outcome == Outcome::admitted) {
           if (write(log, "x", 1) != 1) std::abort();
-        } else if (decision.outcome == Outcome::denied) {
-          ++denied;
+        } else {
+          if (decision.outcome == Outcome::denied) ++denied;
           std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
       }
