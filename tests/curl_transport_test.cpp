@@ -173,6 +173,25 @@ TEST_F(CurlTransportTest, AnAnswerThatBreaksOffIsLost) {
   }
 }
 
+// libcurl sends a request again by itself when a connection that served before breaks without a
+// byte of an answer. Who counts what was taken has to know of it.
+TEST_F(CurlTransportTest, AnAnswerThatIsLostOnAKeptConnectionIsLostToo) {
+  for (const std::size_t bytes : {std::size_t{2}, std::size_t{500'000}}) {
+    RawServer server([&](const std::string&, const RawServer::Connection& connection) {
+      if (server.requests().size() > 1) return false;
+      connection.send(http_answer(200, "{}"));
+      return true;
+    });
+    EXPECT_EQ(exchange(post(server.origin())).outcome, HttpOutcome::answered);
+    HttpRequest second = post(server.origin());
+    second.body.assign(bytes, 'x');
+    const HttpResponse response = exchange(std::move(second));
+    EXPECT_EQ(response.outcome, HttpOutcome::lost);
+    EXPECT_NE(response.error, "");
+    EXPECT_EQ(server.requests().size(), 2U) << "it is not sent again behind our back";
+  }
+}
+
 TEST_F(CurlTransportTest, AResetIsLost) {
   RawServer server([](const std::string&, const RawServer::Connection& connection) {
     connection.reset();

@@ -34,6 +34,7 @@ struct World {
   std::map<std::string, RateState> states;
   SharedTake::Outcome outcome = SharedTake::Outcome::taken;  // another one: every write fails so
   int answers_to_lose = 0;
+  std::int64_t answer_takes = 0;
   int writes = 0;
 
   std::int64_t wall() const { return steady + wall_offset; }
@@ -46,6 +47,7 @@ class MemoryTable final : public SharedTable {
   SharedTake take(const SharedWish& wish, const RateState& /*guess*/) override {
     const std::scoped_lock lock(world_.mutex);
     ++world_.writes;
+    world_.steady += world_.answer_takes;
     SharedTake result;
     result.writes = 1;
     result.error = "scripted";
@@ -240,6 +242,19 @@ TEST_F(LeaseTest, WhatIsNotUsedInTimeGoesBackAndLeasesShrink) {
     EXPECT_GE(left, 800);
     EXPECT_LE(left, 801) << "a second's worth may have flowed back";
   }
+}
+
+TEST_F(LeaseTest, ALeaseBeginsWithItsAnswer) {
+  LeaseKeeper keeper(parts());
+  world.answer_takes = 3 * second;
+  take(keeper);
+  keeper.step();
+  world.steady += second - 1;
+  EXPECT_EQ(take(keeper).outcome, Outcome::admitted);
+  take(keeper);
+  keeper.step();
+  world.steady += second;
+  EXPECT_EQ(take(keeper).outcome, Outcome::denied_unavailable);
 }
 
 TEST_F(LeaseTest, ARareKeyTakesOneAtATime) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 #include <unordered_map>
 #include <utility>
@@ -45,13 +46,14 @@ bool is_clean(const HttpRequest& request) {
          });
 }
 
-HttpOutcome outcome_of(CURLcode code, CURL* easy) {
+// `sent`: a part of the body was, on this connection or on one that broke.
+HttpOutcome outcome_of(CURLcode code, CURL* easy, bool sent) {
   if (code == CURLE_OK) return HttpOutcome::answered;
   if (code == CURLE_WRITE_ERROR) return HttpOutcome::too_large;
   // Once the connection stood, the request may have been read, whatever went wrong then.
   curl_off_t connected_us = 0;
   curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
-  if (connected_us > 0) return HttpOutcome::lost;
+  if (connected_us > 0 || sent) return HttpOutcome::lost;
   const bool impossible = code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL;
   return impossible ? HttpOutcome::refused_locally : HttpOutcome::not_connected;
 }
@@ -65,9 +67,23 @@ struct CurlTransport::Exchange {
   HeaderList headers;
   HeaderList connect_to;
   Easy easy;
+  std::size_t sent = 0;  // of the body
   std::size_t header_bytes = 0;
   bool headers_ended = false;
   char error[CURL_ERROR_SIZE] = {};
+
+  // The body goes through callbacks that refuse to begin again: with a body at hand, libcurl would
+  // send a request a second time by itself when a kept connection breaks before its answer.
+  static std::size_t give_body(char* to, std::size_t size, std::size_t count, void* self) {
+    auto& exchange = *static_cast<Exchange*>(self);
+    const std::size_t bytes = std::min(size * count, exchange.request.body.size() - exchange.sent);
+    if (bytes != 0) std::memcpy(to, exchange.request.body.data() + exchange.sent, bytes);
+    exchange.sent += bytes;
+    return bytes;
+  }
+  static int rewind_body(void* /*self*/, curl_off_t /*offset*/, int /*origin*/) {
+    return CURL_SEEKFUNC_FAIL;
+  }
 
   static std::size_t take_body(char* data, std::size_t size, std::size_t count, void* self) {
     auto& exchange = *static_cast<Exchange*>(self);
@@ -116,7 +132,9 @@ struct CurlTransport::Exchange {
       curl_easy_setopt(handle, CURLOPT_POST, 1L);
       curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE_LARGE,
                        static_cast<curl_off_t>(request.body.size()));
-      curl_easy_setopt(handle, CURLOPT_POSTFIELDS, request.body.data());
+      curl_easy_setopt(handle, CURLOPT_READFUNCTION, &Exchange::give_body);
+      curl_easy_setopt(handle, CURLOPT_READDATA, this);
+      curl_easy_setopt(handle, CURLOPT_SEEKFUNCTION, &Exchange::rewind_body);
     }
     curl_easy_setopt(handle, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(handle, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
@@ -208,7 +226,7 @@ void CurlTransport::perform() {
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &self);
     auto& exchange = *static_cast<Exchange*>(self);
     HttpResponse& response = exchange.response;
-    response.outcome = outcome_of(message->data.result, exchange.easy.get());
+    response.outcome = outcome_of(message->data.result, exchange.easy.get(), exchange.sent != 0);
     long status = 0;
     curl_easy_getinfo(exchange.easy.get(), CURLINFO_RESPONSE_CODE, &status);
     response.status = static_cast<int>(status);

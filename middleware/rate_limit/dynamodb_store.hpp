@@ -12,7 +12,7 @@
 // come more rarely than a lease is long, and when the demand grows faster than the leases do. That a
 // limit is reached is remembered until it can have changed. lease.hpp says what processes together
 // admit: never more than the limit in a fixed window; for the others what the limit allows in a time
-// longer by the lease time. Clocks of processes that differ by d make a bucket's or sliding window's
+// longer by the lease time and that of a write. Clocks of processes that differ by d make a bucket's or sliding window's
 // time longer by d.
 //
 // Without leases (lease_permits_max = 0) each decision waits for a write, which requests of one key

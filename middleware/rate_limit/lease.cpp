@@ -159,13 +159,13 @@ Lease::Lot Lease::settle(const LeaseSettings& settings, const SharedTake& result
   Lot lot{.permits = result.permits,
           .taken = result.permits,
           .from = 0,
-          .until = when.steady_ns + settings.time_ns,
+          .until = when.answered_ns + settings.time_ns,
           .receipt = result.state.fresh_at,
           .left = result.left,
           .full_at = result.state.fresh_at + to_steady};
   if (fixed) {
     if (when.next_window) lot.from = lot.full_at - rule.window_ns;
-    lot.until = std::min(lot.full_at, std::max(lot.from, when.steady_ns) + settings.time_ns);
+    lot.until = std::min(lot.full_at, std::max(lot.from, when.answered_ns) + settings.time_ns);
     // Of one window: one lot, which ends as the last one of them.
     for (Lot& same : lots_) {
       if (same.receipt != lot.receipt) continue;

@@ -6,8 +6,9 @@
 // the table's state, which are the table's.
 //
 // Permits lie in lots, one a write. A lot ends, and what is left of it goes back to the table:
-//   token bucket, sliding window   after the lease time. So in any time T the processes together
-//                                  admit what the limit allows in T + the lease time, at most.
+//   token bucket, sliding window   after the lease time, which begins with the answer. So in any time T
+//                                  the processes together admit at most what the limit allows in T,
+//                                  the lease time and the time of a write.
 //   fixed window                   then, or with its window: no window admits more than its limit.
 // Near the end of a fixed window the next lot is taken from the window to come.
 //
@@ -79,10 +80,11 @@ class Lease {
   };
   Ask begin(const LeaseSettings& settings, std::int64_t now) noexcept;
 
-  /// When the question was asked, by both clocks.
+  /// When the question was asked, by both clocks, and answered.
   struct Asked {
     std::int64_t steady_ns = 0;
     std::int64_t wall_ns = 0;
+    std::int64_t answered_ns = 0;  ///< steady
     bool next_window = false;
   };
   /// Takes in what a write brought. `retry_at`: after one that failed, not before. Returns a lot that

@@ -275,7 +275,7 @@ void LeaseKeeper::ask(SharedTable& table, const Hash128& key) {
   });
   if (question.key == nullptr) return;
   const RateRule& rule = question.key->rule;
-  Lease::Asked when{began, table.now_ns(), question.next_window};
+  Lease::Asked when{began, table.now_ns(), began, question.next_window};
   SharedTake result;
   std::int64_t retry_at = down_until_.load(std::memory_order_relaxed);
   if (!is_down(began)) {
@@ -288,6 +288,7 @@ void LeaseKeeper::ask(SharedTable& table, const Hash128& key) {
     if (question.next_window) wish.now_ns += rule.window_ns - when.wall_ns % rule.window_ns;
     result = table.take(wish, question.guess);
     retry_at = account(result, failures);
+    when.answered_ns = steady_ns();
   }
   Lease::Lot out;
   std::int64_t ends = 0;

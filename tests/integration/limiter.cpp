@@ -48,9 +48,9 @@ int run(const std::vector<std::string_view>& arguments) {
                                     .algorithm = algorithm_of(arguments[1])};
   middleware::DynamoDbRateStore store({.table = std::string(arguments[0]),
                                        .lease_permits_max = number(arguments[4]),
-                                       .lease_time = std::chrono::milliseconds(500),
-                                       .wait = std::chrono::milliseconds(5000),
-                                       .request_timeout = std::chrono::milliseconds(1000)});
+                                       .lease_time = std::chrono::seconds(2),
+                                       .wait = std::chrono::seconds(10),
+                                       .request_timeout = std::chrono::seconds(20)});
   if (arguments.size() > 8) {
     if (const auto error = store.create_table()) {
       std::fprintf(stderr, "%s\n", error->c_str());
