@@ -782,7 +782,7 @@ std::vector<ConfigError> validate(const Config& config) {
   in_range("trace_interval", config.trace_interval, milliseconds(1), milliseconds(60'000));
   in_range("poll_interval", config.poll_interval, milliseconds(1), milliseconds(1000));
   in_range("request_timeout", config.request_timeout, milliseconds(10), milliseconds(300'000));
-  in_range("attempts_max", config.attempts_max, 1, 100);
+  in_range("attempts_max", config.attempts_max, 0, 100);
   in_range("shutdown_timeout", config.shutdown_timeout, milliseconds(0), milliseconds(300'000));
   const std::int64_t ring = config.ring_bytes.get();
   check(ring >= (4 << 10) && ring <= (16 << 20) && (ring & (ring - 1)) == 0, "ring_bytes",

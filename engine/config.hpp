@@ -201,8 +201,9 @@ struct Config {
   /// How often the flusher looks while there is work; without work it slows down to 16 times this.
   Setting<std::chrono::milliseconds> poll_interval = by_default(std::chrono::milliseconds(1));
   Setting<std::chrono::milliseconds> request_timeout = by_default(std::chrono::milliseconds(5'000));
-  Setting<std::int64_t> attempts_max =
-      by_default(std::int64_t{8});  ///< of one request, the first included
+  /// Of one payload, the first included; 0: it is tried again for as long as there is memory to hold
+  /// it (queue_bytes_max).
+  Setting<std::int64_t> attempts_max = by_default(std::int64_t{0});
   /// How long the destructor of Engine waits for the last delivery.
   Setting<std::chrono::milliseconds> shutdown_timeout =
       by_default(std::chrono::milliseconds(5'000));

@@ -396,7 +396,7 @@ class Engine::Core final : public detail::EngineServices {
       settle_by_hand();
     }
     loggers_->close();
-    if (!has_threads_) sender_.abandon(DropCause::shutdown_deadline);
+    if (!has_threads_) sender_.abandon();
     flusher_is_done_.store(true, std::memory_order_release);
     final_ = stats();
     return *final_;
@@ -632,7 +632,7 @@ class Engine::Core final : public detail::EngineServices {
     lock.unlock();
     // Here, because it may write to the spool.
     try {
-      sender_.abandon(DropCause::shutdown_deadline);
+      sender_.abandon();
     } catch (const std::bad_alloc&) {  // Then they stay held.
     }
     lock.lock();

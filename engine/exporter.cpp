@@ -68,6 +68,7 @@ class AwsExporter : public Exporter {
 
   Outcome judge(const Payload& payload, const HttpResponse& response, WallTime now) final {
     const AwsReply reply = service_.read(response, now);
+    const bool prepares = is_preparing();
     if (response.outcome == HttpOutcome::answered) {
       if (auto special = judge_special(payload, response, reply.error)) return std::move(*special);
     }
@@ -76,7 +77,9 @@ class AwsExporter : public Exporter {
     outcome.failure = reply.failure;
     outcome.asked = reply.asked;
     outcome.sign_again = reply.sign_again;
-    outcome.uncertain = reply.uncertain;
+    outcome.of_preparation = prepares;
+    // What is made twice is there once.
+    outcome.uncertain = reply.uncertain && !prepares;
     outcome.message =
         name() + ": " + service_.origin() + ": " + transport::describe(response, reply.error);
     switch (reply.failure) {
@@ -99,12 +102,19 @@ class AwsExporter : public Exporter {
         outcome.cause = DropCause::rejected;
         break;
     }
+    // What is refused then is no part of the payload: splitting it would find nothing.
+    if (prepares && outcome.next == Outcome::Next::split) {
+      outcome.next = Outcome::Next::finished;
+      outcome.dropped = payload.records();
+    }
     return outcome;
   }
 
  protected:
   /// Fills path, headers and body.
   virtual void build(Payload& payload, HttpRequest& request) = 0;
+  /// Whether the last request built was one that has to go before the payload's own.
+  virtual bool is_preparing() const noexcept { return false; }
   /// What a 2xx answer means.
   virtual Outcome judge_success(const Payload& payload, const HttpResponse& response) {
     (void)response;
@@ -208,6 +218,8 @@ class PutLogEventsExporter final : public AwsExporter {
                        {"X-Amz-Target", "Logs_20140328." + std::string(operation)}};
     set_body(request, body_.view(), false);
   }
+
+  bool is_preparing() const noexcept override { return step_ != Step::put; }
 
   std::optional<Outcome> judge_special(const Payload& payload, const HttpResponse& response,
                                        const AwsError& error) override {

@@ -55,7 +55,9 @@ struct Outcome {
   std::chrono::milliseconds asked_excess_max = transport::aws_asked_excess_max;  ///< see backoff
   bool sign_again = false;  ///< the same request with a new signature may be taken: once, at once
   bool uncertain = false;   ///< the other side may have taken it without saying so
-  std::string message;      ///< for people; empty: nothing to say
+  /// The request was not the payload's but one that had to go before it: making a log stream.
+  bool of_preparation = false;
+  std::string message;  ///< for people; empty: nothing to say
 };
 
 class Exporter {

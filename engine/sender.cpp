@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cassert>
 #include <new>
+#include <utility>
 #include <variant>
 
 #include <spillway/engine/sender.hpp>
-#include <spillway/transport/retry.hpp>
 
 namespace spillway::detail {
 
@@ -18,9 +18,19 @@ namespace {
 // bad ones in a thousand are found with some ten requests each; where most are bad, the rest is
 // given up.
 constexpr int splits_max = 64;
-// Refusals in a row before a payload is dropped as unauthorised: the credentials were read anew in
-// between.
+// Where attempts are limited: refusals in a row before a payload is dropped as unauthorised. The
+// credentials were read anew in between.
 constexpr int refusals_max = 3;
+// After so many failing answers to the first payload another one has a try: what is said of that one
+// tells whose fault they are. Until then the order is kept, and always when nobody answers.
+constexpr int failures_aside = 8;
+// Failures of a payload while others were taken, before it is split, and before a single record that
+// cannot be split is given up.
+constexpr int suspect_failures = 2;
+constexpr int poison_failures_max = 8;
+// So far behind the first is looked for one that may go before it, and so many are loaded for it.
+constexpr std::ptrdiff_t aside_depth = 64;
+constexpr std::ptrdiff_t aside_loaded_max = 8;
 // Receive no more than so many payloads at once, so that a flood does not keep answers waiting.
 constexpr int receive_max = 64;
 
@@ -93,8 +103,10 @@ void Sender::run_once(milliseconds wait) {
     });
     if (completion.response.outcome != transport::HttpOutcome::answered) {
       of(flight.lane).delivery.failures.fetch_add(1, std::memory_order_relaxed);
+    } else if (outcome.failure == Failure::transient && !outcome.of_preparation) {
+      ++flight.job.failing_answers;
     }
-    settle(flight.lane, std::move(flight.job), outcome, now);
+    settle(flight.lane, std::move(flight.job), outcome, flight.pace, now);
   }
   observe(parts_.clock->steady());
 }
@@ -121,45 +133,78 @@ SteadyTime Sender::start_due(SteadyTime now, milliseconds wait) {
   SteadyTime due = SteadyTime::max();
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
-    // Only the first is looked at: what was refused goes before what came later.
-    while (true) {
-      if (parts_.exporters[i] == nullptr ||
-          lane.in_flight >= parts_.exporters[i]->in_flight_max()) {
-        break;
-      }
+    while (parts_.exporters[i] != nullptr) {
+      // One request at a time asks a destination in trouble whether it is back.
+      if (lane.in_flight >= (lane.failures > 0 ? 1 : parts_.exporters[i]->in_flight_max())) break;
       if (uses_spool(i)) load_next(i);
       if (lane.waiting.empty()) break;
-      const Job& next = lane.waiting.front();
-      if (next.stored != nullptr && next.stored->busy) break;
-      if (next.stored == nullptr && uses_spool(i) && !parts_.spool->empty(static_cast<Signal>(i))) {
+      const auto next = next_in(i, now);
+      if (next->stored != nullptr && next->stored->busy) break;
+      if (next->stored == nullptr && uses_spool(i) &&
+          !parts_.spool->empty(static_cast<Signal>(i))) {
         break;  // Behind those that the disk does not give now.
       }
-      if (lane.waiting.front().not_before > now) {
-        due = std::min(due, lane.waiting.front().not_before);
+      const SteadyTime ready = std::max(lane.not_before, next->not_before);
+      if (ready > now) {
+        due = std::min(due, ready);
         break;
       }
-      Job job = std::move(lane.waiting.front());
-      lane.waiting.pop_front();
+      lane.waiting.front().stood_aside = next != lane.waiting.begin();
+      Job job = std::move(*next);
+      lane.waiting.erase(next);
       attempt(i, std::move(job), now, wait);
     }
   }
   return due;
 }
 
+// The first, what was refused before what came later; but what is suspected to be at fault itself, or
+// has failed some times, lets another one go first. The parts of one file stay in their order.
+std::deque<Sender::Job>::iterator Sender::next_in(std::size_t lane, SteadyTime now) {
+  std::deque<Job>& waiting = lanes_[lane].waiting;
+  const Job& first = waiting.front();
+  const bool suspect = first.fails_while_ok > 0 && first.not_before > now;
+  const bool failed =
+      !first.stood_aside && first.attempts > 0 && first.attempts % failures_aside == 0;
+  // A local destination goes on with the payload that it has begun.
+  if (!parts_.exporters[lane]->uses_http() || (!suspect && !failed)) return waiting.begin();
+  const auto may_go = [&](std::deque<Job>::iterator job) {
+    return job->not_before <= now &&
+           (job->stored == nullptr || std::none_of(waiting.begin(), job, [&](const Job& before) {
+              return before.stored == job->stored;
+            }));
+  };
+  const auto end =
+      waiting.begin() + std::min(static_cast<std::ptrdiff_t>(waiting.size()), aside_depth);
+  for (auto job = waiting.begin() + 1; job != end; ++job) {
+    if (job->stored == nullptr && first.stored != nullptr) break;
+    if (may_go(job)) return job;
+  }
+  if (first.stored == nullptr) return waiting.begin();
+  const auto loaded =
+      std::find_if(waiting.begin(), waiting.end(), [](const Job& job) { return !job.stored; }) -
+      waiting.begin();
+  if (loaded < aside_loaded_max && load(lane)) return waiting.begin() + loaded;
+  // Nothing else on disk: what is in memory.
+  const auto in_memory = waiting.begin() + loaded;
+  return in_memory != waiting.end() && may_go(in_memory) ? in_memory : waiting.begin();
+}
+
 void Sender::attempt(std::size_t lane, Job job, SteadyTime now, milliseconds wait) {
   Exporter& exporter = *parts_.exporters[lane];
+  const std::uint64_t pace = lanes_[lane].pace;
   ++job.attempts;
   if (!exporter.uses_http()) {
     const Outcome outcome = unless_out_of_memory(
         [&] { return exporter.write(*job.payload, std::min(wait, milliseconds(50))); });
     if (outcome.next == Outcome::Next::again) --job.attempts;  // Goes on where it stopped.
-    return settle(lane, std::move(job), outcome, now);
+    return settle(lane, std::move(job), outcome, pace, now);
   }
   using Made = std::variant<transport::HttpRequest, Outcome>;
   Made made = unless_out_of_memory(
       [&]() -> Made { return exporter.request(*job.payload, parts_.clock->wall()); });
   if (const Outcome* const refused = std::get_if<Outcome>(&made)) {
-    return settle(lane, std::move(job), *refused, now);
+    return settle(lane, std::move(job), *refused, pace, now);
   }
   auto& request = std::get<transport::HttpRequest>(made);
   DeliveryLedger& delivery = of(lane).delivery;
@@ -169,52 +214,74 @@ void Sender::attempt(std::size_t lane, Job job, SteadyTime now, milliseconds wai
   ++lanes_[lane].in_flight;
   if (job.stored != nullptr) job.stored->busy = true;
   const std::uint64_t id = next_flight_++;
-  flights_.emplace(id, Flight{lane, std::move(job)});
+  flights_.emplace(id, Flight{lane, pace, std::move(job)});
   parts_.http->start(id, std::move(request), parts_.request_timeout);
 }
 
-void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now) {
+void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, std::uint64_t pace,
+                    SteadyTime now) {
+  using Next = Outcome::Next;
   if (job.stored != nullptr) job.stored->busy = false;
   account(job, outcome.delivered, outcome.dropped, outcome.cause);
   report(outcome.message);
-  if (outcome.delivered != 0) lanes_[lane].failures = 0;
   if (outcome.failure == Failure::throttled)
     of(lane).delivery.throttles.fetch_add(1, std::memory_order_relaxed);
   if (outcome.delivered != 0) of(lane).health.succeeded(now, of(lane).lost());
   if (outcome.failure != Failure::none) of(lane).health.failed(now, outcome.message);
+  Lane& destination = lanes_[lane];
+  if (outcome.next == Next::finished || outcome.next == Next::split) {
+    // It answers. What it says of this payload does not slow the others down.
+    destination.quota.succeeded(std::exchange(destination.paid, 0));
+    destination.failures = 0;
+    ++destination.successes;
+  }
   switch (outcome.next) {
-    case Outcome::Next::finished:
+    case Next::finished:
       return finish(std::move(job));
-    case Outcome::Next::again:
+    case Next::again:
       if (parts_.exporters[lane]->uses_http()) {
         --job.attempts;
       } else {
         job.not_before = now + milliseconds(1);
       }
-      lanes_[lane].waiting.push_front(std::move(job));
-      return;
-    case Outcome::Next::wait:
+      return put_back(lane, std::move(job));
+    case Next::wait:
       --job.attempts;
       job.not_before = now + wait_again;
-      lanes_[lane].waiting.push_front(std::move(job));
-      return;
-    case Outcome::Next::retry:
+      return put_back(lane, std::move(job));
+    case Next::retry:
       if (outcome.sign_again && !job.signed_again) {
         job.signed_again = true;
         --job.attempts;
-        lanes_[lane].waiting.push_front(std::move(job));
-        return;
+        return put_back(lane, std::move(job));
       }
+      if (pace == destination.pace) slow_down(destination, outcome, now);
+      if (outcome.of_preparation) --job.attempts;
       return retry(lane, std::move(job), outcome, now);
-    case Outcome::Next::split:
+    case Next::split:
       return split(lane, std::move(job), outcome);
   }
 }
 
+void Sender::slow_down(Lane& lane, const Outcome& outcome, SteadyTime now) {
+  ++lane.pace;
+  ++lane.failures;
+  milliseconds wait = transport::backoff(outcome.failure, lane.failures, parts_.draw(),
+                                         outcome.asked, outcome.asked_excess_max);
+  lane.paid = 0;
+  if (lane.quota.take(outcome.failure)) {
+    lane.paid = transport::RetryQuota::cost(outcome.failure);
+  } else {
+    // Used up: as slow as after throttling, and without luck.
+    wait = std::max(wait, transport::backoff(Failure::throttled, lane.failures, 1, {}));
+  }
+  lane.not_before = now + wait;
+}
+
 void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now) {
   job.refusals = outcome.failure == Failure::credentials ? job.refusals + 1 : 0;
-  ++lanes_[lane].failures;
-  const bool spent = job.attempts >= parts_.attempts_max || job.refusals >= refusals_max;
+  const bool spent = parts_.attempts_max > 0 &&
+                     (job.attempts >= parts_.attempts_max || job.refusals >= refusals_max);
   // What is on disk is tried until it is delivered or too old.
   if (job.stored == nullptr && (spent || is_down(lane)) && !store_and_keep(lane, job) && spent) {
     account(job, 0, job.unaccounted, outcome.cause);
@@ -227,10 +294,34 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
   if (outcome.uncertain) {
     of(lane).delivery.uncertain_records.fetch_add(job.unaccounted, std::memory_order_relaxed);
   }
-  job.not_before = now + transport::backoff(outcome.failure, job.attempts, parts_.draw(),
-                                            outcome.asked, outcome.asked_excess_max);
-  lanes_[lane].retry_at = job.not_before;
-  lanes_[lane].waiting.push_front(std::move(job));
+  job.cause = outcome.failure == Failure::credentials ? DropCause::unauthorised
+                                                      : DropCause::shutdown_deadline;
+  // A throttled or refused request says nothing of what is in it.
+  if (outcome.failure == Failure::transient && !outcome.of_preparation &&
+      parts_.exporters[lane]->uses_http()) {
+    const std::uint64_t successes = lanes_[lane].successes;
+    if (job.attempts > 1 && successes != job.successes_seen) ++job.fails_while_ok;
+    job.successes_seen = successes;
+    const bool may_split = job.payload->items.size() > 1;
+    if (job.fails_while_ok >= (may_split ? suspect_failures : poison_failures_max)) {
+      job.fails_while_ok = 0;
+      return split(lane, std::move(job), outcome);
+    }
+    // Its own wait, so that a bad one does not hold back those that are taken.
+    if (job.fails_while_ok > 0) {
+      job.not_before = now + transport::backoff(outcome.failure, job.attempts, parts_.draw(), {});
+    }
+  }
+  put_back(lane, std::move(job));
+}
+
+void Sender::put_back(std::size_t lane, Job job) {
+  std::deque<Job>& waiting = lanes_[lane].waiting;
+  if (job.stored != nullptr) return waiting.push_front(std::move(job));
+  const auto place = std::find_if(waiting.begin(), waiting.end(), [&](const Job& other) {
+    return other.stored == nullptr && other.payload->sequence >= job.payload->sequence;
+  });
+  waiting.insert(place, std::move(job));
 }
 
 void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
@@ -258,14 +349,14 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
   second.stored = job.stored;
   job.unaccounted -= second.unaccounted;
   job.splits_left = (job.splits_left - 1) - second.splits_left;
-  job.attempts = 0;
+  job.attempts = job.failing_answers = 0;
   if (job.stored != nullptr) {
     ++job.stored->parts;
   } else {
     ++unsettled_[job.payload->sequence - first_unsettled_];
   }
-  lanes_[lane].waiting.push_front(std::move(second));
-  lanes_[lane].waiting.push_front(std::move(job));
+  put_back(lane, std::move(second));
+  put_back(lane, std::move(job));
 }
 
 void Sender::account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause) {
@@ -298,7 +389,7 @@ void Sender::finish_in_memory(std::uint64_t sequence) {
   }
 }
 
-void Sender::abandon(DropCause cause) {
+void Sender::abandon() {
   parts_.http->cancel_all();
   std::array<std::deque<Job>, signal_count> left;
   for (auto& [id, flight] : flights_) {
@@ -319,7 +410,7 @@ void Sender::abandon(DropCause cause) {
       std::stable_sort(left[i].begin(), left[i].end(), [](const Job& a, const Job& b) {
         return a.payload->sequence < b.payload->sequence;
       });
-      for (Job& job : left[i]) give_up(i, std::move(job), cause);
+      for (Job& job : left[i]) give_up(i, std::move(job));
       left[i].clear();
     }
     receive();
@@ -383,19 +474,25 @@ bool Sender::store_waiting() {
   return left == 0;
 }
 
-void Sender::load_next(std::size_t i) {
-  Lane& lane = lanes_[i];
-  if (!lane.waiting.empty() && lane.waiting.front().stored != nullptr) return;
-  auto loaded = parts_.spool->take(static_cast<Signal>(i));
-  if (!loaded) return;
+void Sender::load_next(std::size_t lane) {
+  const std::deque<Job>& waiting = lanes_[lane].waiting;
+  if (waiting.empty() || waiting.front().stored == nullptr) load(lane);
+}
+
+bool Sender::load(std::size_t lane) {
+  auto loaded = parts_.spool->take(static_cast<Signal>(lane));
+  if (!loaded) return false;
   Job job;
   job.stored = std::make_shared<Stored>(Stored{std::move(loaded->entry)});
   job.payload = std::move(loaded->payload);
   job.unaccounted = job.payload->records();
   job.splits_left = splits_max;
   job.since = parts_.spool->stored_since(job.stored->entry);
-  job.not_before = lane.retry_at;
-  lane.waiting.push_front(std::move(job));
+  std::deque<Job>& waiting = lanes_[lane].waiting;
+  waiting.insert(std::find_if(waiting.begin(), waiting.end(),
+                              [](const Job& other) { return other.stored == nullptr; }),
+                 std::move(job));
+  return true;
 }
 
 // All of the job is accounted: its part of the file is done.
@@ -405,10 +502,10 @@ void Sender::finish_stored(Job& job) {
   parts_.spool->settled(stored.entry, job.payload->items.size(), job.payload->records());
 }
 
-void Sender::give_up(std::size_t lane, Job job, DropCause cause) {
+void Sender::give_up(std::size_t lane, Job job) {
   if (job.stored != nullptr) return;  // It stays on disk, held.
   if (store(lane, job)) return;
-  account(job, 0, job.unaccounted, cause);
+  account(job, 0, job.unaccounted, job.cause);
   finish(std::move(job));
 }
 

@@ -16,11 +16,18 @@
 #include <spillway/engine/outbox.hpp>
 #include <spillway/engine/spool.hpp>
 #include <spillway/transport/http.hpp>
+#include <spillway/transport/retry.hpp>
 
 namespace spillway::detail {
 
 /// Delivers payloads: sends, retries with back-off, splits what is refused as a whole, and accounts
 /// every record of every payload exactly once. One thread, or a test, calls run_once().
+///
+/// Each destination has a pace of its own. A failure makes it wait, longer with each one in a row, and
+/// longer still when its quota of retries is used up; one request at a time asks whether it is back.
+/// What waits keeps its order and stays until it is delivered, refused, or the engine ends: how much
+/// may wait is the outbox's to say. A payload that fails again and again while others of its
+/// destination are taken is at fault itself: it is split until the piece is found.
 ///
 /// With a spool, what a destination does not take now goes to disk: all that waits for it once it is
 /// down or memory is scarce. From then on the spool's come first, and what is in memory queues behind
@@ -34,8 +41,8 @@ class Sender {
     Outbox& outbox;
     Ledger& ledger;
     std::chrono::milliseconds request_timeout;
-    int attempts_max;
-    std::function<double()> draw;                      ///< random numbers in [0, 1)
+    int attempts_max;              ///< of a payload; 0: for as long as there is room
+    std::function<double()> draw;  ///< random numbers in [0, 1)
     std::function<void(std::string_view)> diagnostic;  ///< hears what went wrong
     std::unique_ptr<Spool> spool = nullptr;            ///< null: payloads wait in memory only
   };
@@ -57,9 +64,9 @@ class Sender {
     return settled_.load(std::memory_order_acquire) >= sequence;
   }
   const Heartbeat& heartbeat() const noexcept { return heartbeat_; }
-  /// Stores everything that is not settled, or drops it and counts it for `cause`. Nothing may be
-  /// sent afterwards.
-  void abandon(DropCause cause);
+  /// Stores everything that is not settled, or drops it: as unauthorised what was refused for its
+  /// credentials last, the rest as too late. Nothing may be sent afterwards.
+  void abandon();
 
  private:
   /// The file of a payload that is on its way. Its parts, when it was split, go one after the other:
@@ -76,28 +83,46 @@ class Sender {
         0;  // records of the payload that are neither delivered nor dropped yet
     int attempts = 0;
     int refusals = 0;  // for credentials, in a row
+    int failing_answers = 0;
+    int fails_while_ok = 0;  // failures between which others of the destination were taken
     int splits_left = 0;
     bool signed_again = false;
-    SteadyTime since{};  // when the sender got it
+    bool stood_aside = false;  // as the first, let another one go since its last attempt
+    DropCause cause = DropCause::shutdown_deadline;  // when the engine ends now
+    std::uint64_t successes_seen = 0;                // of its lane, at its last failure
+    SteadyTime since{};                              // when the sender got it
     SteadyTime not_before{};
   };
   struct Lane {
-    std::deque<Job> waiting;  // the stored ones first
+    std::deque<Job> waiting;  // the stored ones first, the others in the order of sealing
     int in_flight = 0;
-    int failures = 0;       // since the last success: the destination is down
-    SteadyTime retry_at{};  // what comes from the spool is not tried before
+    transport::RetryQuota quota;
+    int paid = 0;      // to the quota, for the last retry
+    int failures = 0;  // since the last success
+    SteadyTime not_before{};
+    /// Grows with each failure that changed the pace: what was under way then does not change it
+    /// again.
+    std::uint64_t pace = 0;
+    std::uint64_t successes = 0;
   };
   struct Flight {
     std::size_t lane;
+    std::uint64_t pace;  // of the lane when it began
     Job job;
   };
 
   void receive();
   /// Returns when the next job is due at the latest.
   SteadyTime start_due(SteadyTime now, std::chrono::milliseconds wait);
+  /// Of what waits, the one to go next.
+  std::deque<Job>::iterator next_in(std::size_t lane, SteadyTime now);
   void attempt(std::size_t lane, Job job, SteadyTime now, std::chrono::milliseconds wait);
-  void settle(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now);
+  void settle(std::size_t lane, Job job, const Outcome& outcome, std::uint64_t pace,
+              SteadyTime now);
   void retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now);
+  void slow_down(Lane& lane, const Outcome& outcome, SteadyTime now);
+  /// Puts a job back where it belongs in the order.
+  void put_back(std::size_t lane, Job job);
   void split(std::size_t lane, Job job, const Outcome& outcome);
   void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
   void finish(Job job);
@@ -111,7 +136,9 @@ class Sender {
   /// True: there is more.
   bool store_waiting();
   void load_next(std::size_t lane);
-  void give_up(std::size_t lane, Job job, DropCause cause);
+  /// One more from the spool, behind those that are loaded. False: there is none.
+  bool load(std::size_t lane);
+  void give_up(std::size_t lane, Job job);
   void report(std::string_view message);
   void observe(SteadyTime now) noexcept;
   SignalLedger& of(std::size_t lane) noexcept { return parts_.ledger.signals[lane]; }

@@ -24,7 +24,7 @@ enum class DropCause : std::uint8_t {
   expired,            ///< older than the service takes or than spool_age, or too far ahead
   rejected,           ///< refused by the service, alone or with its request
   unauthorised,       ///< credentials missing, wrong, or without permission
-  retries_exhausted,  ///< unreachable, failing or throttling for longer than the retries last
+  retries_exhausted,  ///< failed while others were taken, or more often than attempts_max allows
   shutdown_deadline,  ///< still on its way when shutdown() had to return
   closed,             ///< recorded after the engine had shut down
   no_memory,          ///< the process could not allocate what the record needed on its way

@@ -465,7 +465,7 @@ TEST_F(ConfigTest, RangesHaveTheirEnds) {
   numbers(&Config::trace_interval, {{0, false}, {1, true}, {60'000, true}, {60'001, false}});
   numbers(&Config::poll_interval, {{0, false}, {1, true}, {1000, true}, {1001, false}});
   numbers(&Config::request_timeout, {{9, false}, {10, true}, {300'000, true}, {300'001, false}});
-  numbers(&Config::attempts_max, {{0, false}, {1, true}, {100, true}, {101, false}});
+  numbers(&Config::attempts_max, {{-1, false}, {0, true}, {100, true}, {101, false}});
   numbers(&Config::shutdown_timeout, {{-1, false}, {0, true}, {300'000, true}, {300'001, false}});
   numbers(&Config::ring_bytes, {{2048, false},
                                 {4096, true},

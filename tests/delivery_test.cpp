@@ -221,6 +221,42 @@ TEST_F(DeliveryTest, WithoutPermissionToCreateTheBatchIsUnauthorised) {
   EXPECT_TRUE(is_settled(test.engine.stats().logs));
 }
 
+TEST_F(DeliveryTest, AStreamThatCannotBeMadeIsNotTakenForABadBatch) {
+  testing::TestEngine test(config());
+  log(test, 8);
+  test.http.set_answer([](const transport::HttpRequest& request) {
+    return testing::operation_of(request) == "PutLogEvents"
+               ? MemoryTransport::answered(400, R"({"__type":"ResourceNotFoundException"})")
+               : MemoryTransport::answered(400, R"({"__type":"InvalidParameterException"})");
+  });
+  test.engine.flush(1s);
+  wait_out(test);
+  EXPECT_EQ(test.engine.stats().logs.dropped_for(DropCause::rejected), 8U);
+  EXPECT_EQ(operations(test), (std::vector<std::string>{"PutLogEvents", "CreateLogStream"}))
+      << "without halving it";
+}
+
+TEST_F(DeliveryTest, MakingAStreamIsNoAttemptOfTheBatch) {
+  testing::TestEngine test(config());  // Four attempts.
+  log(test, 1);
+  int creations = 0;
+  test.http.set_answer([&](const transport::HttpRequest& request) {
+    if (testing::operation_of(request) != "PutLogEvents") {
+      return MemoryTransport::answered(++creations < 6 ? 503 : 200);
+    }
+    return creations < 6
+               ? MemoryTransport::answered(400, R"({"__type":"ResourceNotFoundException"})")
+               : MemoryTransport::answered(200);
+  });
+  test.engine.flush(1s);
+  for (int i = 0; i < 20; ++i) {
+    test.advance(30s);
+    test.settle();
+  }
+  EXPECT_EQ(test.engine.stats().logs.delivered, 1U);
+  EXPECT_EQ(creations, 6);
+}
+
 TEST_F(DeliveryTest, EachKindOfRejectedEventIsAccounted) {
   struct Case {
     const char* info;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The sender with exporters of the test's own.
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <new>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -135,6 +139,221 @@ TEST_F(SenderTest, AfterALocalDeliveryItDoesNotWaitBeforeItSaysSo) {
   EXPECT_TRUE(sender.settled(outbox.last_sequence()));
   sender.run_once(500ms);
   EXPECT_EQ(waits, (std::vector<std::chrono::milliseconds>{500ms, 0ms, 500ms}));
+}
+
+// ---- Outages, pace, order ----
+
+// One item a line of the body; the status of the answer says what became of it.
+class LinesExporter final : public Exporter {
+ public:
+  explicit LinesExporter(Signal signal, int in_flight_max = 1)
+      : Exporter("lines", signal, {}), in_flight_max_(in_flight_max) {}
+  int in_flight_max() const noexcept override { return in_flight_max_; }
+  bool uses_http() const noexcept override { return true; }
+  std::variant<transport::HttpRequest, Outcome> request(Payload& payload,
+                                                        WallTime /*now*/) override {
+    transport::HttpRequest request;
+    request.path = signal() == Signal::logs ? "/logs" : "/spans";
+    for (const PayloadItem& item : payload.items) {
+      request.body.append(payload.item(item)).append("\n");
+    }
+    return request;
+  }
+  Outcome judge(const Payload& payload, const transport::HttpResponse& response,
+                WallTime /*now*/) override {
+    Outcome outcome;
+    if (response.outcome == transport::HttpOutcome::answered && response.status == 200) {
+      outcome.delivered = payload.records();
+      return outcome;
+    }
+    outcome.next = Outcome::Next::retry;
+    outcome.failure = response.status == 429   ? transport::Failure::throttled
+                      : response.status == 403 ? transport::Failure::credentials
+                                               : transport::Failure::transient;
+    outcome.cause = response.status == 403 ? DropCause::unauthorised : DropCause::retries_exhausted;
+    return outcome;
+  }
+
+ private:
+  const int in_flight_max_;
+};
+
+class PaceTest : public ::testing::Test {
+ protected:
+  static transport::HttpResponse answer(int status) {
+    return transport::MemoryTransport::answered(status);
+  }
+  static transport::HttpResponse nothing() {
+    return transport::MemoryTransport::failed(transport::HttpOutcome::not_connected);
+  }
+
+  void SetUp() override {
+    auto memory = std::make_unique<transport::MemoryTransport>();
+    http = memory.get();
+    std::array<std::unique_ptr<Exporter>, signal_count> exporters;
+    exporters[static_cast<std::size_t>(Signal::logs)] =
+        std::make_unique<LinesExporter>(Signal::logs);
+    exporters[static_cast<std::size_t>(Signal::spans)] =
+        std::make_unique<LinesExporter>(Signal::spans, 4);
+    sender.emplace(Sender::Parts{clock, std::move(memory), std::move(exporters), outbox, ledger, 1s,
+                                 0, [] { return 0.5; }, [](std::string_view) {}});
+  }
+  void send(Signal signal, const std::vector<std::string>& lines) {
+    auto payload = outbox.take_empty();
+    payload->signal = signal;
+    for (const std::string& line : lines) {
+      const std::size_t offset = payload->bytes.size();
+      payload->bytes.append(line);
+      payload->end_item(offset, 1, 0, 0);
+    }
+    ledger.of(signal).sealed += lines.size();
+    ASSERT_TRUE(outbox.send(payload));
+  }
+  void run(std::chrono::milliseconds time, std::chrono::milliseconds step = 10ms) {
+    for (auto at = 0ms; at < time; at += step) {
+      sender->run_once(0ms);
+      sender->run_once(0ms);
+      clock->advance(step);
+    }
+  }
+  std::uint64_t delivered(Signal signal) { return ledger.of(signal).delivered.load(); }
+  std::uint64_t dropped(Signal signal, DropCause cause) {
+    return ledger.of(signal).dropped_in_queue[static_cast<std::size_t>(cause)].load();
+  }
+  std::size_t requests_to(std::string_view path) {
+    return static_cast<std::size_t>(
+        std::count_if(http->requests().begin(), http->requests().end(),
+                      [&](const transport::HttpRequest& one) { return one.path == path; }));
+  }
+
+  std::shared_ptr<testing::ManualClock> clock = std::make_shared<testing::ManualClock>();
+  Ledger ledger;
+  Outbox outbox{1 << 20};
+  transport::MemoryTransport* http = nullptr;
+  std::optional<Sender> sender;
+};
+
+TEST_F(PaceTest, AnOutageOfAMinuteLosesNothingAndEverythingGoesOutInOrder) {
+  http->set_answer([](const auto&) { return nothing(); });
+  for (int i = 0; i < 60; ++i) {
+    send(Signal::logs, {std::to_string(i)});
+    run(1s);
+  }
+  EXPECT_LE(http->requests().size(), 20U) << "no storm";
+  http->forget_requests();
+  http->set_answer([](const auto&) { return answer(200); });
+  run(transport::backoff_max);
+  EXPECT_EQ(delivered(Signal::logs), 60U) << "within the longest back-off";
+  ASSERT_EQ(http->requests().size(), 60U);
+  for (std::size_t i = 0; i < 60; ++i) {
+    EXPECT_EQ(http->requests()[i].body, std::to_string(i) + "\n");
+  }
+  EXPECT_TRUE(sender->settled(outbox.last_sequence()));
+  EXPECT_EQ(outbox.bytes(), 0U);
+}
+
+TEST_F(PaceTest, WhenTheQuotaIsUsedUpOneRequestAsksEachLongestBackOff) {
+  http->set_answer([](const auto&) { return answer(503); });
+  for (int i = 0; i < 10; ++i) send(Signal::spans, {std::to_string(i)});
+  run(2h, 1s);
+  http->forget_requests();
+  run(1h, 1s);
+  EXPECT_EQ(http->requests().size(), 180U) << "3600 s / 20 s";
+  http->set_answer([](const auto&) { return answer(200); });
+  run(transport::backoff_max + 3s, 1s);
+  EXPECT_EQ(delivered(Signal::spans), 10U);
+}
+
+TEST_F(PaceTest, ADestinationInTroubleHasOneRequestUnderWay) {
+  for (int i = 0; i < 8; ++i) send(Signal::spans, {std::to_string(i)});
+  http->set_answer([](const auto&) { return answer(503); });
+  http->hold();
+  sender->run_once(0ms);
+  EXPECT_EQ(http->requests().size(), 4U) << "as many as may be";
+  http->release();
+  sender->run_once(0ms);
+  http->hold();
+  clock->advance(25ms);  // Half of 50 ms: four failures of one moment are one.
+  sender->run_once(0ms);
+  EXPECT_EQ(http->requests().size(), 5U);
+  http->set_answer([](const auto&) { return answer(200); });
+  http->release();
+  run(1s);
+  EXPECT_EQ(delivered(Signal::spans), 8U);
+}
+
+TEST_F(PaceTest, ThrottlingSlowsOnlyItsDestination) {
+  http->set_answer([](const transport::HttpRequest& request) {
+    return answer(request.path == "/logs" ? 429 : 200);
+  });
+  for (int i = 0; i < 100; ++i) {
+    send(Signal::logs, {"a"});
+    send(Signal::spans, {"b"});
+    run(100ms);
+  }
+  EXPECT_EQ(delivered(Signal::spans), 100U);
+  EXPECT_EQ(delivered(Signal::logs), 0U);
+  // 0.5 s, 1 s, 2 s, 4 s ... for all payloads of it together.
+  EXPECT_EQ(requests_to("/logs"), 5U);
+  EXPECT_EQ(ledger.of(Signal::logs).delivery.throttles, 5U);
+}
+
+TEST_F(PaceTest, APayloadThatBreaksTheServiceIsTakenApartAndTheOthersGoOut) {
+  http->set_answer([](const transport::HttpRequest& request) {
+    return answer(request.body.find("poison") == std::string::npos ? 200 : 503);
+  });
+  send(Signal::logs, {"0", "1", "poison", "3"});
+  for (int i = 1; i < 40; ++i) {
+    send(Signal::logs, {std::to_string(10 * i)});
+    run(1s);
+  }
+  run(60s);
+  EXPECT_EQ(delivered(Signal::logs), 3U + 39U);
+  for (int i = 0; i < 20; ++i) {
+    send(Signal::logs, {"more"});
+    run(20s, 100ms);
+  }
+  EXPECT_EQ(delivered(Signal::logs), 3U + 39U + 20U);
+  EXPECT_EQ(dropped(Signal::logs, DropCause::retries_exhausted), 1U) << "the one that is to blame";
+  EXPECT_TRUE(sender->settled(outbox.last_sequence()));
+}
+
+TEST_F(PaceTest, InAnOutageNothingIsTakenForPoison) {
+  http->set_answer([](const auto&) { return answer(500); });
+  for (int i = 0; i < 5; ++i) send(Signal::logs, {std::to_string(i), "x"});
+  run(1h, 100ms);
+  http->forget_requests();
+  http->set_answer([](const auto&) { return answer(200); });
+  run(1min);
+  ASSERT_EQ(http->requests().size(), 5U) << "none was split";
+  EXPECT_EQ(delivered(Signal::logs), 10U);
+}
+
+TEST_F(PaceTest, ADestinationThatFailsThreeTimesOfFourLosesNothing) {
+  // A sequence of its own, not by the payload.
+  auto seed = std::make_shared<std::uint32_t>(7);
+  http->set_answer([seed](const auto&) {
+    *seed = *seed * 1664525U + 1013904223U;
+    return answer((*seed >> 16) % 4 == 0 ? 200 : 503);
+  });
+  for (int i = 0; i < 200; ++i) send(Signal::logs, {std::to_string(i)});
+  run(4h, 1s);
+  EXPECT_EQ(delivered(Signal::logs) + dropped(Signal::logs, DropCause::retries_exhausted), 200U);
+  EXPECT_EQ(delivered(Signal::logs), 200U);
+}
+
+TEST_F(PaceTest, AtTheEndWhatWasRefusedIsUnauthorisedAndTheRestIsLate) {
+  http->set_answer([](const transport::HttpRequest& request) {
+    return answer(request.path == "/logs" ? 403 : 503);
+  });
+  send(Signal::logs, {"a"});
+  send(Signal::spans, {"b", "c"});
+  run(10s);
+  EXPECT_EQ(ledger.of(Signal::logs).lost(), 0U) << "held: somebody may repair the permission";
+  sender->abandon();
+  EXPECT_EQ(dropped(Signal::logs, DropCause::unauthorised), 1U);
+  EXPECT_EQ(dropped(Signal::spans, DropCause::shutdown_deadline), 2U);
+  EXPECT_EQ(outbox.bytes(), 0U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Destinations, StarvedSenderTest, ::testing::Values(false, true),

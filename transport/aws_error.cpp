@@ -111,17 +111,18 @@ bool may_be_clock_skew(const AwsError& error) noexcept {
 
 std::optional<std::chrono::milliseconds> retry_after(const HttpResponse& response) noexcept {
   constexpr std::int64_t longest_ms = 3'600'000;
-  const auto usable =
-      [](std::optional<std::int64_t> ms) -> std::optional<std::chrono::milliseconds> {
-    if (!ms || *ms < 0 || *ms > longest_ms) return std::nullopt;
-    return std::chrono::milliseconds(*ms);
+  const auto asked = [&](const char* name,
+                         std::int64_t unit_ms) -> std::optional<std::chrono::milliseconds> {
+    const std::string_view text = trim(find_header(response.headers, name));
+    if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos) {
+      return std::nullopt;
+    }
+    // More digits than a number holds are more than an hour.
+    const auto value = parse_number<std::int64_t>(text).value_or(longest_ms);
+    return std::chrono::milliseconds(std::min(value, longest_ms / unit_ms) * unit_ms);
   };
-  const std::string_view ms = trim(find_header(response.headers, "x-amz-retry-after"));
-  if (const auto wait = usable(parse_number<std::int64_t>(ms))) return wait;
-  const auto seconds =
-      parse_number<std::int64_t>(trim(find_header(response.headers, "retry-after")));
-  if (!seconds || *seconds < 0 || *seconds > longest_ms / 1000) return std::nullopt;
-  return usable(*seconds * 1000);
+  if (const auto wait = asked("x-amz-retry-after", 1)) return wait;
+  return asked("retry-after", 1000);
 }
 
 }  // namespace spillway::transport

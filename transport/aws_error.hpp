@@ -41,7 +41,7 @@ Failure classify(const HttpResponse& response, const AwsError& error) noexcept;
 bool may_be_clock_skew(const AwsError& error) noexcept;
 
 /// How long the server asks to wait: x-amz-retry-after (ms) or Retry-After (whole seconds).
-/// Negative, absurd (over an hour) and unreadable values are no answer.
+/// At most an hour, however much is asked; negative and unreadable values are no answer.
 std::optional<std::chrono::milliseconds> retry_after(const HttpResponse& response) noexcept;
 
 }  // namespace spillway::transport

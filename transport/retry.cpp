@@ -17,11 +17,10 @@ milliseconds full_jitter(milliseconds scale, milliseconds cap, int attempt, doub
 
 milliseconds backoff(Failure failure, int attempt, double draw, std::optional<milliseconds> asked,
                      milliseconds asked_excess_max) noexcept {
-  constexpr milliseconds cap(20'000);
   // A draw near zero would make a loop of a failing host; nobody waits for telemetry.
   constexpr milliseconds floor(10);
   const milliseconds scale(failure == Failure::throttled ? 1000 : 50);
-  const milliseconds jittered = std::max(full_jitter(scale, cap, attempt, draw), floor);
+  const milliseconds jittered = std::max(full_jitter(scale, backoff_max, attempt, draw), floor);
   if (!asked) return jittered;
   return std::max(jittered, std::min(*asked, jittered + asked_excess_max));
 }

@@ -20,6 +20,8 @@ std::chrono::milliseconds full_jitter(std::chrono::milliseconds scale,
                                       std::chrono::milliseconds cap, int attempt,
                                       double draw) noexcept;
 
+/// The longest back-off of our own.
+inline constexpr std::chrono::milliseconds backoff_max(20'000);
 /// So much longer than our own back-off we wait when an AWS service asks for it (SDK reference).
 inline constexpr std::chrono::milliseconds aws_asked_excess_max(5'000);
 
