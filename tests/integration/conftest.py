@@ -107,15 +107,16 @@ def serve(tmp_path_factory):
 
 
 class Moto:
-    """A moto server that knows one user; every request after the user was made must be signed."""
+    """A moto server that knows one user; every request after the user was made must be signed, unless it is not to check."""
 
     # The three calls that make the user and its key go in without a signature.
     OPEN_REQUESTS = 3
 
-    def __init__(self, serve):
+    def __init__(self, serve, checks=True):
         port = _free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
-        environment = _clean_environment(INITIAL_NO_AUTH_ACTION_COUNT=str(self.OPEN_REQUESTS))
+        checked = {"INITIAL_NO_AUTH_ACTION_COUNT": str(self.OPEN_REQUESTS)} if checks else {}
+        environment = _clean_environment(**checked)
         server = serve(
             "moto",
             [pathlib.Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", port],

@@ -5,7 +5,7 @@ STS too: roles are assumed there, by keys and by a web identity."""
 import json
 
 import pytest
-from conftest import is_settled
+from conftest import Moto, is_settled
 
 SCENARIO = {
     "metrics": [{"kind": "counter", "name": "Refused", "unit": "Count", "values": [1, 2, 3]}],
@@ -13,6 +13,10 @@ SCENARIO = {
     "traces": [{"name": "work", "children": [{"name": "child"}]}],
 }
 DESTINATIONS = {"put-metric-data": "metrics", "put-log-events": "logs", "put-trace-segments": "spans"}
+
+
+# Not until the engine ends, which is what happens by default.
+LIMITED = {"SPILLWAY_ATTEMPTS_MAX": "4"}
 
 
 def everything_in(moto, namespace, group):
@@ -33,7 +37,7 @@ def everything_in(moto, namespace, group):
 )
 def test_a_wrong_key_is_refused_reported_and_counted(moto, probe, wrong, code):
     name = "/refused/" + next(iter(wrong))
-    environment = moto.environment(SPILLWAY_METRIC_NAMESPACE=name, SPILLWAY_LOG_GROUP=name)
+    environment = moto.environment(SPILLWAY_METRIC_NAMESPACE=name, SPILLWAY_LOG_GROUP=name, **LIMITED)
     result = probe.record(SCENARIO, environment | wrong)
     for destination, signal in DESTINATIONS.items():
         stats = result["stats"][signal]
@@ -130,6 +134,7 @@ def test_a_wrong_source_of_a_role_says_what_sts_said(moto, probe, roles, tmp_pat
         "AWS_CONFIG_FILE": str(config),
         "SPILLWAY_METRIC_NAMESPACE": name,
         "SPILLWAY_LOG_GROUP": name,
+        **LIMITED,
     }
     result = probe.record(SCENARIO, environment)
     for signal in DESTINATIONS.values():
@@ -137,3 +142,28 @@ def test_a_wrong_source_of_a_role_says_what_sts_said(moto, probe, roles, tmp_pat
         assert stats["dropped"] == {"unauthorised": stats["recorded"]} and is_settled(stats)
     assert any("SignatureDoesNotMatch" in text for text in result["diagnostics"])
     assert all("canary" not in text for text in result["diagnostics"])
+
+
+# ---- What has no signature, or the keys of nobody: a moto that asks for none ----
+
+
+@pytest.fixture(scope="module")
+def open_moto(serve):
+    return Moto(serve, checks=False)
+
+
+def test_a_web_identity_becomes_a_role(open_moto, probe, tmp_path):
+    role = open_moto.client("iam").create_role(
+        RoleName="pod", AssumeRolePolicyDocument=ALLOW_ALL)["Role"]["Arn"]
+    token = tmp_path / "token"
+    token.write_text("header.payload.signature\n")
+    more = {"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "AWS_ROLE_ARN": role}
+    everything_arrives(open_moto, probe, "/roles/web", without_keys(open_moto) | more)
+
+
+def test_an_instance_has_a_role(open_moto, probe):
+    more = {
+        "AWS_EC2_METADATA_DISABLED": "false",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": open_moto.endpoint,
+    }
+    everything_arrives(open_moto, probe, "/roles/instance", without_keys(open_moto) | more)
