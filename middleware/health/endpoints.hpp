@@ -8,33 +8,23 @@
 #pragma once
 
 #include <array>
-#include <functional>
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include <spillway/middleware/allowed.hpp>
 #include <spillway/middleware/chain.hpp>
 #include <spillway/middleware/health/monitor.hpp>
 
 namespace spillway::middleware {
-
-/// Who may see details, which tell an attacker what a service is made of.
-using Allowed = std::function<bool(const Exchange&)>;
-/// Clients with an address of these networks, by Exchange::client_address: "10.0.0.0/8". Throws
-/// std::invalid_argument for what is no network. Behind a proxy every client has the proxy's address
-/// unless a step before this one knows better.
-Allowed from_networks(std::initializer_list<std::string_view> networks);
-/// Requests that carry this secret in a header, compared in constant time. Throws
-/// std::invalid_argument for one shorter than 16 characters.
-Allowed with_secret(std::string header, std::string secret);
 
 struct HealthEndpointsOptions {
   std::string live = "/live";
   std::string ready = "/ready";
   std::string health = "/health";
   std::string detail = "/health/detail";
-  Allowed detail_allowed{};  ///< null: nobody
+  /// Who may see details, which tell an attacker what a service is made of. Null: nobody.
+  Allowed detail_allowed{};
 };
 
 /// Answers GET and HEAD of its paths; every other request goes on. Nothing is allocated.

@@ -132,7 +132,7 @@ std::optional<Cgroup::Cpu> Cgroup::cpu() const {
   return std::nullopt;
 }
 
-std::optional<double> Cgroup::cpu_pressure() const {
+std::optional<std::chrono::microseconds> Cgroup::cpu_pressure() const {
   std::vector<std::string> files;
   const Place place = place_of("cpu");
   if (place.v2) files.push_back(place.folders.front() + "/cpu.pressure");
@@ -142,11 +142,12 @@ std::optional<double> Cgroup::cpu_pressure() const {
     const auto content = read(file);
     if (!content) continue;
     std::string_view text = *content;
-    constexpr std::string_view key = "some avg10=";
-    if (!text.starts_with(key)) continue;
-    text.remove_prefix(key.size());
-    if (const auto percent = transport::parse_number<double>(text.substr(0, text.find(' '))))
-      return *percent / 100;
+    const std::string_view line = next_line(text);
+    constexpr std::string_view key = " total=";
+    const auto at = line.find(key);
+    if (!line.starts_with("some ") || at == std::string_view::npos) continue;
+    if (const auto total = transport::parse_number<std::int64_t>(line.substr(at + key.size())))
+      return std::chrono::microseconds(*total);
   }
   return std::nullopt;
 }

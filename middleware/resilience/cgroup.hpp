@@ -8,6 +8,7 @@
 // accounting/psi.rst, read 2026-11.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -40,9 +41,9 @@ class Cgroup {
   };
   std::optional<Cpu> cpu() const;
 
-  /// The share of the last 10 s, 0 to 1, in which some task waited for a CPU ("some avg10"): of the
-  /// group, else of the machine; nothing where the kernel does not measure it.
-  std::optional<double> cpu_pressure() const;
+  /// How long some task has waited for a CPU ("some total"): of the group, else of the machine;
+  /// nothing where the kernel does not measure it. Its growth over a time is the share of it.
+  std::optional<std::chrono::microseconds> cpu_pressure() const;
 
  private:
   std::optional<std::string> read(const std::string& path) const;
