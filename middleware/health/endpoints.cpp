@@ -28,8 +28,7 @@ Verdict HealthEndpoints::answer(HealthEndpoint endpoint, State& state, Exchange&
   if (endpoint == HealthEndpoint::detail && !(detail_allowed_ && detail_allowed_(exchange)))
     return exchange.refuse(403);
   state.answer = monitor_.answer(endpoint, exchange.begun);
-  return exchange.reply(state.answer->status, health_content_type,
-                        method == "HEAD" ? std::string_view{} : state.answer->body);
+  return exchange.reply(state.answer->status, health_content_type, state.answer->body);
 }
 
 }  // namespace spillway::middleware
