@@ -32,10 +32,89 @@ char* append_u_escape(char* to, std::uint32_t code) noexcept {
   return to;
 }
 
+// Whether a byte of the eight is none that a JSON string takes as it is. Where there is such a byte, a
+// borrow may make its neighbour look like one too: the answer is the same.
+constexpr bool has_special(std::uint64_t word) noexcept {
+  constexpr std::uint64_t ones = 0x0101010101010101;
+  constexpr std::uint64_t high = 0x80 * ones;
+  const std::uint64_t quote = word ^ '"' * ones;
+  const std::uint64_t backslash = word ^ '\\' * ones;
+  const std::uint64_t below_blank = word - ' ' * ones;
+  const std::uint64_t above_tilde = word + ones;
+  return ((word | above_tilde | (below_blank & ~word) | ((quote - ones) & ~quote) |
+           ((backslash - ones) & ~backslash)) &
+          high) != 0;
+}
+
+// Copies `text` to `to` when all of it is plain; else false, and what stands there means nothing.
+bool copy_plain(char* to, std::string_view text) noexcept {
+  const char* const from = text.data();
+  const std::size_t size = text.size();
+  std::uint64_t word = 0;
+  if (size >= sizeof word) {
+    for (std::size_t at = 0; at + sizeof word <= size; at += sizeof word) {
+      std::memcpy(&word, from + at, sizeof word);
+      if (has_special(word)) return false;
+      std::memcpy(to + at, &word, sizeof word);
+    }
+    const std::size_t last = size - sizeof word;
+    std::memcpy(&word, from + last, sizeof word);
+    if (has_special(word)) return false;
+    std::memcpy(to + last, &word, sizeof word);
+    return true;
+  }
+  if (size >= 4) {
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
+    std::memcpy(&first, from, sizeof first);
+    std::memcpy(&last, from + size - sizeof last, sizeof last);
+    std::memcpy(to, &first, sizeof first);
+    std::memcpy(to + size - sizeof last, &last, sizeof last);
+    return !has_special(std::uint64_t{first} << 32 | last);
+  }
+  for (std::size_t i = 0; i < size; ++i) {
+    if (!is_plain[static_cast<unsigned char>(from[i])]) return false;
+    to[i] = from[i];
+  }
+  return true;
+}
+
 template <class Number>
 void append_chars(ByteBuffer& out, Number value) {
   char* const to = out.reserve(32);
   out.advance_to(std::to_chars(to, to + 32, value).ptr);
+}
+
+// Numbers as most are: whole, or with up to three decimals. False: this is none.
+//
+// A decimal of at most 15 digits is the only one of its length that reads back as the same double, and
+// thousandths / 1000 is rounded as a reader of the decimal rounds. So what this writes is the
+// shortest text, as std::to_chars finds it by a longer way.
+bool append_short_number(ByteBuffer& out, double value) {
+  constexpr double largest = 1e9;
+  if (!(value >= 1 && value < largest)) {
+    if (value != 0 || std::signbit(value)) return false;
+    out.append('0');
+    return true;
+  }
+  const auto thousandths = static_cast<std::uint64_t>(value * 1000 + 0.5);
+  if (static_cast<double>(thousandths) / 1000 != value) return false;
+  const std::uint64_t whole = thousandths / 1000;
+  auto decimals = static_cast<std::uint32_t>(thousandths % 1000);
+  // Where a power of ten is shorter: 1e+05.
+  constexpr std::uint64_t power_may_be_shorter = 100'000;
+  if (decimals == 0 && whole >= power_may_be_shorter && whole % 10 == 0) return false;
+  char* const begin = out.reserve(16);
+  char* to = std::to_chars(begin, begin + 10, whole).ptr;
+  if (decimals != 0) {
+    *to++ = '.';
+    for (std::uint32_t unit = 100; decimals != 0; unit /= 10) {
+      *to++ = static_cast<char>('0' + decimals / unit);
+      decimals %= unit;
+    }
+  }
+  out.advance_to(to);
+  return true;
 }
 
 }  // namespace
@@ -65,6 +144,9 @@ Utf8Character decode_utf8(std::string_view text) noexcept {
 }
 
 void append_json_escaped(ByteBuffer& out, std::string_view text) {
+  if (char* const to = out.reserve(text.size()); copy_plain(to, text)) {
+    return out.advance_to(to + text.size());
+  }
   while (true) {
     const auto* const plain_end = std::find_if_not(
         text.begin(), text.end(), [](char c) { return is_plain[static_cast<unsigned char>(c)]; });
@@ -94,6 +176,11 @@ void append_json_escaped(ByteBuffer& out, std::string_view text) {
 }
 
 void append_json_string(ByteBuffer& out, std::string_view text) {
+  char* const to = out.reserve(text.size() + 2);
+  if (copy_plain(to + 1, text)) {
+    to[0] = to[text.size() + 1] = '"';
+    return out.advance_to(to + text.size() + 2);
+  }
   out.append('"');
   append_json_escaped(out, text);
   out.append('"');
@@ -102,6 +189,7 @@ void append_json_string(ByteBuffer& out, std::string_view text) {
 void append_number(ByteBuffer& out, double value) {
   if (std::isnan(value)) return out.append("\"NaN\"");
   if (std::isinf(value)) return out.append(value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+  if (append_short_number(out, value)) return;
   if (std::fabs(value) < 0x1p63) return append_chars(out, value);
   char* const to = out.reserve(32);
   out.advance_to(std::to_chars(to, to + 32, value, std::chars_format::scientific).ptr);

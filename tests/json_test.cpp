@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The pieces of JSON text, each read back by another parser.
+#include <array>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -39,6 +41,28 @@ TEST(JsonStringTest, PlainTextIsItself) {
                     "e \xe4\xbd\xa0 \xf0\x9f\x98\x80"),
             "\"Gr\xc3\xbc\xc3\x9f"
             "e \xe4\xbd\xa0 \xf0\x9f\x98\x80\"");
+}
+
+TEST(JsonStringTest, EachByteAtEachPlaceIsAsItIsAlone) {
+  for (int byte = 0; byte < 256; ++byte) {
+    detail::ByteBuffer alone;
+    const char c = static_cast<char>(byte);
+    detail::append_json_escaped(alone, {&c, 1});
+    for (std::size_t size = 1; size <= 19; ++size) {
+      for (std::size_t at = 0; at < size; ++at) {
+        std::string text(size, '~');
+        text[at] = c;
+        const std::string expected =
+            std::string(at, '~') + std::string(alone.view()) + std::string(size - at - 1, '~');
+        detail::ByteBuffer out;
+        detail::append_json_escaped(out, text);
+        ASSERT_EQ(out.view(), expected) << byte << " at " << at << " of " << size;
+        out.clear();
+        detail::append_json_string(out, text);
+        ASSERT_EQ(out.view(), '"' + expected + '"');
+      }
+    }
+  }
 }
 
 TEST(JsonStringTest, QuotesBackslashesAndControlsAreEscaped) {
@@ -109,6 +133,35 @@ TEST(JsonNumberTest, DoublesAreTheShortestTextThatReadsBack) {
   EXPECT_EQ(number(17), "17");
   EXPECT_EQ(number(-2.5), "-2.5");
   EXPECT_EQ(number(1e300), "1e+300");
+}
+
+TEST(JsonNumberTest, TheShortWayWritesWhatTheLongOneDoes) {
+  const auto check = [](double value) {
+    std::array<char, 32> expected{};
+    const char* const end = std::to_chars(expected.data(), expected.data() + 32, value).ptr;
+    detail::ByteBuffer out;
+    detail::append_number(out, value);
+    ASSERT_EQ(out.view(),
+              std::string_view(expected.data(), static_cast<std::size_t>(end - expected.data())));
+  };
+  const std::uint64_t seed = testing::seed_or(4);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  for (double value = 1; value < 1e12; value *= 10) {
+    for (const double near : {value, value - 1, value + 1, value * 3, value / 8, value + 0.001}) {
+      check(near);
+      check(std::nextafter(near, 0));
+      check(std::nextafter(near, 1e300));
+    }
+  }
+  for (int i = 0; i < 200'000; ++i) {
+    const double magnitude = std::pow(10, static_cast<double>(random() % 12));
+    const double digits = std::pow(10, static_cast<double>(random() % 6));
+    const double value = std::uniform_real_distribution<double>(0.1, 1)(random) * magnitude;
+    check(value);
+    check(std::round(value * digits) / digits);
+    check(std::floor(value));
+  }
 }
 
 TEST(JsonNumberTest, ExtremesReadBack) {
