@@ -269,7 +269,8 @@ const Payload& full_log_payload() {
 const Payload& full_metric_payload() {
   static const Payload payload = [] {
     Payload made = make_payload();
-    while (made.items.size() < 1000) encode_metric_datums(inputs().counter, made);
+    while (made.items.size() < 1000)
+      encode_metric_datums(inputs().counter, DatumFormat::json, made);
     return made;
   }();
   return payload;
@@ -303,7 +304,7 @@ Work log_request(bool with_signature) {
 Work datum_request(bool compressed, bool with_signature) {
   static ByteBuffer body;
   body.clear();
-  append_put_metric_data(full_metric_payload(), "Shop", body);
+  append_put_metric_data(full_metric_payload(), DatumFormat::json, "Shop", {}, body);
   std::string packed;
   if (compressed) packed = *spillway::transport::gzip(body.view());
   if (with_signature) sign(compressed ? std::string_view(packed) : body.view(), "monitoring");
@@ -397,9 +398,11 @@ std::uint64_t record_series(spillway::Engine& engine) {
 std::vector<Case> all_cases() {
   const auto emf_counter = [](Payload& payload) { our_emf(inputs().counter, payload); };
   const auto emf_histogram = [](Payload& payload) { our_emf(inputs().histogram, payload); };
-  const auto datum = [](Payload& payload) { encode_metric_datums(inputs().counter, payload); };
+  const auto datum = [](Payload& payload) {
+    encode_metric_datums(inputs().counter, DatumFormat::json, payload);
+  };
   const auto histogram_datum = [](Payload& payload) {
-    encode_metric_datums(inputs().histogram, payload);
+    encode_metric_datums(inputs().histogram, DatumFormat::json, payload);
   };
   std::vector<Case> cases{
       {"emf_counter", "spillway", documents(emf_counter)},

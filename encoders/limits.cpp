@@ -38,6 +38,24 @@ std::optional<std::string> metric_name_error(std::string_view name) {
   return text_error("the metric's name", name, metric_name_chars_max, true);
 }
 
+std::optional<std::string> entity_attributes_error(const Dimensions& attributes) {
+  if (attributes.size() > entity_attributes_max) {
+    return "has " + std::to_string(attributes.size()) + " attributes, more than " +
+           std::to_string(entity_attributes_max);
+  }
+  for (const Dimension& one : attributes) {
+    if (auto error = text_error("the name of an attribute", one.name,
+                                entity_attribute_name_chars_max, true)) {
+      return error;
+    }
+    if (auto error = text_error("the value of attribute '" + one.name + "'", one.value,
+                                entity_value_chars_max, true)) {
+      return error;
+    }
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> dimensions_error(const Dimensions& dimensions) {
   if (dimensions.size() > dimensions_max) {
     return std::to_string(dimensions.size()) + " dimensions, more than " +

@@ -35,6 +35,9 @@ inline constexpr std::size_t values_per_datum_max = 150;
 inline constexpr std::size_t put_metric_data_bytes_max = 1'000'000;
 inline constexpr std::int64_t metric_past_seconds_max = 14 * 24 * 3600;
 inline constexpr std::int64_t metric_future_seconds_max = 2 * 3600;
+inline constexpr std::size_t entity_attributes_max = 10;
+inline constexpr std::size_t entity_attribute_name_chars_max = 256;
+inline constexpr std::size_t entity_value_chars_max = 2048;
 /// SDKs compress from here on (request_min_compression_size_bytes).
 inline constexpr std::size_t gzip_bytes_min = 10'240;
 
@@ -94,5 +97,7 @@ inline constexpr std::chrono::milliseconds otlp_retry_after_max = std::chrono::m
 std::optional<std::string> namespace_error(std::string_view name);
 std::optional<std::string> metric_name_error(std::string_view name);
 std::optional<std::string> dimensions_error(const Dimensions& dimensions);
+/// The same for the attributes of an entity.
+std::optional<std::string> entity_attributes_error(const Dimensions& attributes);
 
 }  // namespace spillway::limits

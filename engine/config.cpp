@@ -62,6 +62,9 @@ constexpr EnumNames<SamplingFrom, 3> names_of(SamplingFrom /*tag*/) {
 constexpr EnumNames<Compression, 2> names_of(Compression /*tag*/) {
   return {{{"none", Compression::none}, {"gzip", Compression::gzip}}};
 }
+constexpr EnumNames<MetricDataFormat, 2> names_of(MetricDataFormat /*tag*/) {
+  return {{{"json", MetricDataFormat::json}, {"cbor", MetricDataFormat::cbor}}};
+}
 constexpr EnumNames<Severity, 7> names_of(Severity /*tag*/) {
   return {{{"trace", Severity::trace},
            {"debug", Severity::debug},
@@ -274,6 +277,9 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("emf_log_group", config.emf_log_group);
   visit("emf_log_stream", config.emf_log_stream);
   visit("emf_histogram_object", config.emf_histogram_object);
+  visit("metric_data_format", config.metric_data_format);
+  visit("metric_entity", config.metric_entity);
+  visit("metric_entity_attributes", config.metric_entity_attributes);
   visit("otlp_endpoint", config.otlp_endpoint);
   visit("otlp_metrics_endpoint", config.otlp_metrics_endpoint);
   visit("otlp_logs_endpoint", config.otlp_logs_endpoint);
@@ -673,6 +679,10 @@ std::vector<ConfigError> validate(const Config& config) {
     if (const auto error = limits::dimensions_error(config.dimensions.get())) {
       check(false, "dimensions", config.dimensions, *error);
     }
+  }
+  if (config.metric_entity) {
+    const auto error = limits::entity_attributes_error(config.metric_entity_attributes.get());
+    check(!error, "metric_entity_attributes", config.metric_entity_attributes, error.value_or(""));
   }
   check(config.metrics != MetricsTo::emf_file || !config.metrics_file.get().empty(), "metrics_file",
         config.metrics_file, "must name a file, because metrics = emf:file");

@@ -62,6 +62,7 @@ enum class LogsTo : std::uint8_t { none, console, json_stdout, file, put_log_eve
 enum class TracesTo : std::uint8_t { none, xray_daemon, put_trace_segments, otlp };
 enum class SamplingFrom : std::uint8_t { local, xray_daemon, xray_api };
 enum class Compression : std::uint8_t { none, gzip };
+enum class MetricDataFormat : std::uint8_t { json, cbor };
 
 /// A level for the loggers of a name and those below it.
 struct LoggerLevel {
@@ -122,6 +123,15 @@ struct Config {
   /// the published specification knows numbers and arrays of numbers only. Histograms of more than
   /// 10 000 measurements in an interval are written so in any case.
   Setting<bool> emf_histogram_object = by_default(false);
+
+  /// Of put-metric-data: json (AWS JSON 1.0), or cbor (Smithy RPC v2), which is what AWS's newest SDKs
+  /// send and emulators do not speak.
+  Setting<MetricDataFormat> metric_data_format = by_default(MetricDataFormat::json);
+  /// Of put-metric-data: says with the metrics which service and environment they are of, so that
+  /// CloudWatch shows them there. A service that does not take it keeps the metrics.
+  Setting<bool> metric_entity = by_default(false);
+  /// More of that service, as "AWS.ServiceNameSource=UserConfiguration"; at most 10.
+  Setting<Dimensions> metric_entity_attributes = by_default(Dimensions());
 
   // ---- OTLP, over HTTP in protobuf ----
   /// Of a collector, to which /v1/metrics, /v1/logs and /v1/traces are added; or "aws", for the

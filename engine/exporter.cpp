@@ -155,27 +155,67 @@ class AwsExporter : public Exporter {
 class PutMetricDataExporter final : public AwsExporter {
  public:
   PutMetricDataExporter(const Config& config, std::shared_ptr<ExporterShared> shared)
-      : AwsExporter("put-metric-data", Signal::metrics,
-                    {limits::datums_per_request_max,
-                     limits::put_metric_data_bytes_max - 2 * limits::namespace_chars_max - 64, 1, 0,
-                     milliseconds(0)},
-                    transport::cloudwatch, config.cloudwatch_endpoint.get(), std::move(shared)),
-        namespace_(config.metric_namespace.get()) {}
+      : AwsExporter(
+            "put-metric-data", Signal::metrics,
+            {limits::datums_per_request_max,
+             limits::put_metric_data_bytes_max - frame_bytes(config), 1, 0, milliseconds(0)},
+            transport::cloudwatch, config.cloudwatch_endpoint.get(), std::move(shared)),
+        namespace_(config.metric_namespace.get()),
+        entity_(entity_of(config)),
+        format_(datum_format(config)) {}
 
   int in_flight_max() const noexcept override { return 4; }
 
  protected:
   void build(Payload& payload, HttpRequest& request) override {
-    request.headers = {{"Content-Type", "application/x-amz-json-1.0"},
-                       {"X-Amz-Target", "GraniteServiceVersion20100801.PutMetricData"},
-                       {"x-amzn-query-mode", "true"}};
+    if (format_ == DatumFormat::cbor) {
+      request.path = "/service/GraniteServiceVersion20100801/operation/PutMetricData";
+      request.headers = {{"Content-Type", "application/cbor"},
+                         {"Accept", "application/cbor"},
+                         {"smithy-protocol", "rpc-v2-cbor"}};
+    } else {
+      request.headers = {{"Content-Type", "application/x-amz-json-1.0"},
+                         {"X-Amz-Target", "GraniteServiceVersion20100801.PutMetricData"}};
+    }
+    request.headers.push_back({"x-amzn-query-mode", "true"});
     body_.clear();
-    append_put_metric_data(payload, namespace_, body_);
+    append_put_metric_data(payload, format_, namespace_, entity_, body_);
     set_body(request, body_.view(), true);
   }
 
+  Outcome judge_success(const Payload& payload, const HttpResponse& response) override {
+    Outcome outcome = AwsExporter::judge_success(payload, response);
+    // The metrics are stored, the entity is not.
+    const std::string_view refused = find_header(response.headers, "X-Amzn-Failure-Message");
+    if (!entity_.empty() && !refused.empty()) {
+      outcome.message = name() + ": CloudWatch does not take the entity of the metrics: " +
+                        std::string(transport::trim(refused)) +
+                        "; mend metric_entity_attributes, or set metric_entity = false";
+    }
+    return outcome;
+  }
+
  private:
+  static MetricEntity entity_of(const Config& config) {
+    if (!config.metric_entity) return {};
+    const std::string& environment = config.environment.get();
+    return {{{"Type", "Service"},
+             {"Name", config.service.get()},
+             {"Environment", environment.empty() ? "generic:default" : environment}},
+            config.metric_entity_attributes.get()};
+  }
+  // What a request has beside its datums; the heads of CBOR's lists grow with what is in them.
+  static std::size_t frame_bytes(const Config& config) {
+    constexpr std::size_t list_head_bytes = 8;
+    ByteBuffer frame;
+    append_put_metric_data(Payload(std::pmr::get_default_resource()), datum_format(config),
+                           config.metric_namespace.get(), entity_of(config), frame);
+    return frame.size() + list_head_bytes;
+  }
+
   const std::string namespace_;
+  const MetricEntity entity_;
+  const DatumFormat format_;
 };
 
 // PutLogEvents to one stream, which is made when the service says that it is missing: first tried

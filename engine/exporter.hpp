@@ -14,6 +14,7 @@
 #include <variant>
 
 #include <spillway/buffers/payload.hpp>
+#include <spillway/encoders/put_metric_data.hpp>
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/config.hpp>
 #include <spillway/engine/stats.hpp>
@@ -109,6 +110,12 @@ struct ExporterShared {
   std::shared_ptr<LineStream> standard_output =
       std::make_shared<LineStream>(LineStream{transport::StreamSink::standard_output()});
 };
+
+/// How datums of PutMetricData are written, by the flusher and in the request.
+inline DatumFormat datum_format(const Config& config) noexcept {
+  return config.metric_data_format == MetricDataFormat::cbor ? DatumFormat::cbor
+                                                             : DatumFormat::json;
+}
 
 /// Exporters for a resolved and valid configuration; a null pointer where a signal goes nowhere.
 std::unique_ptr<Exporter> make_metrics_exporter(const Config& config,

@@ -87,7 +87,8 @@ Flusher::Flusher(const Parts& parts)
       clock_(parts.clock),
       lanes_(parts.lanes),
       ledger_(parts.ledger),
-      aggregator_(parts.series, parts.rollups, parts.ledger, parts.config.histogram_error),
+      aggregator_(parts.series, parts.rollups, parts.ledger, parts.config.histogram_error,
+                  [clock = parts.clock](std::uint64_t ticks) { return clock->wall_ns_of(ticks); }),
       cardinality_(parts.series, parts.report),
       redactor_(policy_of(parts.config)),
       log_encoder_(parts.config.service.get(), transport::shows_colours(STDOUT_FILENO)),
@@ -389,7 +390,7 @@ void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t en
   }
   if (config_.metrics == MetricsTo::put_metric_data) {
     for (const MetricPoint& point : points) {
-      encode_metric_datums(point, metrics_->open());
+      encode_metric_datums(point, datum_format(config_), metrics_->open());
       metrics_->appended(now_);
     }
   } else if (config_.metrics == MetricsTo::otlp) {

@@ -48,6 +48,37 @@ TEST(AwsErrorTest, TheCodeIsFoundWhereverServicesPutIt) {
   }
 }
 
+TEST(AwsErrorTest, CborIsReadAsFarAsItGoes) {
+  const auto parsed = [](const std::string& body) {
+    return parse_aws_error(answer(400, body, {{"smithy-protocol", "rpc-v2-cbor"}}));
+  };
+  const std::string type = "\x66__type";
+  EXPECT_EQ(parsed("\xa1" + type +
+                   "\x63"
+                   "Foo")
+                .code,
+            "Foo");
+  EXPECT_EQ(parsed("\xa1" + type +
+                   "\x65"
+                   "a#Foo")
+                .code,
+            "Foo");
+  EXPECT_EQ(parsed("\xa1" + type + "\x78\x1e" + std::string(30, 'F') + "more").code,
+            std::string(30, 'F'));
+  EXPECT_EQ(parsed("\xa1\x67message\x79\x01\x04" + std::string(260, 'm')).message,
+            std::string(260, 'm'));
+  // Cut, or no text.
+  for (const std::string& rest : {std::string(), std::string("\x78"), std::string("\x79\x01"),
+                                  std::string("\x19\x01\x02"), std::string("\x7f")}) {
+    EXPECT_EQ(parsed("\xa1" + type + rest).code, "") << rest.size();
+  }
+  EXPECT_EQ(parsed("\xa1" + type +
+                   "\x78\x1e"
+                   "Foo")
+                .code,
+            "Foo");
+}
+
 TEST(AwsErrorTest, TheMessageIsFoundAndBounded) {
   EXPECT_EQ(parse_aws_error(answer(400, R"({"message":"a"})")).message, "a");
   EXPECT_EQ(parse_aws_error(answer(400, R"({"Message":"b"})")).message, "b");

@@ -57,6 +57,13 @@ const std::vector<Setting3>& settings() {
       {"emf_histogram_object", "true", "true", "true",
        [](Config& c) { c.emf_histogram_object = true; }},
       {"environment", "f", "e", "c", [](Config& c) { c.environment = "c"; }},
+      {"metric_data_format", "cbor", "json", "cbor",
+       [](Config& c) { c.metric_data_format = MetricDataFormat::cbor; }},
+      {"metric_entity", "true", "true", "true", [](Config& c) { c.metric_entity = true; }},
+      {"metric_entity_attributes", "A=f", "A=e", "A=c",
+       [](Config& c) {
+         c.metric_entity_attributes = Dimensions{{"A", "c"}};
+       }},
       {"otlp_endpoint", "http://f", "http://e", "http://c",
        [](Config& c) { c.otlp_endpoint = "http://c"; }},
       {"otlp_metrics_endpoint", "http://f", "http://e", "http://c",
@@ -498,6 +505,22 @@ TEST_F(ConfigTest, RangesHaveTheirEnds) {
     config.trace_sample_rate = rate;
     EXPECT_EQ(errors_of(config).empty(), good) << rate;
   }
+}
+
+TEST_F(ConfigTest, AttributesOfTheEntityHaveTheirLimits) {
+  Config config;
+  config.metric_entity_attributes = Dimensions{{"A", ""}};
+  EXPECT_TRUE(errors_of(config).empty()) << "asked for only with the entity";
+  config.metric_entity = true;
+  for (const Dimensions& bad :
+       {Dimensions{{"A", ""}}, Dimensions{{"", "v"}}, Dimensions{{std::string(257, 'a'), "v"}},
+        Dimensions{{"A", std::string(2049, 'v')}}, Dimensions(11, Dimension{"A", "v"})}) {
+    config.metric_entity_attributes = bad;
+    EXPECT_EQ(wrong_keys(config), (std::vector<std::string>{"metric_entity_attributes"}));
+  }
+  config.metric_entity_attributes =
+      Dimensions(10, Dimension{std::string(256, 'a'), std::string(2048, 'v')});
+  EXPECT_TRUE(errors_of(config).empty());
 }
 
 TEST_F(ConfigTest, SetsOfDimensionsAreReadOrRefused) {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <set>
 
+#include <support/cbor.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/golden.hpp>
 #include <support/gunzip.hpp>
@@ -16,22 +17,25 @@
 namespace spillway {
 namespace {
 
+using detail::DatumFormat;
 using detail::Payload;
 using testing::is_settled;
 using testing::Json;
 using testing::Points;
 
-Payload datums_of(const Points& points) {
+Payload datums_of(const Points& points, DatumFormat format = DatumFormat::json) {
   Payload payload = testing::make_payload();
   for (const detail::MetricPoint& point : points.points) {
-    detail::encode_metric_datums(point, payload);
+    detail::encode_metric_datums(point, format, payload);
   }
   return payload;
 }
 
-std::string body_of(const Payload& payload, std::string_view metric_namespace = "Shop") {
+std::string body_of(const Payload& payload, std::string_view metric_namespace = "Shop",
+                    const detail::MetricEntity& entity = {},
+                    DatumFormat format = DatumFormat::json) {
   detail::ByteBuffer out;
-  detail::append_put_metric_data(payload, metric_namespace, out);
+  detail::append_put_metric_data(payload, format, metric_namespace, entity, out);
   return std::string(out.view());
 }
 
@@ -43,7 +47,7 @@ TEST(PutMetricDataTest, EachKindIsItsDatum) {
   Points bare;
   bare.counter("Up", 1, 1, Unit::none, Resolution::second);
   Payload payload = datums_of(points);
-  detail::encode_metric_datums(bare.points[0], payload);
+  detail::encode_metric_datums(bare.points[0], DatumFormat::json, payload);
   const std::string body = body_of(payload);
   testing::expect_golden("put_metric_data.json", body);
 
@@ -198,10 +202,12 @@ TEST(PutMetricDataTest, NoDatumIsLargerThanItsBound) {
   }
   points.histogram(name, values);
   for (const detail::MetricPoint& point : points.points) {
-    Payload payload = testing::make_payload();
-    detail::encode_metric_datums(point, payload);
-    for (const detail::PayloadItem& item : payload.items) {
-      EXPECT_LE(item.bytes, detail::metric_datum_bytes_max(point));
+    for (const DatumFormat format : {DatumFormat::json, DatumFormat::cbor}) {
+      Payload payload = testing::make_payload();
+      detail::encode_metric_datums(point, format, payload);
+      for (const detail::PayloadItem& item : payload.items) {
+        EXPECT_LE(item.bytes, detail::metric_datum_bytes_max(point));
+      }
     }
   }
 }
@@ -210,6 +216,57 @@ TEST(PutMetricDataTest, TheNamespaceIsEscaped) {
   Points points;
   points.counter("Up", 1);
   EXPECT_EQ(Json(body_of(datums_of(points), "a\"b\\c"))["Namespace"].string(), "a\"b\\c");
+}
+
+TEST(PutMetricDataTest, CborSaysWhatJsonSays) {
+  std::vector<Dimensions> sets{{}, {{"Route", "/a"}}};
+  Dimensions many;
+  for (int i = 0; i < 30; ++i) {
+    many.push_back(
+        {"D" + std::to_string(i), std::string(static_cast<std::size_t>(i) * 30 + 1, 'v')});
+  }
+  sets.push_back(many);
+  for (const Dimensions& dimensions : sets) {
+    Points points(dimensions);
+    points.counter("Requests", 17, 5);
+    points.counter("Third", 1.0 / 3);
+    points.counter("Huge", 0x1p360);
+    points.counter("Tiny", -0x1p-360);
+    points.gauge("Load", 0.1, 0.75, 0.5, 1.5, 3);
+    points.histogram("Latency", testing::rising_values(301, 3));
+    points.histogram("Signs", {{-1.25, 1}, {0, 70'000}, {1e-9, 1e15}}, Unit::none,
+                     Resolution::second);
+    const Payload json = datums_of(points);
+    const Payload cbor = datums_of(points, DatumFormat::cbor);
+    ASSERT_EQ(json.items.size(), cbor.items.size());
+    for (std::size_t i = 0; i < json.items.size(); ++i) {
+      EXPECT_EQ(json.items[i].records, cbor.items[i].records);
+    }
+    for (const detail::MetricEntity& entity :
+         {detail::MetricEntity{},
+          detail::MetricEntity{{{"Type", "Service"}, {"Name", "or\"ders"}}, {}},
+          detail::MetricEntity{{{"Type", "Service"}, {"Name", "orders"}}, {{"K8s.Pod", "p"}}}}) {
+      EXPECT_EQ(testing::CborAsJson::of(body_of(cbor, "Shop", entity, DatumFormat::cbor)),
+                body_of(json, "Shop", entity));
+    }
+  }
+}
+
+TEST(PutMetricDataTest, AnEntityStandsWithTheDatumsThatItIsOf) {
+  Points points;
+  points.counter("Up", 1);
+  points.counter("Down", 2);
+  const Json body(body_of(datums_of(points), "Shop",
+                          {{{"Type", "Service"}, {"Name", "orders"}, {"Environment", "prod"}},
+                           {{"AWS.ServiceNameSource", "UserConfiguration"}}}));
+  EXPECT_FALSE(body["StrictEntityValidation"].boolean());
+  EXPECT_FALSE(body.has("MetricData"));
+  ASSERT_EQ(body["EntityMetricData"].size(), 1U);
+  const Json part = body["EntityMetricData"][0];
+  EXPECT_EQ(part["Entity"]["KeyAttributes"]["Environment"].string(), "prod");
+  EXPECT_EQ(part["Entity"]["Attributes"]["AWS.ServiceNameSource"].string(), "UserConfiguration");
+  ASSERT_EQ(part["MetricData"].size(), 2U);
+  EXPECT_EQ(part["MetricData"][1]["MetricName"].string(), "Down");
 }
 
 // ---- What may not be sent ----
@@ -316,6 +373,67 @@ TEST_F(MetricRequestTest, ARequestStaysBelowAMegabyteBeforeItIsCompressed) {
     EXPECT_LT(request.body.size(), bytes) << "compressed";
   }
   EXPECT_EQ(test.engine.stats().metrics.delivered, 900U);
+}
+
+TEST_F(MetricRequestTest, CborIsPostedAsSmithyWantsItAndItsErrorsAreRead) {
+  Config cbor = config();
+  cbor.metric_data_format = MetricDataFormat::cbor;
+  std::vector<std::string> diagnostics;
+  cbor.on_diagnostic = [&](std::string_view text) { diagnostics.emplace_back(text); };
+  testing::TestEngine test(cbor);
+  // The service refuses what has a datum named Bad.
+  test.http.set_answer([](const transport::HttpRequest& request) {
+    const bool is_bad = testing::body_of(request).find("Bad") != std::string::npos;
+    return transport::MemoryTransport::answered(
+        is_bad ? 400 : 200,
+        is_bad ? "\xa2\x66__type\x78\x1eInvalidParameterValueException\x67message\x63no!" : "\xa0",
+        {{"smithy-protocol", "rpc-v2-cbor"}});
+  });
+  for (const char* const name : {"A", "B", "Bad", "D", "E"}) test.engine.counter(name).add(1);
+  ASSERT_TRUE(test.engine.flush(std::chrono::seconds(1)));
+  for (const auto& request : test.http.requests()) {
+    EXPECT_EQ(request.path, "/service/GraniteServiceVersion20100801/operation/PutMetricData");
+    EXPECT_EQ(find_header(request.headers, "smithy-protocol"), "rpc-v2-cbor");
+    EXPECT_EQ(find_header(request.headers, "Content-Type"), "application/cbor");
+    EXPECT_EQ(find_header(request.headers, "Accept"), "application/cbor");
+    EXPECT_EQ(find_header(request.headers, "X-Amz-Target"), "");
+    EXPECT_NE(find_header(request.headers, "Authorization"), "");
+  }
+  EXPECT_GT(test.http.requests().size(), 2U) << "found by halves";
+  const SignalStats stats = test.engine.stats().metrics;
+  EXPECT_EQ(stats.delivered, 4U);
+  EXPECT_EQ(stats.dropped_for(DropCause::rejected), 1U);
+  EXPECT_TRUE(is_settled(stats));
+  ASSERT_FALSE(diagnostics.empty());
+  EXPECT_NE(diagnostics[0].find("InvalidParameterValueException"), std::string::npos);
+  EXPECT_NE(diagnostics[0].find("no!"), std::string::npos);
+}
+
+TEST_F(MetricRequestTest, AnEntityThatIsNotTakenIsSaidAndCostsNothing) {
+  for (const bool wanted : {true, false}) {
+    Config entity = config();
+    entity.metric_entity = wanted;
+    entity.metric_entity_attributes = Dimensions{{"Team", "checkout"}};
+    std::vector<std::string> diagnostics;
+    entity.on_diagnostic = [&](std::string_view text) { diagnostics.emplace_back(text); };
+    testing::TestEngine test(entity);
+    test.http.set_answer([](const transport::HttpRequest&) {
+      return transport::MemoryTransport::answered(
+          200, "{}", {{"X-Amzn-Failure-Message", "InvalidAttributes"}});
+    });
+    test.engine.counter("Up").add(1);
+    ASSERT_TRUE(test.engine.flush(std::chrono::seconds(1)));
+    EXPECT_EQ(test.engine.stats().metrics.delivered, 1U);
+    const Json body(testing::body_of(test.http.requests()[0]));
+    EXPECT_EQ(body.has("EntityMetricData"), wanted);
+    EXPECT_EQ(diagnostics.size(), wanted ? 1U : 0U);
+    if (!wanted) continue;
+    EXPECT_NE(diagnostics[0].find("InvalidAttributes"), std::string::npos);
+    const Json known = body["EntityMetricData"][0]["Entity"]["KeyAttributes"];
+    EXPECT_EQ(known["Type"].string(), "Service");
+    EXPECT_EQ(known["Name"].string(), "orders");
+    EXPECT_EQ(known["Environment"].string(), "generic:default");
+  }
 }
 
 }  // namespace

@@ -26,6 +26,28 @@ std::string_view between(std::string_view text, std::string_view open, std::stri
   return text.substr(0, std::min(text.find(close), text.size()));
 }
 
+// The text that stands behind a key in a CBOR map (RFC 8949, major type 3), for the short maps that
+// errors are. Empty: there is none.
+std::string_view cbor_text(std::string_view map, std::string_view key) {
+  constexpr unsigned text = 3 << 5;
+  constexpr unsigned length_inside_max = 23;
+  const std::string pattern = std::string(1, static_cast<char>(text + key.size())).append(key);
+  const std::size_t at = map.find(pattern);
+  if (at == std::string_view::npos) return {};
+  map.remove_prefix(at + pattern.size());
+  const auto byte = [&](std::size_t i) -> unsigned {
+    return i < map.size() ? static_cast<unsigned char>(map[i]) : 0;
+  };
+  if (byte(0) >= text && byte(0) <= text + length_inside_max) {
+    return map.substr(1, byte(0) - text);
+  }
+  if (byte(0) == text + length_inside_max + 1) return map.size() < 2 ? "" : map.substr(2, byte(1));
+  if (byte(0) == text + length_inside_max + 2) {
+    return map.size() < 3 ? "" : map.substr(3, byte(1) << 8 | byte(2));
+  }
+  return {};
+}
+
 template <std::size_t count>
 bool contains(const std::array<std::string_view, count>& list, std::string_view code) {
   return std::find(list.begin(), list.end(), code) != list.end();
@@ -82,6 +104,11 @@ AwsError parse_aws_error(const HttpResponse& response) {
     }
     for (const char* const key : {"message", "Message"}) {
       if (error.message.empty() && body[key].get(text) == simdjson::SUCCESS) error.message = text;
+    }
+  } else if (find_header(response.headers, "smithy-protocol") == "rpc-v2-cbor") {
+    if (error.code.empty()) error.code = bare_code(cbor_text(response.body, "__type"));
+    for (const char* const key : {"message", "Message"}) {
+      if (error.message.empty()) error.message = cbor_text(response.body, key);
     }
   } else if (trim(response.body).starts_with('<')) {
     if (error.code.empty()) error.code = bare_code(between(response.body, "<Code>", "</Code>"));

@@ -16,8 +16,9 @@
 //                 "dimensions": {"Route": "/a"}, "values": [1, 2.5]}],
 //    "logs": ["a text", ...],
 //    "traces": [{"name": "orders", "annotations": {"k": "v"}, "http": {"method","url","status"},
-//                "children": [...]}, ...], "traces_per_second": 0}
-// Thread t records every value, text and trace whose index is t modulo the number of threads.
+//                "measure": 12.5, "children": [...]}, ...], "traces_per_second": 0}
+// A trace's "measure" goes into the histogram Measured while its span is open. Bodies that are no plain
+// JSON are printed as "body_hex". Thread t records every value, text and trace whose index is t modulo the number of threads.
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -197,15 +198,30 @@ class Recorder {
       span.http_request({.method = method, .url = url});
       span.http_response(static_cast<int>(number_in(http, "status", 200)));
     }
+    if (double value = 0; description["measure"].get(value) == simdjson::SUCCESS) {
+      measured_.record(value);
+    }
     for (const element child : list_in(description, "children")) record_span(child, false);
   }
 
   spillway::Engine& engine_;
   element scenario_;
   std::vector<Metric> metrics_;
+  const spillway::Histogram measured_ = engine_.histogram("Measured", spillway::Unit::milliseconds);
   std::mutex mutex_;
   std::vector<std::string> traces_;
 };
+
+std::string hex_of(std::string_view bytes) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string text;
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    text += digits[byte >> 4];
+    text += digits[byte & 15U];
+  }
+  return text;
+}
 
 /// Keeps requests, and prints each as a line when it is gone.
 void print(const spillway::transport::HttpRequest& request) {
@@ -215,7 +231,14 @@ void print(const spillway::transport::HttpRequest& request) {
     std::cout << separator << json_of(header.name) << ':' << json_of(header.value);
     separator = ",";
   }
-  std::cout << "},\"body\":" << json_of(request.body) << "}\n";
+  const std::string_view type = find_header(request.headers, "Content-Type");
+  const bool is_text = type.find("json") != std::string_view::npos &&
+                       find_header(request.headers, "Content-Encoding").empty();
+  if (is_text) {
+    std::cout << "},\"body\":" << json_of(request.body) << "}\n";
+  } else {
+    std::cout << "},\"body_hex\":\"" << hex_of(request.body) << "\"}\n";
+  }
 }
 
 int record(bool with_network) {

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Request bodies against botocore's service models, and what they carry against what was recorded."""
 
+import io
 import json
 import math
 import random
 import re
 
+import botocore.parsers
 import botocore.session
 import botocore.validate
 import pytest
@@ -22,7 +24,8 @@ ENVIRONMENT = {
     "SPILLWAY_LOGS": "put-log-events",
     "SPILLWAY_TRACES": "put-trace-segments",
     "SPILLWAY_TRACE_SAMPLE_RATE": "1",
-    "SPILLWAY_METRIC_INTERVAL": "1m",
+    # An interval of the clock; a shorter one ends in the middle of a test now and then.
+    "SPILLWAY_METRIC_INTERVAL": "60m",
     # Room for all of it: what a full ring or queue drops is not what this is about.
     "SPILLWAY_RING_BYTES": str(1 << 24),
     "SPILLWAY_QUEUE_BYTES_MAX": str(1 << 30),
@@ -132,21 +135,62 @@ def datum_key(datum):
     return datum["MetricName"], datum["Unit"], datum["StorageResolution"], dimensions
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_metrics_by_seed_are_valid_and_carry_what_was_recorded(models, probe, seed):
+def cbor_of(body, model):
+    """The body read by botocore's own CBOR parser, valid by the model."""
+    stream = io.BufferedReader(io.BytesIO(body))
+    parsed = botocore.parsers.RpcV2CBORParser().parse_data_item(stream)
+    assert stream.read() == b"", "bytes behind the item"
+    report = botocore.validate.ParamValidator().validate(parsed, model.input_shape)
+    assert not report.has_errors(), report.generate_report()[:2000]
+    violations = list(upper_limits(parsed, model.input_shape, model.name))
+    assert not violations, violations[:5]
+    return parsed
+
+
+def datums_of(request, model, entity):
+    """Of one request, in JSON or CBOR, with or without an entity."""
+    if "body_hex" in request:
+        headers = request["headers"]
+        assert request["path"] == "/service/GraniteServiceVersion20100801/operation/PutMetricData"
+        assert headers["smithy-protocol"] == "rpc-v2-cbor" and "X-Amz-Target" not in headers
+        text = bytes.fromhex(request["body_hex"])
+        body = cbor_of(text, model)
+    else:
+        text = request["body"].encode()
+        body = check(request["body"], model)
+    assert len(text) <= 1_000_000
+    if not entity:
+        return body["MetricData"]
+    (part,) = body["EntityMetricData"]
+    assert part["Entity"] == {
+        "KeyAttributes": {"Type": "Service", "Name": "probe", "Environment": "prod"},
+        "Attributes": {"AWS.ServiceNameSource": "UserConfiguration"}}
+    assert body["StrictEntityValidation"] is False and "MetricData" not in body
+    return part["MetricData"]
+
+
+WITH_ENTITY = {"SPILLWAY_METRIC_ENTITY": "true", "SPILLWAY_ENVIRONMENT": "prod",
+               "SPILLWAY_METRIC_ENTITY_ATTRIBUTES": "AWS.ServiceNameSource=UserConfiguration"}
+
+
+@pytest.mark.parametrize(
+    ("seed", "form", "entity"),
+    [(seed, "json", False) for seed in range(6)] + [(6, "json", True), (7, "cbor", True), (8, "cbor", False),
+                                                    (9, "cbor", False)])
+def test_metrics_by_seed_are_valid_and_carry_what_was_recorded(models, probe, seed, form, entity):
     good = scenarios.metrics(seed, 120)
-    requests, result = probe.bodies({"threads": 3, "metrics": good + scenarios.INVALID}, ENVIRONMENT)
+    environment = ENVIRONMENT | {"SPILLWAY_METRIC_DATA_FORMAT": form} | (WITH_ENTITY if entity else {})
+    requests, result = probe.bodies({"threads": 3, "metrics": good + scenarios.INVALID}, environment)
     stats = result["stats"]["metrics"]
     assert stats["delivered"] == scenarios.count_of(good), result["diagnostics"]
     assert stats["dropped"] == {"invalid": scenarios.count_of(scenarios.INVALID)}
     assert is_settled(stats)
 
     datums = {}
-    for request in of(requests, "PutMetricData"):
-        body = check(request["body"], models["PutMetricData"])
-        assert len(request["body"].encode()) <= 1_000_000
-        assert 1 <= len(body["MetricData"]) <= 1000
-        for datum in body["MetricData"]:
+    for request in requests:
+        sent = datums_of(request, models["PutMetricData"], entity)
+        assert 1 <= len(sent) <= 1000
+        for datum in sent:
             check_datum(datum)
             datums.setdefault(datum_key(datum), []).append(datum)
 
