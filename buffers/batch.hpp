@@ -20,6 +20,15 @@ struct ValueCount {
   double count;
 };
 
+/// A measurement of a histogram and the trace that it was made in.
+struct Exemplar {
+  double value;
+  std::int64_t time_ns;  ///< wall clock
+  TraceId trace_id;
+  std::uint64_t span_id;  ///< 0: none
+};
+inline constexpr std::size_t exemplars_per_point_max = 4;
+
 /// What one series amounts to over one interval.
 struct MetricPoint {
   const Series* series;
@@ -34,6 +43,8 @@ struct MetricPoint {
   std::span<const ValueCount> values;
   /// Measurements that other points of the interval carry too, and that the account counts there.
   std::uint64_t counted_elsewhere = 0;
+  /// Of a histogram, the highest first; at most exemplars_per_point_max.
+  std::span<const Exemplar> exemplars{};
 
   /// What the account counts with one piece of the point that holds `count_of_piece` of its
   /// measurements.

@@ -50,15 +50,23 @@ bool Bank::widen(Cell& cell, std::uint32_t series, double value) noexcept {
 }
 template bool Bank::widen(GaugeCell&, std::uint32_t, double) noexcept;
 
-bool Bank::record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept {
-  if (!widen(histogram, series, value)) return false;
+void Bank::add_exemplar(std::uint32_t offset, const ExemplarRecord& exemplar) noexcept {
+  auto& histogram = cell<HistogramCell>(offset);
+  if (!ensure_block(histogram.exemplar_block)) return;
+  ExemplarBlock& block = exemplar_block(histogram.exemplar_block);
+  block.records[block.count++ % ExemplarBlock::kept] = exemplar;
+}
+
+Recorded Bank::record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept {
+  const bool is_highest = histogram.count == 0 || value > histogram.maximum;
+  if (!widen(histogram, series, value)) return Recorded::not_at_all;
   histogram.sum.add(value, histogram.count);
   histogram.count += 1;
   const std::uint32_t bucket = bucket_of(value);
   if (const std::uint32_t block = find_block(histogram, bucket); block != 0) {
     ++octave_block(block)[bucket & (buckets_per_octave - 1)];
   }
-  return true;
+  return is_highest ? Recorded::as_highest : Recorded::plainly;
 }
 
 }  // namespace spillway::detail

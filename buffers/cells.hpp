@@ -33,6 +33,7 @@
 
 #include <spillway/buffers/bucket.hpp>
 #include <spillway/buffers/cache_line.hpp>
+#include <spillway/buffers/record.hpp>
 
 namespace spillway::detail {
 
@@ -94,7 +95,8 @@ struct HistogramCell {
   double maximum;
   std::uint16_t block_of_octave[direct_octaves];  ///< 0: none yet
   std::uint16_t directory_block;                  ///< of the other octaves, 0: none yet
-  std::uint16_t reserved[3];
+  std::uint16_t exemplar_block;                   ///< 0: none yet
+  std::uint16_t reserved[2];
 };
 static_assert(sizeof(HistogramCell) == 176);
 
@@ -107,6 +109,29 @@ using DirectoryBlock = std::uint16_t[2 * buckets_per_octave];
 static_assert(sizeof(DirectoryBlock) == sizeof(OctaveBlock));
 inline constexpr std::uint32_t octaves_per_directory = 16;
 inline constexpr int directory_shift = bucket_bits + 4;
+
+/// A measurement and the trace that it was made in.
+struct ExemplarRecord {
+  double value;
+  std::uint64_t ticks;
+  TraceId trace_id;
+  std::uint64_t span_id;
+};
+/// The latest of a cell's measurements that were greater than all before: its slow values.
+struct ExemplarBlock {
+  static constexpr std::uint32_t kept = 4;
+  std::uint32_t count;  ///< ever; the latest is at (count - 1) % kept
+  ExemplarRecord records[kept];
+};
+static_assert(sizeof(ExemplarBlock) <= sizeof(OctaveBlock) &&
+              std::is_trivially_copyable_v<ExemplarBlock>);
+
+/// What became of a value given to a histogram.
+enum class Recorded : std::uint8_t {
+  plainly,
+  as_highest,  ///< none in the cell was greater
+  not_at_all   ///< it is none that CloudWatch takes
+};
 
 /// Sizes of a bank; the same for every thread of an engine. Memory is reserved in full and touched
 /// as it is used.
@@ -141,6 +166,9 @@ class alignas(cache_line_bytes) Bank {
   DirectoryBlock& directory_block(std::uint32_t block) noexcept {
     return *std::launder(reinterpret_cast<DirectoryBlock*>(&blocks_[block]));
   }
+  ExemplarBlock& exemplar_block(std::uint32_t block) noexcept {
+    return *std::launder(reinterpret_cast<ExemplarBlock*>(&blocks_[block]));
+  }
 
   // ---- the producer ----
 
@@ -171,8 +199,7 @@ class alignas(cache_line_bytes) Bank {
     return true;
   }
 
-  /// False: the value is none that CloudWatch takes, and was left out.
-  bool record(std::uint32_t offset, std::uint32_t series, double value) noexcept {
+  Recorded record(std::uint32_t offset, std::uint32_t series, double value) noexcept {
     auto& histogram = cell<HistogramCell>(offset);
     const std::uint64_t bits = std::bit_cast<std::uint64_t>(value);
     const std::uint64_t octave = (bits >> 52) - direct_octave_first;
@@ -183,11 +210,13 @@ class alignas(cache_line_bytes) Bank {
         histogram.sum.add(value, histogram.count);
         asm("" : "+m"(histogram.sum));
         histogram.count += 1;
-        return true;
+        return Recorded::plainly;
       }
     }
     return record_slow(histogram, series, value);
   }
+  /// Keeps the trace of a value that was recorded as_highest; not when blocks have run out.
+  void add_exemplar(std::uint32_t offset, const ExemplarRecord& exemplar) noexcept;
 
   // ---- the flusher, while it owns the bank ----
 
@@ -204,7 +233,7 @@ class alignas(cache_line_bytes) Bank {
   bool widen(Cell& cell, std::uint32_t series, double value) noexcept;
   // What needs widen(), the first use of an octave since the bank was cleared, a value outside the
   // direct octaves, or no block left.
-  bool record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept;
+  Recorded record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept;
   // The block of counts that holds `bucket`, or 0 when blocks ran out.
   std::uint32_t find_block(HistogramCell& histogram, std::uint32_t bucket) noexcept;
   bool ensure_block(std::uint16_t& slot) noexcept;

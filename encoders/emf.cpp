@@ -176,6 +176,49 @@ std::uint64_t append_object(Pending& pending, ByteBuffer& out) {
   return pending.point->records_of_piece(part.count, is_first);
 }
 
+bool has_member(std::span<const Pending* const> metrics, std::string_view name) {
+  const Dimensions& dimensions = metrics.front()->point->series->key.dimensions;
+  return std::any_of(dimensions.begin(), dimensions.end(),
+                     [&](const Dimension& one) { return one.name == name; }) ||
+         std::any_of(metrics.begin(), metrics.end(),
+                     [&](const Pending* one) { return one->point->series->key.name == name; });
+}
+
+// A property: CloudWatch Logs finds it, and makes no metric of it.
+void append_exemplars(std::span<const Pending* const> metrics, ByteBuffer& out) {
+  constexpr std::string_view property = "exemplars";
+  if (has_member(metrics, property)) return;
+  char separator = '{';
+  for (const Pending* const metric : metrics) {
+    if (metric->point->exemplars.empty() || !metric->is_untouched()) continue;
+    if (separator == '{') {
+      out.append(",\"");
+      out.append(property);
+      out.append("\":");
+    }
+    out.append(separator);
+    append_json_string(out, metric->point->series->key.name);
+    out.append(':');
+    separator = '[';
+    for (const Exemplar& exemplar : metric->point->exemplars) {
+      out.append(separator);
+      out.append("{\"value\":");
+      append_number(out, exemplar.value);
+      out.append(",\"trace_id\":\"");
+      append_xray_trace_id(out, exemplar.trace_id);
+      if (exemplar.span_id != 0) {
+        out.append("\",\"span_id\":\"");
+        append_hex16(out, exemplar.span_id);
+      }
+      out.append("\"}");
+      separator = ',';
+    }
+    out.append(']');
+    separator = ',';
+  }
+  if (separator == ',') out.append('}');
+}
+
 std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuffer& out) {
   const MetricPoint& point = *pending.point;
   out.append(',');
@@ -202,6 +245,7 @@ std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuf
 std::uint64_t append_document(std::span<Pending* const> metrics, const EmfOptions& options,
                               ByteBuffer& out) {
   append_directive(metrics, options, out);
+  append_exemplars(metrics, out);
   std::uint64_t records = 0;
   for (Pending* const metric : metrics) records += append_metric(*metric, options, out);
   out.append('}');
@@ -249,6 +293,8 @@ std::size_t emf_document_bytes_max(std::span<const MetricPoint> points) noexcept
   for (const Dimension& dimension : points.front().series->key.dimensions) {
     bytes += 16 + 4 * dimension.name.size() + 2 * dimension.value.size();
   }
+  constexpr std::size_t exemplar_bytes = 128;
+  bytes += metrics * (2 * limits::metric_name_chars_max + exemplars_per_point_max * exemplar_bytes);
   return bytes + metrics * (200 + 4 * limits::metric_name_chars_max +
                             2 * 25 * limits::emf_values_per_metric_max);
 }

@@ -36,8 +36,14 @@ constexpr std::uint32_t histogram_scale = 6;
 constexpr std::uint32_t histogram_zero_count = 7;
 constexpr std::uint32_t histogram_positive = 8;
 constexpr std::uint32_t histogram_negative = 9;
+constexpr std::uint32_t histogram_exemplars = 11;
 constexpr std::uint32_t histogram_minimum = 12;
 constexpr std::uint32_t histogram_maximum = 13;
+// Of Exemplar.
+constexpr std::uint32_t exemplar_time_unix_nano = 2;
+constexpr std::uint32_t exemplar_as_double = 3;
+constexpr std::uint32_t exemplar_span_id = 4;
+constexpr std::uint32_t exemplar_trace_id = 5;
 // Of Buckets.
 constexpr std::uint32_t buckets_offset = 1;
 constexpr std::uint32_t buckets_counts = 2;
@@ -78,6 +84,22 @@ void append_dimensions(ByteBuffer& out, std::uint32_t field, const Dimensions& d
     end_nested(out, value);
     end_nested(out, attribute);
   }
+}
+
+void append_exemplar(const Exemplar& exemplar, ByteBuffer& out) {
+  std::array<char, 16> id{};
+  const std::size_t message = begin_nested(out, histogram_exemplars);
+  append_fixed64_field(out, exemplar_time_unix_nano,
+                       static_cast<std::uint64_t>(std::max(exemplar.time_ns, std::int64_t{0})));
+  append_double_field(out, exemplar_as_double, exemplar.value);
+  if (exemplar.span_id != 0) {
+    write_fixed64_big_endian(id.data(), exemplar.span_id);
+    append_bytes_field(out, exemplar_span_id, {id.data(), 8});
+  }
+  write_fixed64_big_endian(write_fixed64_big_endian(id.data(), exemplar.trace_id.high),
+                           exemplar.trace_id.low);
+  append_bytes_field(out, exemplar_trace_id, {id.data(), 16});
+  end_nested(out, message);
 }
 
 void append_number_point(const MetricPoint& point, double value, std::int64_t end_ms,
@@ -161,6 +183,7 @@ void OtlpMetricEncoder::append_histogram_point(const MetricPoint& point, std::in
   append_fixed64_field(out, histogram_zero_count, zeros);
   append_buckets(histogram_positive, scale, positive_, out);
   append_buckets(histogram_negative, scale, negative_, out);
+  for (const Exemplar& exemplar : point.exemplars) append_exemplar(exemplar, out);
   append_double_field(out, histogram_minimum, point.minimum);
   append_double_field(out, histogram_maximum, point.maximum);
   append_dimensions(out, histogram_attributes, point.series->key.dimensions);

@@ -14,11 +14,13 @@ DropCause cause_of(Refusal refusal) {
 }  // namespace
 
 Aggregator::Aggregator(const SeriesTable& series, Rollups& rollups, Ledger& ledger,
-                       double histogram_error)
+                       double histogram_error,
+                       std::function<std::int64_t(std::uint64_t)> wall_ns_of)
     : series_(series),
       rollups_(rollups),
       ledger_(ledger),
-      coarse_bits_(coarse_bits_for(histogram_error)) {}
+      coarse_bits_(coarse_bits_for(histogram_error)),
+      wall_ns_of_(std::move(wall_ns_of)) {}
 
 Aggregator::State& Aggregator::touch(const Series& series) {
   if (series.id >= states_.size()) states_.resize(series.id + 1 + series.id / 2);
@@ -93,6 +95,21 @@ void Aggregator::merge_histogram(State& state, Bank& bank, HistogramCell& cell) 
     }
   }
   ledger_.measurements_unbucketed.fetch_add(cell.count - bucketed, std::memory_order_relaxed);
+  if (cell.exemplar_block != 0) merge_exemplars(state, bank.exemplar_block(cell.exemplar_block));
+}
+
+void Aggregator::merge_exemplars(State& state, const ExemplarBlock& block) {
+  const std::uint32_t count = std::min(block.count, ExemplarBlock::kept);
+  for (const ExemplarRecord& one : std::span(block.records).first(count)) {
+    add_exemplar(state, {one.value, wall_ns_of_(one.ticks), one.trace_id, one.span_id});
+  }
+}
+
+void Aggregator::add_exemplar(State& state, const Exemplar& exemplar) {
+  const auto at = std::find_if(state.exemplars.begin(), state.exemplars.end(),
+                               [&](const Exemplar& other) { return other.value < exemplar.value; });
+  state.exemplars.insert(at, exemplar);
+  if (state.exemplars.size() > exemplars_per_point_max) state.exemplars.pop_back();
 }
 
 void Aggregator::add_count(std::uint32_t id, std::uint64_t count, double sum) {
@@ -207,6 +224,7 @@ void Aggregator::add_to(std::uint32_t target, const State& from) {
   State& to = touch(series_[target]);
   merge(to, from.count, from.sum, from.minimum, from.maximum);
   set_last(to, from.last, from.last_ticks);
+  for (const Exemplar& exemplar : from.exemplars) add_exemplar(to, exemplar);
   for (const OctaveRef& ref : from.octaves) {
     BucketBlock& block = block_of(to, ref.octave);
     const BucketBlock& counts = blocks_[ref.block];
@@ -215,7 +233,7 @@ void Aggregator::add_to(std::uint32_t target, const State& from) {
 }
 
 void Aggregator::append_point(const Series& series, State& state, std::int64_t time_ms) {
-  const std::size_t first_value = values_.size();
+  begins_.emplace_back(values_.size(), exemplars_.size());
   if (series.key.kind == MetricKind::histogram) {
     distribution_.clear();
     distribution_.coarse_bits = coarse_bits_;
@@ -232,8 +250,8 @@ void Aggregator::append_point(const Series& series, State& state, std::int64_t t
       }
     }
     append_points(distribution_, values_);
+    exemplars_.insert(exemplars_.end(), state.exemplars.begin(), state.exemplars.end());
   }
-  value_ranges_.emplace_back(first_value, values_.size() - first_value);
   points_.push_back({&series,
                      time_ms,
                      state.count,
@@ -242,13 +260,15 @@ void Aggregator::append_point(const Series& series, State& state, std::int64_t t
                      state.maximum,
                      state.last,
                      {},
-                     state.count - state.records});
+                     state.count - state.records,
+                     {}});
 }
 
 std::span<const MetricPoint> Aggregator::close(Resolution resolution, std::int64_t time_ms) {
   points_.clear();
   values_.clear();
-  value_ranges_.clear();
+  exemplars_.clear();
+  begins_.clear();
   std::vector<std::uint32_t>& touched = touched_of(resolution);
   for (const std::uint32_t id : touched) {
     State& state = states_[id];
@@ -265,12 +285,17 @@ std::span<const MetricPoint> Aggregator::close(Resolution resolution, std::int64
     if (!state.is_left_out) append_point(series_[id], state, time_ms);
     for (const OctaveRef& ref : state.octaves) free_blocks_.push_back(ref.block);
     state.octaves.clear();
+    state.exemplars.clear();
     state.count = 0;
     state.records = 0;
     state.is_left_out = false;
   }
+  begins_.emplace_back(values_.size(), exemplars_.size());
   for (std::size_t i = 0; i < points_.size(); ++i) {
-    points_[i].values = std::span(values_).subspan(value_ranges_[i].first, value_ranges_[i].second);
+    const auto [value, exemplar] = begins_[i];
+    const auto [value_end, exemplar_end] = begins_[i + 1];
+    points_[i].values = std::span(values_).subspan(value, value_end - value);
+    points_[i].exemplars = std::span(exemplars_).subspan(exemplar, exemplar_end - exemplar);
   }
   touched.clear();
   return points_;

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -22,7 +23,9 @@ class Aggregator {
  public:
   /// What it is given outlives it. `histogram_error`: how far a histogram's values may be from what
   /// was recorded, relative; not less than bucket_error_min.
-  Aggregator(const SeriesTable& series, Rollups& rollups, Ledger& ledger, double histogram_error);
+  /// `wall_ns_of` turns ticks into the wall clock's nanoseconds.
+  Aggregator(const SeriesTable& series, Rollups& rollups, Ledger& ledger, double histogram_error,
+             std::function<std::int64_t(std::uint64_t)> wall_ns_of);
 
   /// Adds what a thread added to a counter.
   void add_count(std::uint32_t series, std::uint64_t count, double sum);
@@ -58,6 +61,7 @@ class Aggregator {
     double last = 0;
     std::uint64_t last_ticks = 0;
     std::vector<OctaveRef> octaves;
+    std::vector<Exemplar> exemplars;
     std::uint64_t total = 0;    // of its own, in the intervals before
     std::uint64_t records = 0;  // while an interval is closed: of `count`, what is accounted here
     bool is_left_out = false;   // while an interval is closed
@@ -68,6 +72,8 @@ class Aggregator {
   void merge_histogram(State& state, Bank& bank, HistogramCell& cell);
   std::uint64_t merge_octave(State& state, std::uint32_t octave, const OctaveBlock& counts);
   BucketBlock& block_of(State& state, std::uint32_t octave);
+  void merge_exemplars(State& state, const ExemplarBlock& block);
+  static void add_exemplar(State& state, const Exemplar& exemplar);
   void set_last(State& state, double last, std::uint64_t ticks);
   void roll_up(std::vector<std::uint32_t>& touched);
   void add_to(std::uint32_t target, const State& state);
@@ -83,6 +89,7 @@ class Aggregator {
   Rollups& rollups_;
   Ledger& ledger_;
   const int coarse_bits_;
+  const std::function<std::int64_t(std::uint64_t)> wall_ns_of_;
   std::vector<State> states_;  // by series number
   std::array<std::vector<std::uint32_t>, 2> touched_;
   std::vector<BucketBlock> blocks_;
@@ -91,7 +98,9 @@ class Aggregator {
   Distribution distribution_;
   std::vector<MetricPoint> points_;
   std::vector<ValueCount> values_;
-  std::vector<std::pair<std::size_t, std::size_t>> value_ranges_;
+  std::vector<Exemplar> exemplars_;
+  // Of each point, where its values and its exemplars begin.
+  std::vector<std::pair<std::size_t, std::size_t>> begins_;
 };
 
 }  // namespace spillway::detail

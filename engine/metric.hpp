@@ -45,10 +45,13 @@ inline void record_gauge(Lane& lane, const MetricRef& metric, double value) noex
     lane.counters.measurements_invalid.add();
   }
 }
+/// Counts a value that was not recorded; keeps the trace of one that was the highest.
+[[gnu::cold]] void finish_record(Lane& lane, const MetricRef& metric, double value,
+                                 Recorded recorded) noexcept;
 inline void record_value(Lane& lane, const MetricRef& metric, double value) noexcept {
-  if (!lane.bank().record(metric.cell_offset, metric.series, value)) [[unlikely]] {
-    lane.counters.measurements_invalid.add();
-  }
+  const Recorded recorded = lane.bank().record(metric.cell_offset, metric.series, value);
+  if (recorded != Recorded::plainly) [[unlikely]]
+    finish_record(lane, metric, value, recorded);
 }
 /// What record_sample() did not do: the ring is full, the time takes a call, the engine is closed, or
 /// the value is none.
@@ -142,6 +145,10 @@ class Gauge {
 enum class Stamp : std::uint8_t { exact, coarse };
 
 /// A distribution: latencies, sizes. Count, sum, minimum and maximum are exact; values within 1 %.
+///
+/// Exemplars: a value that a thread records in a sampled trace and that is the highest of its second
+/// so far keeps the ids of trace and span. Up to four of an interval, the highest, go out with it: in
+/// OTLP, and in EMF as the property "exemplars". PutMetricData has no place for them.
 class Histogram {
  public:
   Histogram() = default;

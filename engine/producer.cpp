@@ -42,6 +42,14 @@ void add_slow(const ContextView& view, std::uint64_t n) noexcept {
   add_entered(view.base.engine_id, n, [&](Lane& lane) { return view.find(lane); });
 }
 
+void finish_record(Lane& lane, const MetricRef& metric, double value, Recorded recorded) noexcept {
+  if (recorded == Recorded::not_at_all) return lane.counters.measurements_invalid.add();
+  const Active& active = current_active();
+  if (!active.is_sampled() || !active.trace_id) return;
+  lane.bank().add_exemplar(metric.cell_offset,
+                           {value, lane.coarse_ticks(), active.trace_id, active.span_id});
+}
+
 void count_invalid(std::uint64_t engine_id) noexcept {
   operate(engine_id, Signal::metrics, [](Lane& lane) { lane.counters.measurements_invalid.add(); });
 }

@@ -29,7 +29,9 @@ class CellsTest : public ::testing::Test {
     bank = Bank::create(memory.get(), layout);
     table = std::make_unique<SeriesTable>(layout, 100);
     rollups = std::make_unique<Rollups>(*table, DimensionSets{}, [](std::string_view) {});
-    aggregator = std::make_unique<Aggregator>(*table, *rollups, ledger, 0.01);
+    aggregator = std::make_unique<Aggregator>(
+        *table, *rollups, ledger, 0.01,
+        [](std::uint64_t ticks) { return static_cast<std::int64_t>(ticks); });
   }
 
   const Series& series(MetricKind kind, std::string name,
@@ -215,6 +217,55 @@ TEST_F(CellsTest, RefusedSeriesAreCountedByWhatTheyWereRefusedFor) {
   EXPECT_EQ(ledger.of(Signal::metrics).drained.load(), 7U);
   EXPECT_EQ(dropped(DropCause::invalid), 2U);
   EXPECT_EQ(dropped(DropCause::series_limit), 5U);
+}
+
+TEST_F(CellsTest, OnlyAValueAboveAllBeforeIsTheHighest) {
+  const Series& one = series(MetricKind::histogram, "h");
+  const auto record_one = [&](double value) {
+    return bank->record(one.cell_offset, one.id, value);
+  };
+  EXPECT_EQ(record_one(5), Recorded::as_highest);
+  EXPECT_EQ(record_one(5), Recorded::plainly);
+  EXPECT_EQ(record_one(4), Recorded::plainly) << "the lowest";
+  EXPECT_EQ(record_one(0), Recorded::plainly) << "an octave of its own";
+  EXPECT_EQ(record_one(5.5), Recorded::as_highest);
+  EXPECT_EQ(record_one(std::nan("")), Recorded::not_at_all);
+  EXPECT_EQ(record_one(1e300), Recorded::not_at_all);
+}
+
+TEST_F(CellsTest, TheHighestExemplarsOfAllBanksAreKept) {
+  const Series& one = series(MetricKind::histogram, "h");
+  const auto exemplar = [&](double value) {
+    record(one, value);
+    bank->add_exemplar(one.cell_offset, {value, static_cast<std::uint64_t>(value), {1, 2}, 3});
+  };
+  for (int i = 1; i <= 7; ++i) exemplar(i);
+  aggregator->take(*bank);
+  bank->clear();
+  exemplar(2.5);
+  exemplar(9);
+  const auto points = close();
+  ASSERT_EQ(points.size(), 1U);
+  std::vector<double> values;
+  for (const Exemplar& kept : points[0].exemplars) {
+    values.push_back(kept.value);
+    EXPECT_EQ(kept.time_ns, static_cast<std::int64_t>(kept.value));
+    EXPECT_EQ(kept.trace_id, (TraceId{1, 2}));
+    EXPECT_EQ(kept.span_id, 3U);
+  }
+  EXPECT_EQ(values, (std::vector<double>{9, 7, 6, 5}));
+  EXPECT_TRUE(bank_is_zero());
+  record(one, 1);
+  EXPECT_TRUE(close()[0].exemplars.empty()) << "of its own interval only";
+}
+
+TEST_F(FewBlocksTest, WithoutABlockThereIsNoExemplar) {
+  const Series& one = series(MetricKind::histogram, "h");
+  for (const double value : {1.0, 2.0, 4.0, 8.0}) record(one, value);
+  bank->add_exemplar(one.cell_offset, {8, 0, {1, 2}, 3});
+  const auto points = close();
+  EXPECT_TRUE(points[0].exemplars.empty());
+  EXPECT_EQ(points[0].count, 4U);
 }
 
 TEST_F(CellsTest, ResolutionsCloseApart) {

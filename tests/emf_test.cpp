@@ -284,6 +284,39 @@ TEST(EmfTest, NamesAndValuesAreEscaped) {
   EXPECT_EQ(found["x\"y\\z/Count"].count, 1);
 }
 
+TEST(EmfTest, ExemplarsAreAPropertyOfTheFirstDocument) {
+  const detail::Exemplar exemplars[] = {
+      {873.5, 1, {0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4}, 0x1a2b}, {12, 2, {1, 2}, 0}};
+  Points points(Dimensions{{"Service", "orders"}});
+  points.counter("Requests", 17, 5);
+  points.histogram("Latency", testing::rising_values(150));
+  points.histogram("Lat\"ency", {{12, 1}});
+  points.points[1].exemplars = exemplars;
+  points.points[2].exemplars = std::span(exemplars).subspan(1);
+  Payload payload = documents_of(points, false);
+  ASSERT_EQ(payload.items.size(), 2U);
+  const Json document(payload.item(payload.items[0]));
+  const Json found = document["exemplars"];
+  EXPECT_EQ(found.size(), 2U);
+  ASSERT_EQ(found["Latency"].size(), 2U);
+  EXPECT_EQ(found["Latency"][std::size_t{0}]["value"].number(), 873.5);
+  EXPECT_EQ(found["Latency"][std::size_t{0}]["trace_id"].string(),
+            "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+  EXPECT_EQ(found["Latency"][std::size_t{0}]["span_id"].string(), "0000000000001a2b");
+  EXPECT_FALSE(found["Latency"][1].has("span_id"));
+  EXPECT_EQ(found["Lat\"ency"][std::size_t{0}]["value"].number(), 12);
+  EXPECT_FALSE(Json(payload.item(payload.items[1])).has("exemplars")) << "said once";
+  for (std::size_t i = 0;
+       i < document["_aws"]["CloudWatchMetrics"][std::size_t{0}]["Metrics"].size(); ++i) {
+    EXPECT_NE(document["_aws"]["CloudWatchMetrics"][std::size_t{0}]["Metrics"][i]["Name"].string(),
+              "exemplars");
+  }
+  // A metric or dimension of that name has the place.
+  points.counter("exemplars", 3);
+  payload = documents_of(points, false);
+  EXPECT_EQ(Json(payload.item(payload.items[0]))["exemplars"].number(), 3);
+}
+
 TEST(EmfTest, TheLargestDocumentIsBelowItsBoundAndAMegabyte) {
   Dimensions dimensions;
   for (std::size_t i = 0; i < limits::dimensions_max; ++i) {

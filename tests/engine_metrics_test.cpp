@@ -608,6 +608,45 @@ TEST_F(EngineMetricsTest, AnExplodingDimensionIsFoldedNamedAndLosesNothing) {
   EXPECT_NE(diagnostics[0].find("'tenant-7' (100)"), std::string::npos);
 }
 
+TEST_F(EngineMetricsTest, SlowValuesOfSampledTracesAreExemplars) {
+  Config emf = config();
+  emf.metrics = MetricsTo::emf_logs;
+  emf.emf_log_group = "/shop/metrics";
+  emf.traces = TracesTo::put_trace_segments;
+  emf.rollups = DimensionSets{{"Service"}};
+  testing::TestEngine test(emf);
+  const Histogram latency = test.engine.histogram("Latency", Unit::milliseconds, {{"Route", "/a"}});
+  latency.record(10);  // In no trace.
+  std::string slowest;
+  for (const double value : {5.0, 20.0, 15.0, 40.0, 30.0}) {
+    const Span span = test.engine.span("request");
+    latency.record(value);
+    if (value == 40.0) slowest = to_string(span.trace_id());
+  }
+  {
+    const Context unsampled{
+        {.trace = TraceParent{.trace_id = {7, 8}, .parent_id = 9, .sampled = Sampled::no}}};
+    const Scope scope(unsampled);
+    latency.record(100);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  std::size_t documents = 0;
+  for (const auto& request : test.http.requests()) {
+    if (testing::operation_of(request) != "PutLogEvents") continue;
+    const Json body(request.body);
+    for (std::size_t i = 0; i < body["logEvents"].size(); ++i, ++documents) {
+      const Json document(body["logEvents"][i]["message"].string());
+      const Json exemplars = document["exemplars"]["Latency"];
+      ASSERT_EQ(exemplars.size(), 2U) << "of the series and of its sum";
+      EXPECT_EQ(exemplars[std::size_t{0}]["value"].number(), 40);
+      EXPECT_EQ(exemplars[std::size_t{0}]["trace_id"].string(), slowest);
+      EXPECT_EQ(exemplars[std::size_t{0}]["span_id"].string().size(), 16U);
+      EXPECT_EQ(exemplars[1]["value"].number(), 20);
+    }
+  }
+  EXPECT_EQ(documents, 2U);
+}
+
 TEST_F(EngineMetricsTest, MetricsThatGoNowhereAreAccountedAllTheSame) {
   Config nowhere = config();
   nowhere.metrics = MetricsTo::none;

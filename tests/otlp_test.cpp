@@ -297,6 +297,24 @@ TEST(OtlpMetric, EveryUnitHasItsName) {
   }
 }
 
+TEST(OtlpMetric, ExemplarsCarryTheirTrace) {
+  Points points;
+  points.histogram("Latency", {{1, 5}, {100, 3}});
+  const Exemplar exemplars[] = {
+      {100.5, 7'000'000'001, {0x0102030405060708, 0x090a0b0c0d0e0f10}, 0xf1}, {99, -5, {1, 2}, 0}};
+  points.points[0].exemplars = exemplars;
+  const ProtoMessage point = encoded(points.points[0]).message(10).message(1);
+  const auto found = point.messages(11);
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[0].fixed64(2), 7'000'000'001U);
+  EXPECT_EQ(found[0].real(3), 100.5);
+  EXPECT_EQ(found[0].text(4), std::string("\0\0\0\0\0\0\0\xf1", 8));
+  EXPECT_EQ(found[0].text(5), std::string("\1\2\3\4\5\6\7\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"));
+  EXPECT_EQ(found[1].fixed64(2), 0U);
+  EXPECT_FALSE(found[1].has(4));
+  EXPECT_EQ(point.real(13), 100);
+}
+
 /// What the buckets of an exponential histogram's data point say.
 struct Decoded {
   std::uint64_t count = 0;  // in buckets

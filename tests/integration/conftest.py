@@ -165,7 +165,7 @@ class Moto:
             "SPILLWAY_TRACES": "put-trace-segments",
             "SPILLWAY_TRACE_SAMPLE_RATE": "1",
             # What is recorded before the first flush is one interval's worth, however slow the machine.
-            "SPILLWAY_METRIC_INTERVAL": "1m",
+            "SPILLWAY_METRIC_INTERVAL": "60m",
         } | more
 
 
