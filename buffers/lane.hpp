@@ -82,6 +82,9 @@ struct LaneCounters {
   SingleWriterCounter
       measurements_invalid;              ///< NaN, infinite, too large, or negative for a counter
   SingleWriterCounter samples_recorded;  ///< committed to the ring or folded into a cell
+  SingleWriterCounter events_recorded;   ///< measurements of wide events: committed or dropped
+  SingleWriterCounter events_ring_full;
+  SingleWriterCounter events_too_large;  ///< for the ring
   SingleWriterCounter samples_folded;
   SingleWriterCounter metrics_closed;  ///< calls after the engine had shut down
   SingleWriterCounter logs_closed;

@@ -46,7 +46,9 @@ bool is_of(const SiteInfo& info, const LogSite& site, std::span<const SiteKey> k
          info.file == site.file &&
          std::equal(info.fields.begin(), info.fields.end(), keys.begin(), keys.end(),
                     [](const SiteField& field, const SiteKey& key) {
-                      return field.key == key.key && field.type == key.type;
+                      return field.key == key.key && field.type == key.type &&
+                             field.role == key.role && field.unit == key.unit &&
+                             field.high_resolution == key.high_resolution;
                     });
 }
 
@@ -69,9 +71,14 @@ std::string_view name_of(std::uint32_t id) noexcept {
   return all.names[id < all.names.size() ? id : 0];
 }
 
-std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept try {
+std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept {
   std::uint64_t types = 0;
   for (const SiteKey& key : keys) types = pack_type(types, key.type);
+  return register_site(site, keys, types);
+}
+
+std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys,
+                            std::uint64_t types) noexcept try {
   Tables& all = tables();
   const std::scoped_lock lock(all.mutex);
   const std::pair<const LogSite*, std::uint64_t> variant{&site, types};
@@ -82,7 +89,10 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexce
   } else {
     if (all.sites.size() == all.sites.capacity()) return 0;
     SiteInfo info{site.severity, site.message, site.file, site.line, {}};
-    for (const SiteKey& key : keys) info.fields.push_back({std::string(key.key), key.type});
+    for (const SiteKey& key : keys) {
+      info.fields.push_back(
+          {std::string(key.key), key.type, key.role, key.unit, key.high_resolution});
+    }
     id = all.sites.push(std::move(info));
     all.site_ids.insert_or_assign(variant, id);
   }

@@ -16,6 +16,7 @@
 
 #include <spillway/buffers/record.hpp>
 #include <spillway/buffers/severity.hpp>
+#include <spillway/buffers/unit.hpp>
 
 namespace spillway {
 
@@ -37,9 +38,15 @@ struct LogSite {
 
 namespace spillway::detail {
 
+/// What a field is in a wide event (engine/wide_event.hpp); those of a log are properties.
+enum class FieldRole : std::uint8_t { property, dimension, metric };
+
 struct SiteField {
   std::string key;
   ValueType type;
+  FieldRole role = FieldRole::property;
+  Unit unit = Unit::none;        ///< of a metric
+  bool high_resolution = false;  ///< of a metric
 };
 
 /// What the encoder needs of a call site, made once at its first record.
@@ -56,6 +63,9 @@ struct SiteInfo {
 struct SiteKey {
   std::string_view key;
   ValueType type;
+  FieldRole role = FieldRole::property;
+  Unit unit = Unit::none;
+  bool high_resolution = false;
 };
 
 /// Returns the number of a name, registering it when it is new. Never 0. Takes a lock; any thread;
@@ -70,6 +80,9 @@ std::string_view name_of(std::uint32_t id) noexcept;
 /// stored in the site itself, where the next record finds it without a call. Any thread; takes a
 /// lock; allocates.
 std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept;
+/// The same where the types of the fields are told apart by another number.
+std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys,
+                            std::uint64_t types) noexcept;
 
 /// Gives a number to what no call site in the program is as it stands: one whose records came through
 /// a logger with fields of its own. 0: there is no room. Whoever makes them keeps them few.

@@ -16,6 +16,7 @@
 //                                     the call site, in its order
 //   logger_log    call site   time    the span's id, the address of the logger's state (8 bytes), whose
 //                                     values go before those that follow
+//   event         call site   time    as log: a wide event (engine/wide_event.hpp)
 //   span          name        end     SpanBody, then its entries
 //   span_part     name        time    SpanPartBody, then entries that did not fit into the span
 //   sample        series      time    the value (a double)
@@ -50,7 +51,16 @@ struct TraceId {
 
 namespace spillway::detail {
 
-enum class RecordKind : std::uint8_t { skip, context, log, logger_log, span, span_part, sample };
+enum class RecordKind : std::uint8_t {
+  skip,
+  context,
+  log,
+  logger_log,
+  event,
+  span,
+  span_part,
+  sample
+};
 
 /// Sizes fit 24 bits: a record is never larger than a ring's half, and a ring never larger than 16
 /// MiB.

@@ -56,6 +56,15 @@ std::optional<std::string> entity_attributes_error(const Dimensions& attributes)
   return std::nullopt;
 }
 
+std::optional<std::string> dimension_value_error(std::string_view name, std::string_view value) {
+  if (!value.empty() && value.size() <= dimension_value_chars_max && is_printable_ascii(value) &&
+      !is_blank(value)) {
+    return std::nullopt;
+  }
+  return text_error("the value of dimension '" + std::string(name) + "'", value,
+                    dimension_value_chars_max, true);
+}
+
 std::optional<std::string> dimensions_error(const Dimensions& dimensions) {
   if (dimensions.size() > dimensions_max) {
     return std::to_string(dimensions.size()) + " dimensions, more than " +
@@ -67,10 +76,7 @@ std::optional<std::string> dimensions_error(const Dimensions& dimensions) {
                                 emf_dimension_name_chars_max, false)) {
       return error;
     }
-    if (auto error = text_error("the value of dimension '" + dimension.name + "'", dimension.value,
-                                dimension_value_chars_max, true)) {
-      return error;
-    }
+    if (auto error = dimension_value_error(dimension.name, dimension.value)) return error;
     const auto same = [&](const Dimension& other) { return other.name == dimension.name; };
     if (std::count_if(dimensions.begin(), dimensions.end(), same) != 1) {
       return "dimension '" + dimension.name + "' is given more than once";

@@ -99,5 +99,6 @@ std::optional<std::string> metric_name_error(std::string_view name);
 std::optional<std::string> dimensions_error(const Dimensions& dimensions);
 /// The same for the attributes of an entity.
 std::optional<std::string> entity_attributes_error(const Dimensions& attributes);
+std::optional<std::string> dimension_value_error(std::string_view name, std::string_view value);
 
 }  // namespace spillway::limits

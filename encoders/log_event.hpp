@@ -18,6 +18,7 @@
 
 #include <spillway/buffers/batch.hpp>
 #include <spillway/buffers/byte_buffer.hpp>
+#include <spillway/encoders/fields.hpp>
 
 namespace spillway::detail {
 
@@ -37,10 +38,8 @@ class LogEncoder {
 
  private:
   struct Template {
-    std::string head;                ///< ,"level":"INFO","message":"...","service":"..."
-    std::vector<std::string> keys;   ///< what stands before each value: ,"order_id":
-    std::vector<std::size_t> order;  ///< the field of each of them; empty: in the order of fields
-    std::string tail;                ///< ,"source":"file:line"
+    std::string head;    ///< ,"level":"INFO","message":"...","service":"..."
+    FieldLayout fields;  ///< with ,"source":"file:line" behind them
   };
   const Template& template_of(const SiteInfo& site);
   void append_fields(const LogView& log, const Template& fixed, std::size_t string_bytes_max,

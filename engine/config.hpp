@@ -198,7 +198,7 @@ struct Config {
       "!*continuation_token,!*sequence_token,!*client_token,*api_key,*access_key,*private_key,"
       "*credential*,authorization,proxy_authorization,*cookie,*signature,*card_number,cvv,cvc,pin,"
       "ssn"));
-  /// Log records take the time of the flusher's last round (1 ms under load) instead of the
+  /// Log records and wide events take the time of the flusher's last round (1 ms under load) instead of the
   /// processor's counter.
   Setting<bool> log_coarse_time = by_default(false);
 

@@ -125,7 +125,8 @@ class Engine::Core final : public detail::EngineServices {
         sender_(sender_parts(runtime)),
         flusher_({config_, clock_, lanes_, series_, ledger_, outbox_,
                   sender_.exporter(Signal::metrics), sender_.exporter(Signal::logs),
-                  sender_.exporter(Signal::spans), *loggers_, rollups_, reporter()}),
+                  sender_.exporter(Signal::spans), *loggers_, rollups_, reporter(),
+                  [this](detail::SeriesKey key) { return intern(std::move(key)).series; }}),
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
@@ -246,8 +247,12 @@ class Engine::Core final : public detail::EngineServices {
       const std::uint64_t log_drops = count.logs_ring_full.get() + count.logs_queue_full.get();
       ring_logs += count.logs_recorded.get() - log_drops;
       ring_spans += count.spans_recorded.get() - count.spans_ring_full.get();
-      ring_samples += count.samples_recorded.get() - count.samples_folded.get();
+      const std::uint64_t event_drops = count.events_ring_full.get() + count.events_too_large.get();
+      ring_samples += count.samples_recorded.get() - count.samples_folded.get() +
+                      count.events_recorded.get() - event_drops;
       add(stats.metrics, DropCause::invalid, count.measurements_invalid.get());
+      add(stats.metrics, DropCause::ring_full, count.events_ring_full.get());
+      add(stats.metrics, DropCause::too_large, count.events_too_large.get());
       add(stats.metrics, DropCause::closed, count.metrics_closed.get());
       add(stats.logs, DropCause::ring_full, count.logs_ring_full.get());
       add(stats.logs, DropCause::queue_full, count.logs_queue_full.get());
@@ -692,6 +697,7 @@ Engine::Engine(const Config& config) : Engine(config, Runtime{}) {}
 Engine::Engine(const Config& config, Runtime runtime)
     : core_(std::make_unique<Core>(config, std::move(runtime))) {
   engine_id_ = core_->engine_id();
+  events_enabled_ = core_->config().metrics != MetricsTo::none;
   tracing_ = core_->tracing();
   log_level_.store(core_->loggers()->level(), std::memory_order_relaxed);
 }

@@ -24,6 +24,7 @@
 #include <spillway/engine/span.hpp>
 #include <spillway/engine/stats.hpp>
 #include <spillway/engine/trace_header.hpp>
+#include <spillway/engine/wide_event.hpp>
 #include <spillway/transport/disk.hpp>
 #include <spillway/transport/http.hpp>
 
@@ -90,6 +91,15 @@ class Engine {
   /// over; a series for which none is left is reported as it is. Summed by the flusher: what records
   /// does nothing more. Call it before the first measurement. Thread-safe. May throw std::bad_alloc.
   void report_by(std::string_view metric, const DimensionSets& sets);
+
+  // ---- Wide events: see the macro in wide_event.hpp ----
+
+  /// Whether metrics go anywhere.
+  bool events_enabled() const noexcept { return events_enabled_; }
+  template <std::derived_from<EventPart>... Parts>
+  [[gnu::always_inline]] void record_event(LogSite& site, const Parts&... parts) const noexcept {
+    detail::record_event(engine_id_, site, parts...);
+  }
 
   // ---- Logs: see the macros in log.hpp ----
 
@@ -171,6 +181,7 @@ class Engine {
 
   std::uint64_t engine_id_ = detail::no_engine_id;
   std::atomic<Severity> log_level_{Severity::info};
+  bool events_enabled_ = false;
   const detail::TracingState* tracing_ = nullptr;  // null: traces go nowhere
   std::unique_ptr<Core> core_;
 };

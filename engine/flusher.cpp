@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 
 #include <concurrentqueue/concurrentqueue.h>
 #include <unistd.h>
@@ -92,10 +93,21 @@ Flusher::Flusher(const Parts& parts)
       cardinality_(parts.series, parts.report),
       redactor_(policy_of(parts.config)),
       log_encoder_(parts.config.service.get(), transport::shows_colours(STDOUT_FILENO)),
+      rollups_(parts.rollups),
+      intern_(parts.intern),
+      report_(parts.report),
       large_logs_(std::make_unique<LargeLogs>()),
       loggers_(parts.loggers),
       outbox_(parts.outbox) {
-  if (parts.metrics != nullptr) metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
+  if (parts.metrics != nullptr) {
+    metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
+    if (config_.metrics != MetricsTo::put_metric_data && config_.metrics != MetricsTo::otlp) {
+      event_encoder_.emplace(emf_options(), config_.dimensions.get(),
+                             [this](const std::string& metric, const auto& names) {
+                               return rollups_.sets_for(metric, names);
+                             });
+    }
+  }
   if (parts.logs != nullptr) {
     logs_.emplace(*parts.logs, parts.outbox, parts.ledger);
     log_bytes_max_ = parts.logs->limits().bytes_max - parts.logs->limits().overhead_bytes;
@@ -201,6 +213,9 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
                            now_);
       break;
     }
+    case RecordKind::event:
+      drain_event(context, record, header);
+      break;
     case RecordKind::sample: {
       double value = 0;
       std::memcpy(&value, body, sizeof value);
@@ -223,6 +238,86 @@ void Flusher::drain_log(LaneContext& context, const std::byte* record, const Rec
   log.values = {record + values_at, header.bytes() - values_at};
   const std::uint32_t site = logger == nullptr ? header.id : add_logger(*logger, header.id, log);
   encode_log(log, site, header.ticks);
+}
+
+void Flusher::drain_event(LaneContext& context, const std::byte* record,
+                          const RecordHeader& header) {
+  LogView event{&site_of(header.id), clock_->wall_ns_of(header.ticks), 0, &context.texts, {}};
+  std::memcpy(&event.span_id, record + sizeof header, sizeof event.span_id);
+  event.values = {record + log_values_at, header.bytes() - log_values_at};
+  const auto is_metric = [](const SiteField& field) { return field.role == FieldRole::metric; };
+  const auto metrics = static_cast<std::uint64_t>(
+      std::count_if(event.site->fields.begin(), event.site->fields.end(), is_metric));
+  ledger_.samples_drained.fetch_add(metrics, std::memory_order_relaxed);
+  redactor_.redact(event, header.id);
+  if (event_encoder_) {
+    encode_event(event, metrics);
+  } else {
+    aggregate_event(event);
+  }
+}
+
+void Flusher::encode_event(const LogView& event, std::uint64_t metrics) {
+  ledger_.of(Signal::metrics).drained.fetch_add(metrics, std::memory_order_relaxed);
+  const std::int64_t time_ms = event.time_ns / 1'000'000;
+  if (!is_in_time(time_ms)) {
+    return ledger_.drop_in_batch(Signal::metrics, DropCause::expired, metrics);
+  }
+  if (const std::uint32_t version = rollups_.version(); version != event_sets_version_) {
+    event_encoder_->forget();
+    event_sets_version_ = version;
+  }
+  Payload& payload = metrics_->open();
+  const std::size_t offset = payload.bytes.size();
+  const std::uint64_t sent = event_encoder_->append(event, payload.bytes);
+  if (sent != metrics) {
+    ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, metrics - sent);
+  }
+  if (sent == 0) {
+    report_("wide event of " + event.site->file + ":" + std::to_string(event.site->line) +
+            " is dropped as invalid: " + event_encoder_->error());
+    return;
+  }
+  payload.end_item(offset, sent, time_ms);
+  metrics_->appended(now_);
+}
+
+void Flusher::aggregate_event(const LogView& event) {
+  Dimensions dimensions;
+  const auto is_own = [&](const Dimension& dimension) {
+    return std::any_of(event.site->fields.begin(), event.site->fields.end(),
+                       [&](const SiteField& field) {
+                         return field.role == FieldRole::dimension && field.key == dimension.name;
+                       });
+  };
+  for (const Dimension& dimension : config_.dimensions.get()) {
+    if (!is_own(dimension)) dimensions.push_back(dimension);
+  }
+  ValueReader values(event.values);
+  for (const SiteField& field : event.site->fields) {
+    if (field.role == FieldRole::dimension) {
+      dimensions.push_back({field.key, std::string(values.string())});
+    } else {
+      skip_value(values, field.type);
+    }
+  }
+  values = ValueReader(event.values);
+  for (const SiteField& field : event.site->fields) {
+    if (field.role != FieldRole::metric) {
+      skip_value(values, field.type);
+      continue;
+    }
+    const auto value = std::bit_cast<double>(values.number());
+    if (!is_valid_measurement(value)) {
+      ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
+      ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, 1);
+      continue;
+    }
+    aggregator_.add_sample(intern_({MetricKind::histogram, field.unit,
+                                    field.high_resolution ? Resolution::second : Resolution::minute,
+                                    field.key, dimensions}),
+                           value);
+  }
 }
 
 std::uint32_t Flusher::site_with(const LoggerShape& shape, std::uint32_t site) {

@@ -25,6 +25,7 @@
 #include <spillway/encoders/log_event.hpp>
 #include <spillway/encoders/otlp_logs.hpp>
 #include <spillway/encoders/otlp_metrics.hpp>
+#include <spillway/encoders/wide_event.hpp>
 #include <spillway/engine/aggregate.hpp>
 #include <spillway/engine/batcher.hpp>
 #include <spillway/engine/cardinality.hpp>
@@ -57,6 +58,8 @@ class Flusher {
     LoggerTable& loggers;
     Rollups& rollups;
     std::function<void(std::string_view)> report;
+    /// The number of the series of a key, whose dimensions need not be in order.
+    std::function<std::uint32_t(SeriesKey)> intern;
   };
   /// What the parts refer to outlives it.
   explicit Flusher(const Parts& parts);
@@ -86,6 +89,10 @@ class Flusher {
   bool drain_rings();
   void drain_record(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
+  void drain_event(LaneContext& context, const std::byte* record, const RecordHeader& header);
+  void encode_event(const LogView& event, std::uint64_t metrics);
+  /// The measurements of a wide event where they are aggregated.
+  void aggregate_event(const LogView& event);
   void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
   bool drain_large_logs();
   /// The number of what stands for call site `site` in records of this shape.
@@ -115,7 +122,12 @@ class Flusher {
   LogEncoder log_encoder_;
   OtlpLogEncoder otlp_log_encoder_;
   OtlpMetricEncoder otlp_metric_encoder_;
-  std::size_t log_bytes_max_ = 0;  // of one event, where logs go
+  Rollups& rollups_;
+  const std::function<std::uint32_t(SeriesKey)> intern_;
+  const std::function<void(std::string_view)> report_;
+  std::optional<WideEventEncoder> event_encoder_;  // where metrics go as EMF
+  std::uint32_t event_sets_version_ = 0;           // of rollups_, that the encoder knows
+  std::size_t log_bytes_max_ = 0;                  // of one event, where logs go
   std::optional<Batcher> metrics_;
   std::optional<Batcher> logs_;
   std::optional<Batcher> traces_;

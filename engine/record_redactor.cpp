@@ -14,6 +14,7 @@ const RecordRedactor::Site& RecordRedactor::site_of(const SiteInfo& info, std::u
   for (std::size_t i = 0; i < info.fields.size(); ++i) {
     const bool is_string = info.fields[i].type == ValueType::string;
     site.has_strings |= is_string;
+    if (info.fields[i].role == FieldRole::metric) continue;  // "PasswordResets" counts them.
     if (!redactor_.is_secret(info.fields[i].key)) continue;
     site.secrets |= std::uint64_t{1} << i;
     numbers_are_secret |= !is_string;

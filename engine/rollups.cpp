@@ -40,6 +40,20 @@ void Rollups::declare(std::string_view metric, const DimensionSets& sets) {
   version_.fetch_add(1, std::memory_order_release);
 }
 
+DimensionSets Rollups::sets_for(const std::string& metric, const std::vector<std::string>& names) {
+  const auto is_part = [&](const std::vector<std::string>& set) {
+    return std::includes(names.begin(), names.end(), set.begin(), set.end());
+  };
+  const auto declared = declared_for(metric);
+  DimensionSets sets;
+  if (!declared) sets.push_back(names);
+  for (const auto& set : declared ? *declared : everywhere_) {
+    if (is_part(set) && (declared || set != names)) sets.push_back(set);
+  }
+  if (sets.empty()) sets.push_back(names);
+  return sets;
+}
+
 const Rollups::Plan& Rollups::plan_of(std::uint32_t series) {
   if (series >= plans_.size()) plans_.resize(series + 1 + series / 2);
   const std::uint32_t version = version_.load(std::memory_order_acquire);

@@ -38,6 +38,11 @@ class Rollups {
 
   /// Whether no series is summed into another. Any thread.
   bool empty() const noexcept { return version_.load(std::memory_order_acquire) == 0; }
+  /// Grows with each declaration. Any thread.
+  std::uint32_t version() const noexcept { return version_.load(std::memory_order_acquire); }
+  /// The sets of `names`, which are sorted, that a metric is reported for where it is not summed here:
+  /// as its directives in EMF say. Flusher.
+  DimensionSets sets_for(const std::string& metric, const std::vector<std::string>& names);
   /// The plan of a series of the table; valid until the next call. Flusher.
   const Plan& plan_of(std::uint32_t series);
 
