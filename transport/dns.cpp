@@ -128,16 +128,18 @@ DnsAddresses DnsResolver::addresses(const std::string& name, milliseconds timeou
   if (inet_pton(AF_INET, name.c_str(), numeric.data()) == 1 ||
       inet_pton(AF_INET6, name.c_str(), numeric.data()) == 1)
     return {{name}, {}};
+  DnsAddresses result;
+  Query query(servers_, timeout);
   struct Call {
-    DnsAddresses result;
-    Query query;
-  } call{{}, {servers_, timeout}};
-  if (call.query.usable()) {
+    DnsAddresses& result;
+    Query& query;
+  } call{result, query};
+  if (query.usable()) {
     ares_addrinfo_hints hints{};
     hints.ai_family = AF_UNSPEC;
     hints.ai_flags = ARES_AI_NOSORT;  // Which would connect to each.
     ares_getaddrinfo(
-        call.query.channel(), name.c_str(), nullptr, &hints,
+        query.channel(), name.c_str(), nullptr, &hints,
         [](void* argument, int status, int /*timeouts*/, ares_addrinfo* found) {
           auto& to = *static_cast<Call*>(argument);
           to.query.done(status);
@@ -151,22 +153,24 @@ DnsAddresses DnsResolver::addresses(const std::string& name, milliseconds timeou
           ares_freeaddrinfo(found);
         },
         &call);
-    call.query.wait();
+    query.wait();
   }
-  call.result.error = call.query.error(name);
-  if (call.result.error.empty() && call.result.addresses.empty())
-    call.result.error = "cannot resolve " + name + ": it has no address";
-  return std::move(call.result);
+  result.error = query.error(name);
+  if (result.error.empty() && result.addresses.empty())
+    result.error = "cannot resolve " + name + ": it has no address";
+  return result;
 }
 
 DnsServices DnsResolver::services(const std::string& name, milliseconds timeout) const {
+  DnsServices result;
+  Query query(servers_, timeout);
   struct Call {
-    DnsServices result;
-    Query query;
-  } call{{}, {servers_, timeout}};
-  if (call.query.usable()) {
+    DnsServices& result;
+    Query& query;
+  } call{result, query};
+  if (query.usable()) {
     ares_query(
-        call.query.channel(), name.c_str(), ns_c_in, ns_t_srv,
+        query.channel(), name.c_str(), ns_c_in, ns_t_srv,
         [](void* argument, int status, int /*timeouts*/, unsigned char* answer, int bytes) {
           auto& to = *static_cast<Call*>(argument);
           ares_srv_reply* records = nullptr;
@@ -178,12 +182,12 @@ DnsServices DnsResolver::services(const std::string& name, milliseconds timeout)
           if (records != nullptr) ares_free_data(records);
         },
         &call);
-    call.query.wait();
+    query.wait();
   }
-  call.result.error = call.query.error(name);
-  if (call.result.error.empty() && call.result.services.empty())
-    call.result.error = "cannot resolve " + name + ": it has no SRV record";
-  return std::move(call.result);
+  result.error = query.error(name);
+  if (result.error.empty() && result.services.empty())
+    result.error = "cannot resolve " + name + ": it has no SRV record";
+  return result;
 }
 
 namespace {
