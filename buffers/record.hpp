@@ -131,12 +131,12 @@ enum class EntryClass : std::uint8_t {
   http_request,
   http_response,
   metadata_namespace,  ///< its name; the value means nothing
-  aws,
+  aws,                 ///< `table_names` and `resource_names` once for each
   sql,
-  cause,           ///< working_directory, and `paths` once for each
-  exception,       ///< "id" (a number) begins one
-  frame,           ///< of the last exception's stack: "path" begins one
-  link,            ///< begins one: the value is a LinkBody
+  cause,      ///< working_directory, `paths` once for each; "id": an exception's, of another span
+  exception,  ///< "id" (a number) begins one
+  frame,      ///< of the last exception's stack: "path" begins one
+  link,       ///< begins one: the value is a LinkBody
   link_attribute,  ///< of the last link
   precursor,       ///< a span id, once for each
   sampling_rule    ///< the value is the name of the rule that sampled the trace

@@ -24,8 +24,13 @@ constexpr std::uint32_t span_start = 7;
 constexpr std::uint32_t span_end = 8;
 constexpr std::uint32_t span_attributes = 9;
 constexpr std::uint32_t span_dropped_attributes = 10;
+constexpr std::uint32_t span_links = 13;
 constexpr std::uint32_t span_status = 15;
 constexpr std::uint32_t span_trace_flags = 16;
+// Of Link.
+constexpr std::uint32_t link_trace_id = 1;
+constexpr std::uint32_t link_span_id = 2;
+constexpr int links_max = 128;  // OpenTelemetry SDK configuration: LinkCountLimit.
 // Of Status.
 constexpr std::uint32_t status_code = 3;
 constexpr std::uint64_t status_error = 2;
@@ -40,29 +45,87 @@ constexpr std::uint32_t flags_remote = 0x200;
 
 bool is_segment(const SpanView& span) noexcept { return span.body.span_id == span.body.segment_id; }
 
-// The parts of the http block under the names of the semantic conventions.
-struct HttpName {
+// The parts of X-Ray's blocks under the names of the semantic conventions.
+struct BlockName {
   EntryClass entry_class;
   std::string_view ours;
   std::string_view theirs;
 };
-constexpr std::array<HttpName, 6> http_names{
+constexpr std::array<BlockName, 19> block_names{
     {{EntryClass::http_request, "method", "http.request.method"},
      {EntryClass::http_request, "url", "url.full"},
      {EntryClass::http_request, "user_agent", "user_agent.original"},
      {EntryClass::http_request, "client_ip", "client.address"},
      {EntryClass::http_request, "x_forwarded_for", "http.request.x_forwarded_for"},
-     {EntryClass::http_response, "content_length", "http.response.body.size"}}};
+     {EntryClass::http_response, "content_length", "http.response.body.size"},
+     {EntryClass::aws, "operation", "rpc.method"},
+     {EntryClass::aws, "region", "cloud.region"},
+     {EntryClass::aws, "account_id", "cloud.account.id"},
+     {EntryClass::aws, "request_id", "aws.request_id"},
+     {EntryClass::aws, "queue_url", "aws.sqs.queue.url"},
+     {EntryClass::aws, "table_name", "aws.dynamodb.table_names"},
+     {EntryClass::aws, "retries", "rpc.retry_count"},
+     {EntryClass::sql, "url", "db.url"},
+     {EntryClass::sql, "sanitized_query", "db.query.text"},
+     {EntryClass::sql, "database_type", "db.system.name"},
+     {EntryClass::sql, "user", "db.user"},
+     {EntryClass::exception, "type", "exception.type"},
+     {EntryClass::exception, "message", "exception.message"}}};
+
+// What has a place of its own in a span, or none: only the last exception's type and message are
+// attributes.
+bool is_attribute(const EntryHeader& header) noexcept {
+  switch (header.entry_class()) {
+    case EntryClass::metadata_namespace:
+    case EntryClass::cause:
+    case EntryClass::frame:
+    case EntryClass::link:
+    case EntryClass::link_attribute:
+    case EntryClass::precursor:
+      return false;
+    case EntryClass::exception: {
+      const std::string_view name = name_of(header.name());
+      return name == "type" || name == "message";
+    }
+    default:
+      return true;
+  }
+}
 
 std::string_view attribute_name(const EntryHeader& header) noexcept {
   const std::string_view name = name_of(header.name());
-  if (header.entry_class() == EntryClass::http_request ||
-      header.entry_class() == EntryClass::http_response) {
-    for (const HttpName& one : http_names) {
-      if (one.entry_class == header.entry_class() && one.ours == name) return one.theirs;
-    }
+  for (const BlockName& one : block_names) {
+    if (one.entry_class == header.entry_class() && one.ours == name) return one.theirs;
   }
   return name;
+}
+
+void append_links(const SpanView& span, ByteBuffer& out) {
+  int links = 0;
+  for (ValueReader reader(span.entries); !reader.empty() && links < links_max;) {
+    const EntryHeader header = reader.entry();
+    if (header.type() != ValueType::string) {
+      reader.number();
+      continue;
+    }
+    const std::string_view text = reader.string();
+    LinkBody link{};
+    if (header.entry_class() != EntryClass::link || text.size() != sizeof link) continue;
+    std::memcpy(&link, text.data(), sizeof link);
+    const std::size_t message = begin_nested(out, span_links);
+    char* to = out.reserve(32);
+    *to++ = length_tag(link_trace_id);
+    *to++ = 16;
+    to = write_fixed64_big_endian(to, link.trace_id.high);
+    to = write_fixed64_big_endian(to, link.trace_id.low);
+    // A link without a span is none in OpenTelemetry; its id is zero then.
+    *to++ = length_tag(link_span_id);
+    *to++ = 8;
+    to = write_fixed64_big_endian(to, link.span_id);
+    out.advance_to(to);
+    end_nested(out, message);
+    ++links;
+  }
 }
 
 bool has_failed(const SpanView& span) noexcept {
@@ -143,12 +206,14 @@ void OtlpSpanEncoder::read_entries(std::span<const std::byte> bytes) {
   entries_.clear();
   for (ValueReader reader(bytes); !reader.empty();) {
     const EntryHeader header = reader.entry();
-    Entry entry{&key_of(header), header.type(), 0, {}};
+    Entry entry{nullptr, header.type(), 0, {}};
     if (entry.type == ValueType::string) {
       entry.text = reader.string();
     } else {
       entry.bits = reader.number();
     }
+    if (!is_attribute(header)) continue;
+    entry.key = &key_of(header);
     entry.key->span = span_number_;
     entry.key->last_entry = entries_.size();
     entries_.push_back(entry);
@@ -227,6 +292,7 @@ void OtlpSpanEncoder::append_span(const SpanView& span, const ContextTexts& cont
   }
   out.advance_to(to);
   append_string_field(out, span_name, span.name);
+  append_links(span, out);
   // What the length of the message and dropped_attributes_count may come to beside them.
   constexpr std::size_t reserved_bytes = 2 * (1 + varint_bytes_max);
   const std::size_t used = out.size() - start + reserved_bytes;

@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <iterator>
 #include <unordered_map>
 #include <vector>
 
@@ -16,6 +17,7 @@ namespace {
 struct Entry {
   EntryClass entry_class;
   ValueType type;
+  std::string_view scope;  // of metadata: its namespace
   std::string key;
   std::uint64_t bits = 0;
   std::string_view text;
@@ -31,22 +33,45 @@ std::string legal_annotation_key(std::string_view key) {
   return legal;
 }
 
-// The entries of a span; of several with one key the last one stands.
+// X-Ray keeps names of metadata that begin with "AWS." for itself.
+std::string legal_metadata_key(std::string_view key) {
+  return key.starts_with("AWS.") ? "AWS_" + std::string(key.substr(4)) : std::string(key);
+}
+
+constexpr std::string_view default_namespace = "default";
+constexpr std::string_view own_namespace = "spillway";
+
+// The entries of a span; of several with one key the last one stands, where each says one thing.
 std::vector<Entry> read_entries(std::span<const std::byte> bytes) {
   std::vector<Entry> entries;
+  std::string_view scope = default_namespace;
   for (ValueReader reader(bytes); !reader.empty();) {
     const EntryHeader header = reader.entry();
-    Entry entry{header.entry_class(), header.type(), std::string(name_of(header.name())), 0, {}};
-    if (entry.entry_class == EntryClass::annotation) entry.key = legal_annotation_key(entry.key);
+    const std::string_view name = name_of(header.name());
+    Entry entry{header.entry_class(), header.type(), {}, {}, 0, {}};
     if (entry.type == ValueType::string) {
       entry.text = reader.string();
     } else {
       entry.bits = reader.number();
     }
     if (entry.type > ValueType::string) continue;  // There is no JSON for it.
-    if (entry.entry_class <= EntryClass::http_response) {
+    if (entry.entry_class == EntryClass::metadata_namespace) {
+      scope = name.starts_with("AWS.") ? default_namespace : name;
+      continue;
+    }
+    if (entry.entry_class == EntryClass::annotation) {
+      entry.key = legal_annotation_key(name);
+    } else if (entry.entry_class == EntryClass::metadata) {
+      entry.key = legal_metadata_key(name);
+      entry.scope = scope;
+    } else {
+      entry.key = name;
+    }
+    scope = default_namespace;
+    if (entry.entry_class <= EntryClass::http_response || entry.entry_class == EntryClass::sql) {
       std::erase_if(entries, [&](const Entry& other) {
-        return other.entry_class == entry.entry_class && other.key == entry.key;
+        return other.entry_class == entry.entry_class && other.key == entry.key &&
+               other.scope == entry.scope;
       });
     }
     entries.push_back(std::move(entry));
@@ -77,10 +102,10 @@ void append_value(const Entry& entry, std::size_t text_bytes_max, ByteBuffer& ou
 
 // Members of one class between braces, separated; returns whether there were any.
 bool append_members(const std::vector<Entry>& entries, EntryClass wanted,
-                    std::size_t text_bytes_max, ByteBuffer& out) {
+                    std::size_t text_bytes_max, ByteBuffer& out, std::string_view scope = {}) {
   bool any = false;
   for (const Entry& entry : entries) {
-    if (entry.entry_class != wanted) continue;
+    if (entry.entry_class != wanted || entry.scope != scope) continue;
     if (any) out.append(',');
     append_json_string(out, entry.key);
     out.append(':');
@@ -121,20 +146,196 @@ void append_http(const SpanView& span, const std::vector<Entry>& entries, ByteBu
 // "links" of a segment (the OpenTelemetry X-Ray exporter's span_links.go; not in the guide of 2023).
 void append_links(const std::vector<Entry>& entries, ByteBuffer& out) {
   bool any = false;
+  bool open = false;  // A link, with or without attributes.
+  bool attributes = false;
+  const auto close = [&] {
+    if (open) out.append(attributes ? "}}" : "}");
+    open = attributes = false;
+  };
   for (const Entry& entry : entries) {
-    LinkBody link{};
-    if (entry.entry_class != EntryClass::link || entry.text.size() != sizeof link) continue;
-    std::memcpy(&link, entry.text.data(), sizeof link);
-    out.append(any ? ",{\"trace_id\":\"" : ",\"links\":[{\"trace_id\":\"");
-    append_xray_trace_id(out, link.trace_id);
-    if (link.span_id != 0) {
-      out.append("\",\"id\":\"");
-      append_hex16(out, link.span_id);
+    if (entry.entry_class == EntryClass::link) {
+      close();
+      LinkBody link{};
+      if (entry.text.size() != sizeof link) continue;
+      std::memcpy(&link, entry.text.data(), sizeof link);
+      out.append(any ? ",{\"trace_id\":\"" : ",\"links\":[{\"trace_id\":\"");
+      append_xray_trace_id(out, link.trace_id);
+      if (link.span_id != 0) {
+        out.append("\",\"id\":\"");
+        append_hex16(out, link.span_id);
+      }
+      out.append('"');
+      any = open = true;
+    } else if (entry.entry_class == EntryClass::link_attribute && open) {
+      out.append(attributes ? "," : ",\"attributes\":{");
+      append_json_string(out, entry.key);
+      out.append(':');
+      append_value(entry, limits::segment_string_chars_max, out);
+      attributes = true;
     }
-    out.append("\"}");
-    any = true;
   }
+  close();
   if (any) out.append(']');
+}
+
+void append_precursors(const std::vector<Entry>& entries, ByteBuffer& out) {
+  char separator = '[';
+  for (const Entry& entry : entries) {
+    if (entry.entry_class != EntryClass::precursor) continue;
+    if (separator == '[') out.append(",\"precursor_ids\":");
+    out.append(separator);
+    out.append('"');
+    append_hex16(out, entry.bits);
+    out.append('"');
+    separator = ',';
+  }
+  if (separator == ',') out.append(']');
+}
+
+// Members of one class; what may be there several times is a list.
+bool append_members_and_lists(const std::vector<Entry>& entries, EntryClass wanted,
+                              std::initializer_list<std::string_view> lists, ByteBuffer& out) {
+  bool any = false;
+  const auto begin_member = [&](std::string_view key) {
+    if (any) out.append(',');
+    append_json_string(out, key);
+    out.append(':');
+    any = true;
+  };
+  const auto is_list = [&](std::string_view key) {
+    return std::find(lists.begin(), lists.end(), key) != lists.end();
+  };
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const Entry& entry = entries[i];
+    if (entry.entry_class != wanted || is_list(entry.key)) continue;
+    const bool comes_again = std::any_of(
+        entries.begin() + static_cast<std::ptrdiff_t>(i) + 1, entries.end(),
+        [&](const Entry& later) { return later.entry_class == wanted && later.key == entry.key; });
+    if (comes_again) continue;
+    begin_member(entry.key);
+    append_value(entry, limits::segment_string_chars_max, out);
+  }
+  for (const std::string_view list : lists) {
+    char separator = '[';
+    for (const Entry& entry : entries) {
+      if (entry.entry_class != wanted || entry.key != list) continue;
+      if (separator == '[') begin_member(list);
+      out.append(separator);
+      append_value(entry, limits::segment_string_chars_max, out);
+      separator = ',';
+    }
+    if (separator == ',') out.append(']');
+  }
+  return any;
+}
+
+// The exceptions of a cause with their stacks. What belongs to none, because the entry that begins one
+// is missing, is left out.
+void append_exceptions(const std::vector<Entry>& entries, ByteBuffer& out) {
+  bool any = false;
+  bool in_exception = false;
+  bool in_stack = false;
+  bool in_frame = false;
+  const auto close_stack = [&] {
+    if (in_stack) out.append("}]");
+    in_stack = in_frame = false;
+  };
+  for (const Entry& entry : entries) {
+    if (entry.entry_class == EntryClass::exception && entry.key == "id") {
+      close_stack();
+      out.append(any ? "},{\"id\":\"" : "\"exceptions\":[{\"id\":\"");
+      append_hex16(out, entry.bits);
+      out.append('"');
+      any = in_exception = true;
+    } else if (entry.entry_class == EntryClass::exception && in_exception) {
+      if (in_stack) continue;
+      out.append(',');
+      append_json_string(out, entry.key);
+      out.append(':');
+      if (entry.key == "cause") {
+        out.append('"');
+        append_hex16(out, entry.bits);
+        out.append('"');
+      } else {
+        append_value(entry, limits::segment_string_chars_max, out);
+      }
+    } else if (entry.entry_class == EntryClass::frame && in_exception) {
+      const bool begins = entry.key == "path";
+      if (!begins && !in_frame) continue;
+      out.append(!begins ? "," : in_stack ? "},{" : ",\"stack\":[{");
+      append_json_string(out, entry.key);
+      out.append(':');
+      append_value(entry, limits::segment_string_chars_max, out);
+      in_stack = in_frame = true;
+    }
+  }
+  close_stack();
+  if (any) out.append("}]");
+}
+
+void append_cause(const std::vector<Entry>& entries, ByteBuffer& out) {
+  const bool exceptions = std::any_of(entries.begin(), entries.end(), [](const Entry& entry) {
+    return entry.entry_class == EntryClass::exception && entry.key == "id";
+  });
+  const Entry* of_another = nullptr;
+  bool described = false;
+  for (const Entry& entry : entries) {
+    if (entry.entry_class != EntryClass::cause) continue;
+    if (entry.key == "id") {
+      of_another = &entry;
+    } else {
+      described = true;
+    }
+  }
+  if (exceptions || described) {
+    out.append(",\"cause\":{");
+    std::vector<Entry> own;  // Without the id, which stands alone or not at all.
+    std::copy_if(entries.begin(), entries.end(), std::back_inserter(own), [](const Entry& entry) {
+      return entry.entry_class == EntryClass::cause && entry.key != "id";
+    });
+    const bool any = append_members_and_lists(own, EntryClass::cause, {"paths"}, out);
+    if (any && exceptions) out.append(',');
+    append_exceptions(entries, out);
+    out.append('}');
+  } else if (of_another != nullptr) {
+    out.append(",\"cause\":\"");
+    append_hex16(out, of_another->bits);
+    out.append('"');
+  }
+}
+
+void append_sql(const std::vector<Entry>& entries, ByteBuffer& out) {
+  if (!has(entries, EntryClass::sql)) return;
+  out.append(",\"sql\":{");
+  append_members(entries, EntryClass::sql, limits::segment_string_chars_max, out);
+  out.append('}');
+}
+
+// By namespace, in the order in which they came.
+void append_metadata(const std::vector<Entry>& entries, bool all, bool cut, ByteBuffer& out) {
+  std::vector<std::string_view> scopes;
+  for (const Entry& entry : entries) {
+    if (!all || entry.entry_class != EntryClass::metadata) continue;
+    if (std::find(scopes.begin(), scopes.end(), entry.scope) == scopes.end()) {
+      scopes.push_back(entry.scope);
+    }
+  }
+  if (cut && std::find(scopes.begin(), scopes.end(), own_namespace) == scopes.end()) {
+    scopes.push_back(own_namespace);
+  }
+  char separator = '{';
+  for (const std::string_view scope : scopes) {
+    if (separator == '{') out.append(",\"metadata\":");
+    out.append(separator);
+    separator = ',';
+    append_json_string(out, scope);
+    out.append(":{");
+    const bool any =
+        all && append_members(entries, EntryClass::metadata, ~std::size_t{0}, out, scope);
+    if (cut && scope == own_namespace) out.append(any ? ",\"cut\":true" : "\"cut\":true");
+    out.append('}');
+  }
+  if (separator == ',') out.append('}');
 }
 
 // How much of a span is written: first all of it; when that is more than a document holds, less.
@@ -142,10 +343,16 @@ enum class Detail : std::uint8_t { full, without_metadata, bare };
 
 void append_segment_members(const std::vector<Entry>& entries, const ContextTexts& context,
                             const XrayOptions& options, ByteBuffer& out) {
+  out.append(",\"service\":{");
   if (!options.service_version.empty()) {
-    out.append(",\"service\":{\"version\":");
-    append_json_string(out, options.service_version);
-    out.append('}');
+    out.append("\"version\":");
+    append_json_string(out, cut_utf8(options.service_version, limits::segment_string_chars_max));
+    out.append(',');
+  }
+  out.append("\"runtime\":\"C++\"}");
+  if (!options.resource.origin.empty()) {
+    out.append(",\"origin\":");
+    append_json_string(out, options.resource.origin);
   }
   if (!context.user.empty()) {
     out.append(",\"user\":");
@@ -158,7 +365,25 @@ void append_segment_members(const std::vector<Entry>& entries, const ContextText
     append_json_string(out, entry.text);
     break;
   }
-  out.append("}}");
+  out.append('}');
+  if (has(entries, EntryClass::aws)) {
+    out.append(',');
+    append_members_and_lists(entries, EntryClass::aws, {"table_names", "resource_names"}, out);
+  }
+  for (const XrayResource::Block& block : options.resource.blocks) {
+    // What the span says itself stands.
+    if (block.name == "account_id" &&
+        std::any_of(entries.begin(), entries.end(), [](const Entry& entry) {
+          return entry.entry_class == EntryClass::aws && entry.key == "account_id";
+        })) {
+      continue;
+    }
+    out.append(",\"");
+    out.append(block.name);
+    out.append("\":");
+    out.append(block.json);
+  }
+  out.append('}');
 }
 
 // Everything of a span's object but its subsegments and the closing brace.
@@ -184,8 +409,17 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
     out.append(",\"namespace\":\"remote\"");
   }
   append_http(span, entries, out);
-  if (is_segment) append_links(entries, out);
-  if (is_segment) append_segment_members(entries, context, options, out);
+  append_sql(entries, out);
+  append_cause(entries, out);
+  append_precursors(entries, out);
+  if (is_segment) {
+    append_links(entries, out);
+    append_segment_members(entries, context, options, out);
+  } else if (has(entries, EntryClass::aws)) {
+    out.append(",\"aws\":{");
+    append_members_and_lists(entries, EntryClass::aws, {"table_names", "resource_names"}, out);
+    out.append('}');
+  }
 
   // What the segment says of the request it served, unless the user annotated it already. X-Ray's
   // service map goes by the segment's name, so what the service did is an annotation.
@@ -216,17 +450,7 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
     out.append('}');
   }
   const bool cut = level != Detail::full || (span.body.flags & span_cut) != 0;
-  const bool metadata = level == Detail::full && has(entries, EntryClass::metadata);
-  if (metadata || cut) {
-    out.append(",\"metadata\":{");
-    if (metadata) {
-      out.append("\"default\":{");
-      append_members(entries, EntryClass::metadata, ~std::size_t{0}, out);
-      out.append('}');
-    }
-    if (cut) out.append(metadata ? ",\"spillway\":{\"cut\":true}" : "\"spillway\":{\"cut\":true}");
-    out.append('}');
-  }
+  append_metadata(entries, level == Detail::full, cut, out);
 }
 
 // What makes a document of a span: a segment's, or an independent subsegment's, members.

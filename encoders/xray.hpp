@@ -8,16 +8,28 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <spillway/buffers/batch.hpp>
 #include <spillway/buffers/payload.hpp>
 
 namespace spillway::detail {
 
+/// What a segment runs on: its origin, and blocks of its `aws` member.
+struct XrayResource {
+  struct Block {
+    std::string name;  ///< "ecs"
+    std::string json;  ///< its value
+  };
+  std::string origin;  ///< empty: not known
+  std::vector<Block> blocks;
+};
+
 struct XrayOptions {
   std::string service;          ///< name of every segment; empty: the span's own
   std::string service_version;  ///< empty: left out
   std::size_t document_bytes_max;
+  XrayResource resource{};
 };
 
 /// Outcome of encode_trace: spans that are in no document, because one alone was larger than a

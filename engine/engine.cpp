@@ -14,6 +14,7 @@
 #include <spillway/engine/engine.hpp>
 #include <spillway/engine/flusher.hpp>
 #include <spillway/engine/logger_table.hpp>
+#include <spillway/engine/platform.hpp>
 #include <spillway/engine/sampling.hpp>
 #include <spillway/engine/sampling_client.hpp>
 #include <spillway/engine/sampling_rules.hpp>
@@ -52,6 +53,7 @@ detail::LaneLayout layout_of(const Config& config) {
 detail::Sampler::Options sampling_of(const Config& config) {
   detail::Sampler::Options options;
   options.service_name = config.service;
+  options.service_type = detail::xray_resource(config).origin;
   options.keep_per_second = static_cast<std::uint32_t>(config.trace_keep_rare.get());
   if (const std::string& path = config.sampling_rules_file; !path.empty()) {
     std::vector<std::string> problems;

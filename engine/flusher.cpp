@@ -10,6 +10,7 @@
 #include <spillway/encoders/otlp_traces.hpp>
 #include <spillway/encoders/put_metric_data.hpp>
 #include <spillway/engine/flusher.hpp>
+#include <spillway/engine/platform.hpp>
 #include <spillway/engine/socket_exporter.hpp>
 
 namespace spillway::detail {
@@ -46,7 +47,7 @@ TraceAssembler::Encode trace_encoder(const Config& config) {
         };
   }
   return [options = XrayOptions{config.service, config.service_version,
-                                limits::segment_document_bytes_max}](
+                                limits::segment_document_bytes_max, xray_resource(config)}](
              std::span<const SpanView> spans, const ContextTexts& context, Payload& payload) {
     return encode_trace(spans, context, options, payload);
   };

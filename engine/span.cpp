@@ -2,9 +2,12 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdlib>
 #include <new>
+#include <typeinfo>
 #include <utility>
 
+#include <cxxabi.h>
 #include <openssl/rand.h>
 #include <sys/random.h>
 
@@ -130,12 +133,20 @@ void Span::begin_segment(const detail::TracingState& tracing,
   }
 }
 
-void Span::link(const TraceId& trace_id, std::uint64_t span_id) noexcept {
+void Span::link(const TraceId& trace_id, std::uint64_t span_id,
+                std::span<const LinkAttribute> attributes) noexcept {
   if (!recording_) return;
   const detail::LinkBody body{trace_id, span_id};
   std::array<char, sizeof body> bytes{};
   std::memcpy(bytes.data(), &body, sizeof body);
   add(detail::EntryClass::link, StaticName("link"), std::string_view(bytes.data(), bytes.size()));
+  for (const LinkAttribute& attribute : attributes) {
+    add(detail::EntryClass::link_attribute, attribute.key, attribute.value);
+  }
+}
+
+void Span::precursor(std::uint64_t span_id) noexcept {
+  if (recording_) add(detail::EntryClass::precursor, StaticName("precursor"), span_id);
 }
 
 Span::Span(Span&& other) noexcept
@@ -285,11 +296,12 @@ void Span::add_long_text(detail::EntryClass entry_class, std::uint32_t name,
 void Span::http_request(const HttpRequestFields& request) noexcept {
   if (!recording_) return;
   constexpr auto part = detail::EntryClass::http_request;
-  if (!request.method.empty()) add(part, StaticName("method"), request.method);
-  if (!request.url.empty()) add(part, StaticName("url"), request.url);
-  if (!request.user_agent.empty()) add(part, StaticName("user_agent"), request.user_agent);
-  if (!request.client_ip.empty()) add(part, StaticName("client_ip"), request.client_ip);
+  add_some(part, StaticName("method"), request.method);
+  add_some(part, StaticName("url"), request.url);
+  add_some(part, StaticName("user_agent"), request.user_agent);
+  add_some(part, StaticName("client_ip"), request.client_ip);
   if (request.x_forwarded_for) add(part, StaticName("x_forwarded_for"), true);
+  if (request.traced) add(part, StaticName("traced"), true);
 }
 
 void Span::http_response(int status, std::int64_t content_length) noexcept {
@@ -305,6 +317,121 @@ void Span::http_response(int status, std::int64_t content_length) noexcept {
   } else if (status >= 500) {
     fault();
   }
+}
+
+void Span::add_texts(detail::EntryClass entry_class, const StaticName& key,
+                     std::span<const std::string_view> texts) noexcept {
+  for (const std::string_view text : texts) add(entry_class, key, text);
+}
+
+void Span::aws_call(const AwsCallFields& call) noexcept {
+  if (!recording_) return;
+  aws();
+  constexpr auto part = detail::EntryClass::aws;
+  add_some(part, StaticName("operation"), call.operation);
+  add_some(part, StaticName("region"), call.region);
+  add_some(part, StaticName("account_id"), call.account_id);
+  add_some(part, StaticName("request_id"), call.request_id);
+  add_some(part, StaticName("table_name"), call.table_name);
+  add_some(part, StaticName("queue_url"), call.queue_url);
+  add_texts(part, StaticName("table_names"), call.table_names);
+  add_texts(part, StaticName("resource_names"), call.resource_names);
+  if (call.retries >= 0) add(part, StaticName("retries"), call.retries);
+}
+
+void Span::sql(const SqlFields& call) noexcept {
+  if (!recording_) return;
+  remote();
+  constexpr auto part = detail::EntryClass::sql;
+  add_some(part, StaticName("url"), call.url);
+  add_some(part, StaticName("connection_string"), call.connection_string);
+  add_some(part, StaticName("sanitized_query"), call.sanitized_query);
+  add_some(part, StaticName("database_type"), call.database_type);
+  add_some(part, StaticName("database_version"), call.database_version);
+  add_some(part, StaticName("driver_version"), call.driver_version);
+  add_some(part, StaticName("user"), call.user);
+  add_some(part, StaticName("preparation"), call.preparation);
+}
+
+void Span::add_exception(std::uint64_t id, const ExceptionFields& exception) noexcept {
+  constexpr auto part = detail::EntryClass::exception;
+  add(part, StaticName("id"), id);
+  add_some(part, StaticName("type"), exception.type);
+  add_some(part, StaticName("message"), exception.message);
+  if (exception.remote) add(part, StaticName("remote"), true);
+  if (exception.frames_skipped != 0) add(part, StaticName("skipped"), exception.frames_skipped);
+  if (exception.caused_by != 0) add(part, StaticName("cause"), exception.caused_by);
+  const std::size_t frames = std::min(exception.stack.size(), stack_frames_max);
+  if (frames < exception.stack.size()) {
+    add(part, StaticName("truncated"), exception.stack.size() - frames);
+  }
+  for (const StackFrame& frame : exception.stack.first(frames)) {
+    add(detail::EntryClass::frame, StaticName("path"), frame.path);
+    if (frame.line != 0) add(detail::EntryClass::frame, StaticName("line"), frame.line);
+    add_some(detail::EntryClass::frame, StaticName("label"), frame.label);
+  }
+}
+
+std::uint64_t Span::record_exception(const ExceptionFields& exception) noexcept {
+  if (!recording_) return 0;
+  fault();
+  const std::uint64_t id = detail::next_span_id();
+  add_exception(id, exception);
+  return id;
+}
+
+namespace {
+
+std::string type_name(const std::exception& exception) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> name(
+      abi::__cxa_demangle(typeid(exception).name(), nullptr, nullptr, &status), std::free);
+  return name != nullptr ? name.get() : typeid(exception).name();
+}
+
+}  // namespace
+
+std::uint64_t Span::record_exception(const std::exception& exception,
+                                     std::span<const StackFrame> stack) noexcept try {
+  if (!recording_) return 0;
+  fault();
+  const std::uint64_t first = detail::next_span_id();
+  std::uint64_t id = first;
+  std::exception_ptr held;  // keeps alive what `at` points to
+  const std::exception* at = &exception;
+  for (std::size_t depth = 1; at != nullptr; ++depth) {
+    const auto* const nested = dynamic_cast<const std::nested_exception*>(at);
+    const std::exception_ptr inner =
+        nested != nullptr && depth < nested_exceptions_max ? nested->nested_ptr() : nullptr;
+    const std::uint64_t inner_id = inner != nullptr ? detail::next_span_id() : 0;
+    const std::string type = type_name(*at);
+    add_exception(id, {.type = type, .message = at->what(), .stack = stack, .caused_by = inner_id});
+    stack = {};
+    at = nullptr;
+    id = inner_id;
+    if (inner == nullptr) break;
+    held = inner;
+    try {
+      std::rethrow_exception(held);
+    } catch (const std::exception& caught) {
+      at = &caught;  // `held` keeps it.
+    } catch (...) {
+      add_exception(id, {.type = "unknown"});
+    }
+  }
+  return first;
+} catch (const std::bad_alloc&) {  // The fault stands, without a name.
+  return 0;
+}
+
+void Span::caused_by(std::uint64_t exception_id) noexcept {
+  if (recording_) add(detail::EntryClass::cause, StaticName("id"), exception_id);
+}
+
+void Span::cause(const CauseFields& cause) noexcept {
+  if (!recording_) return;
+  add_some(detail::EntryClass::cause, StaticName("working_directory"), cause.working_directory);
+  add_texts(detail::EntryClass::cause, StaticName("paths"), cause.paths);
 }
 
 }  // namespace spillway

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
@@ -27,6 +28,7 @@
 #include <spillway/buffers/static_name.hpp>
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/context.hpp>
+#include <spillway/engine/span_fields.hpp>
 
 namespace spillway {
 
@@ -43,24 +45,6 @@ class SpanName {
   friend class Span;
   explicit SpanName(std::uint32_t id) noexcept : id_(id) {}
   std::uint32_t id_ = 0;
-};
-
-/// The request of an http block (X-Ray segment documents, "HTTP request data"). Empty fields are
-/// left out.
-struct HttpRequestFields {
-  std::string_view method{};
-  std::string_view url{};  ///< scheme, host and path
-  std::string_view user_agent{};
-  std::string_view client_ip{};
-  bool x_forwarded_for = false;  ///< client_ip came from a header and may be forged
-};
-
-/// What sampling rules look at, of the request that a trace begins with. Empty: not known, and matched
-/// by any pattern. Read before the call returns.
-struct SamplingRequest {
-  std::string_view host{};
-  std::string_view method{};
-  std::string_view path{};
 };
 
 namespace detail {
@@ -133,14 +117,42 @@ class [[nodiscard]] Span {
     if (recording_) add(detail::EntryClass::metadata, key, value);
   }
 
+  /// The same in a namespace of its own; without one it is "default".
+  template <class Value>
+  void metadata(StaticName name_space, StaticName key, const Value& value) noexcept {
+    if (!recording_) return;
+    add(detail::EntryClass::metadata_namespace, name_space, true);
+    add(detail::EntryClass::metadata, key, value);
+  }
+
   /// Another trace that this work has to do with: a message's sender, a caller that is not trusted.
-  /// `span_id` 0: none in particular.
-  void link(const TraceId& trace_id, std::uint64_t span_id) noexcept;
+  /// `span_id` 0: none in particular. Shown of segments, not of the spans below them.
+  void link(const TraceId& trace_id, std::uint64_t span_id,
+            std::span<const LinkAttribute> attributes = {}) noexcept;
+  /// A finished span of the same parent that led to this one.
+  void precursor(std::uint64_t span_id) noexcept;
 
   void http_request(const HttpRequestFields& request) noexcept;
   /// Also marks the span: 4xx error, 429 throttle, 5xx fault. `content_length` below 0 is unknown
   /// and left out.
   void http_response(int status, std::int64_t content_length = -1) noexcept;
+
+  /// A call to an AWS service; marks the span as aws() does.
+  void aws_call(const AwsCallFields& call) noexcept;
+  /// A call to a database; marks the span as remote() does.
+  void sql(const SqlFields& call) noexcept;
+
+  /// An exception that this work ended with, or met; marks the span as a fault, as the X-Ray SDKs do.
+  /// Returns its id, for `caused_by` of others; 0 when the span is not recorded. Several: innermost
+  /// first.
+  std::uint64_t record_exception(const ExceptionFields& exception) noexcept;
+  /// The same of a caught one and of those nested in it (std::throw_with_nested), with the names of
+  /// their types. Allocates. `stack`: of the outermost.
+  std::uint64_t record_exception(const std::exception& exception,
+                                 std::span<const StackFrame> stack = {}) noexcept;
+  /// The cause is an exception that another span of the trace has recorded.
+  void caused_by(std::uint64_t exception_id) noexcept;
+  void cause(const CauseFields& cause) noexcept;
 
   /// The caller's mistake (4xx), the caller is too fast (429, implies error), our failure (5xx).
   void error() noexcept { flags_ |= detail::span_error; }
@@ -243,6 +255,13 @@ class [[nodiscard]] Span {
   // Text that is longer than the buffer.
   void add_long_text(detail::EntryClass entry_class, std::uint32_t name,
                      std::string_view text) noexcept;
+  void add_texts(detail::EntryClass entry_class, const StaticName& key,
+                 std::span<const std::string_view> texts) noexcept;
+  void add_some(detail::EntryClass entry_class, const StaticName& key,
+                std::string_view text) noexcept {
+    if (!text.empty()) add(entry_class, key, text);
+  }
+  void add_exception(std::uint64_t id, const ExceptionFields& exception) noexcept;
   // The next `bytes` (at most sizeof entries_) of the buffer, sending it ahead first when it is
   // full.
   std::byte* room_for(std::uint32_t bytes) noexcept {

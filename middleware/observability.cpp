@@ -255,8 +255,8 @@ void Observability::after(State& state, const Exchange& exchange,
     span->http_response(facts.status, facts.body_bytes);
     if (facts.ending == Ending::failed || !exchange.exception().type.empty()) span->fault();
     if (span->recording() && !exchange.exception().type.empty()) {
-      span->metadata("exception_type", exchange.exception().type);
-      span->metadata("exception_message", exchange.exception().message);
+      span->record_exception(
+          {.type = exchange.exception().type, .message = exchange.exception().message});
     }
     if (!exchange.decision.empty()) span->annotate("decision", exchange.decision);
     if (facts.ending == Ending::broken) span->error();

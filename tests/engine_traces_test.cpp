@@ -2,10 +2,13 @@
 //
 // Spans through the whole engine on a stopped clock: trees, flags, sampling, and what crosses
 // threads.
+#include <exception>
 #include <map>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <thread>
+#include <vector>
 
 #include <support/engine_fixture.hpp>
 #include <support/temporary_file.hpp>
@@ -677,6 +680,259 @@ TEST_F(EngineTracesTest, ASpanMayEndAfterItsEngine) {
   late->fault();
   test.reset();
   late.reset();
+}
+
+// ---- Every field ----
+
+TEST_F(EngineTracesTest, ACallToAwsAndOneToADatabase) {
+  testing::TestEngine test(config());
+  {
+    const Span root = test.engine.span("orders");
+    {
+      Span call = test.engine.span("DynamoDB");
+      const std::string_view tables[] = {"orders", "stock"};
+      const std::string_view resources[] = {"arn:a"};
+      call.aws_call({.operation = "BatchGetItem",
+                     .region = "us-east-1",
+                     .account_id = "123456789012",
+                     .request_id = "R1",
+                     .table_name = "orders",
+                     .queue_url = "https://sqs/q",
+                     .table_names = tables,
+                     .resource_names = resources,
+                     .retries = 0});
+      call.http_request({.method = "POST", .url = "https://dynamodb", .traced = true});
+    }
+    Span call = test.engine.span("orders@db");
+    call.sql({.url = "postgres://db:5432/orders",
+              .connection_string = "host=db",
+              .sanitized_query = "SELECT * FROM orders WHERE id = ?",
+              .database_type = "PostgreSQL",
+              .database_version = "15.4",
+              .driver_version = "libpq 15",
+              .user = "app",
+              .preparation = "statement"});
+    call.precursor(0x1a2b3c4d5e6f7081);
+    call.precursor(1);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json root = documents(test).at(0);
+  const Json aws = root["subsegments"][0];
+  EXPECT_EQ(aws["namespace"].string(), "aws");
+  EXPECT_TRUE(aws["http"]["request"]["traced"].boolean());
+  EXPECT_EQ(aws["aws"].text(),
+            R"({"operation":"BatchGetItem","region":"us-east-1","account_id":"123456789012",)"
+            R"("request_id":"R1","table_name":"orders","queue_url":"https://sqs/q","retries":0,)"
+            R"("table_names":["orders","stock"],"resource_names":["arn:a"]})");
+  const Json sql = root["subsegments"][1];
+  EXPECT_EQ(sql["namespace"].string(), "remote");
+  EXPECT_EQ(sql["sql"].text(),
+            R"({"url":"postgres://db:5432/orders","connection_string":"host=db",)"
+            R"("sanitized_query":"SELECT * FROM orders WHERE id = ?","database_type":"PostgreSQL",)"
+            R"("database_version":"15.4","driver_version":"libpq 15","user":"app",)"
+            R"("preparation":"statement"})");
+  EXPECT_EQ(sql["precursor_ids"].text(), R"(["1a2b3c4d5e6f7081","0000000000000001"])");
+}
+
+TEST_F(EngineTracesTest, MetadataHasNamespaces) {
+  testing::TestEngine test(config());
+  {
+    Span root = test.engine.span("orders");
+    root.metadata("key", 1);
+    root.metadata("cache", "key", 2);
+    root.metadata("cache", "AWS.other",
+                  std::string(500, 'x'));  // Longer than the span's own buffer.
+    root.metadata("cache", "key", 3);
+    root.metadata("AWS.reserved", "other", 4);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json metadata = documents(test).at(0)["metadata"];
+  EXPECT_EQ(metadata["default"].text(), R"({"key":1,"other":4})");
+  EXPECT_EQ(metadata["cache"]["key"].number(), 3);
+  EXPECT_EQ(metadata["cache"]["AWS_other"].string().size(), 500U);
+}
+
+TEST_F(EngineTracesTest, ALinkHasAttributes) {
+  testing::TestEngine test(config());
+  {
+    Span root = test.engine.span("orders");
+    const LinkAttribute attributes[] = {{"queue", "q-1"}, {"message", "m-7"}};
+    root.link({0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4}, 7, attributes);
+    root.link({0x6b00e3540f1e2d3c, 1}, 0);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(documents(test).at(0)["links"].text(),
+            R"([{"trace_id":"1-6b00e354-0f1e2d3c4b5a69788796a5b4","id":"0000000000000007",)"
+            R"("attributes":{"queue":"q-1","message":"m-7"}},)"
+            R"({"trace_id":"1-6b00e354-0f1e2d3c0000000000000001"}])");
+}
+
+TEST_F(EngineTracesTest, ExceptionsAreTheCauseWithTheirNestedOnes) {
+  testing::TestEngine test(config());
+  std::uint64_t id = 0;
+  {
+    Span root = test.engine.span("orders");
+    try {
+      try {
+        throw std::out_of_range("no such key");
+      } catch (...) {
+        std::throw_with_nested(std::runtime_error("order 7 failed"));
+      }
+    } catch (const std::exception& caught) {
+      const StackFrame stack[] = {{"orders.cpp", 17, "place()"}, {"main.cpp", 0, ""}};
+      id = root.record_exception(caught, stack);
+    }
+    const std::string_view paths[] = {"/lib/a.so", "/lib/b.so"};
+    root.cause({.working_directory = "/srv", .paths = paths});
+    Span child = test.engine.span("child");
+    child.caused_by(id);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json root = documents(test).at(0);
+  EXPECT_TRUE(root["fault"].boolean());
+  const Json cause = root["cause"];
+  EXPECT_EQ(cause["working_directory"].string(), "/srv");
+  EXPECT_EQ(cause["paths"].text(), R"(["/lib/a.so","/lib/b.so"])");
+  ASSERT_EQ(cause["exceptions"].size(), 2U);
+  const Json outer = cause["exceptions"][0];
+  const Json inner = cause["exceptions"][1];
+  EXPECT_NE(outer["type"].string().find("std::runtime_error"), std::string::npos);
+  EXPECT_EQ(outer["message"].string(), "order 7 failed");
+  EXPECT_EQ(outer["cause"].string(), inner["id"].string());
+  EXPECT_EQ(outer["stack"].text(),
+            R"x([{"path":"orders.cpp","line":17,"label":"place()"},{"path":"main.cpp"}])x");
+  EXPECT_EQ(inner["type"].string(), "std::out_of_range");
+  EXPECT_EQ(inner["message"].string(), "no such key");
+  EXPECT_FALSE(inner.has("cause") || inner.has("stack"));
+  EXPECT_EQ(root["subsegments"][0]["cause"].string(), outer["id"].string());
+}
+
+TEST_F(EngineTracesTest, ExceptionsHaveBounds) {
+  testing::TestEngine test(config());
+  {
+    Span root = test.engine.span("orders");
+    const std::vector<StackFrame> deep(100, StackFrame{"a.cpp", 1, "recurse()"});
+    root.record_exception({.type = "Timeout",
+                           .message = "too late",
+                           .remote = true,
+                           .stack = deep,
+                           .frames_skipped = 2,
+                           .caused_by = 5});
+    std::exception_ptr nested = std::make_exception_ptr(std::runtime_error("innermost"));
+    for (int i = 0; i < 20; ++i) {
+      try {
+        try {
+          std::rethrow_exception(nested);
+        } catch (...) {
+          std::throw_with_nested(std::runtime_error("outer"));
+        }
+      } catch (...) {
+        nested = std::current_exception();
+      }
+    }
+    try {
+      std::rethrow_exception(nested);
+    } catch (const std::exception& caught) {
+      root.record_exception(caught);
+    }
+    try {
+      try {
+        throw 7;
+      } catch (...) {
+        std::throw_with_nested(std::runtime_error("of an int"));
+      }
+    } catch (const std::exception& caught) {
+      root.record_exception(caught);
+    }
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Json exceptions = documents(test).at(0)["cause"]["exceptions"];
+  ASSERT_EQ(exceptions.size(), 1 + nested_exceptions_max + 2);
+  const Json first = exceptions[0];
+  EXPECT_TRUE(first["remote"].boolean());
+  EXPECT_EQ(first["truncated"].number(), 100 - static_cast<double>(stack_frames_max));
+  EXPECT_EQ(first["skipped"].number(), 2);
+  EXPECT_EQ(first["cause"].string(), "0000000000000005");
+  EXPECT_EQ(first["stack"].size(), stack_frames_max);
+  EXPECT_FALSE(exceptions[nested_exceptions_max].has("cause"))
+      << "it names nothing that is left out";
+  EXPECT_EQ(exceptions[nested_exceptions_max + 2]["type"].string(), "unknown");
+}
+
+TEST_F(EngineTracesTest, NothingIsReadForASpanThatIsNotRecorded) {
+  Config off = config();
+  off.trace_sample_rate = 0.0;
+  off.trace_reservoir = 0;
+  testing::TestEngine test(off);
+  Span root = test.engine.span("orders");
+  EXPECT_EQ(root.record_exception({.type = "x"}), 0U);
+  EXPECT_EQ(root.record_exception(std::runtime_error("x")), 0U);
+  root.sql({});
+  root.aws_call({});
+  root.metadata("a", "b", 1);
+  root.end();
+  EXPECT_EQ(test.engine.stats().spans.recorded, 0U);
+}
+
+// ---- What the process runs on ----
+
+class PlatformTest : public EngineTracesTest {
+ protected:
+  static Json segment(const std::string& attributes = {}) {
+    const testing::ScopedVariable variable("OTEL_RESOURCE_ATTRIBUTES", attributes.c_str());
+    testing::TestEngine test(config());
+    { const Span root = test.engine.span("orders"); }
+    EXPECT_TRUE(test.engine.flush(1s));
+    return documents(test).at(0);
+  }
+  testing::ScopedVariable no_uri_{"ECS_CONTAINER_METADATA_URI", nullptr};
+  testing::ScopedVariable no_uri_v4_{"ECS_CONTAINER_METADATA_URI_V4", nullptr};
+  testing::ScopedVariable no_kubernetes_{"KUBERNETES_SERVICE_HOST", nullptr};
+  testing::ScopedVariable no_lambda_{"AWS_LAMBDA_FUNCTION_NAME", nullptr};
+  testing::ScopedVariable no_environment_{"AWS_EXECUTION_ENV", nullptr};
+  testing::ScopedVariable host_{"HOSTNAME", "pod-1"};
+};
+
+TEST_F(PlatformTest, NothingIsSaidOfAMachineThatSaysNothing) {
+  const Json document = segment();
+  EXPECT_FALSE(document.has("origin"));
+  EXPECT_EQ(document["aws"].text().find("ecs"), std::string::npos);
+}
+
+TEST_F(PlatformTest, EcsSaysItByItsMetadataAddress) {
+  const testing::ScopedVariable uri("ECS_CONTAINER_METADATA_URI_V4", "http://169.254.170.2/v4/x");
+  EXPECT_EQ(segment()["origin"].string(), "AWS::ECS::Container");
+  const testing::ScopedVariable fargate("AWS_EXECUTION_ENV", "AWS_ECS_FARGATE");
+  const Json document = segment("aws.ecs.task.arn=arn:t,aws.ecs.cluster.arn=arn:c");
+  EXPECT_EQ(document["origin"].string(), "AWS::ECS::Fargate");
+  EXPECT_EQ(document["aws"]["ecs"].text(),
+            R"({"container":"pod-1","task_arn":"arn:t","cluster_arn":"arn:c",)"
+            R"("launch_type":"fargate"})");
+}
+
+TEST_F(PlatformTest, EksIsKubernetesWithARoleForThePod) {
+  const testing::ScopedVariable kubernetes("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+  EXPECT_FALSE(segment().has("origin"));
+  const testing::ScopedVariable token("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/token");
+  const Json document = segment("k8s.cluster.name=main,container.id=abc");
+  EXPECT_EQ(document["origin"].string(), "AWS::EKS::Container");
+  EXPECT_EQ(document["aws"]["eks"].text(),
+            R"({"cluster_name":"main","pod":"pod-1","container_id":"abc"})");
+}
+
+TEST_F(PlatformTest, AttributesSayWhatNoVariableDoes) {
+  const Json ec2 = segment(
+      "cloud.platform=aws_ec2,host.id=i-1,host.type=m7.large,host.image.id=ami-1,"
+      "cloud.availability_zone=eu-west-1a,cloud.account.id=123456789012,aws.log.group.names=/shop");
+  EXPECT_EQ(ec2["origin"].string(), "AWS::EC2::Instance");
+  EXPECT_EQ(ec2["aws"]["ec2"].text(),
+            R"({"instance_id":"i-1","instance_size":"m7.large","ami_id":"ami-1",)"
+            R"("availability_zone":"eu-west-1a"})");
+  EXPECT_EQ(ec2["aws"]["account_id"].string(), "123456789012");
+  EXPECT_EQ(ec2["aws"]["cloudwatch_logs"].text(), R"([{"log_group":"/shop"}])");
+  EXPECT_EQ(segment("cloud.platform=aws_elastic_beanstalk,service.namespace=e")["origin"].string(),
+            "AWS::ElasticBeanstalk::Environment");
+  EXPECT_EQ(segment("cloud.platform=aws_app_runner")["origin"].string(), "AWS::AppRunner::Service");
 }
 
 }  // namespace

@@ -470,6 +470,35 @@ TEST(OtlpSpan, CarriesEverythingOfASpan) {
                                                    {"request_id", "s:r-1"}}));
 }
 
+TEST(OtlpSpan, LinksAndBlocksHaveTheirPlaces) {
+  SpanView span = make_span("charge-card", 1, 0, 1);
+  const LinkBody link{{0x1112131415161718, 0x2122232425262728}, 0x3132333435363738};
+  const auto number = [](const char* name, EntryClass entry_class) {
+    return std::pair(intern_name(name), entry_class);
+  };
+  Packed entries;
+  entries.entry(intern_name("link"), EntryClass::link, ValueType::string)
+      .string({reinterpret_cast<const char*>(&link), sizeof link});
+  for (const auto& [name, entry_class] :
+       {number("key", EntryClass::link_attribute), number("path", EntryClass::frame),
+        number("cache", EntryClass::metadata_namespace), number("paths", EntryClass::cause),
+        number("type", EntryClass::exception), number("operation", EntryClass::aws),
+        number("sanitized_query", EntryClass::sql)}) {
+    entries.entry(name, entry_class, ValueType::string).string("x");
+  }
+  entries.entry(intern_name("precursor"), EntryClass::precursor, ValueType::unsigned_integer)
+      .number(std::uint64_t{5});
+  span.entries = entries.bytes();
+  const ProtoMessage message = encoded({span}).front();
+  ASSERT_EQ(message.messages(13).size(), 1U);
+  EXPECT_EQ(message.message(13).text(1),
+            "\x11\x12\x13\x14\x15\x16\x17\x18\x21\x22\x23\x24\x25\x26\x27\x28");
+  EXPECT_EQ(message.message(13).text(2), id_bytes(0x3132333435363738));
+  EXPECT_EQ(
+      attributes_of(message, 9),
+      (Attributes{{"exception.type", "s:x"}, {"rpc.method", "s:x"}, {"db.query.text", "s:x"}}));
+}
+
 TEST(OtlpSpan, KindsAndParents) {
   const auto spans = encoded({make_span("root", 1, 0, 1), make_span("caller's", 2, 9, 2),
                               make_span("inner", 3, 1, 1), make_span("aws", 4, 1, 1, span_aws)});

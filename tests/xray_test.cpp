@@ -500,6 +500,63 @@ TEST(XrayTest, AnEntryOfATypeThatIsNoneOfOursIsLeftOut) {
 
 // ---- The request ----
 
+// Entries may be missing (a full ring) or in any order: the document is JSON with each member once.
+TEST(XrayTest, AnyEntriesMakeADocument) {
+  const std::uint64_t seed = testing::seed_or(20261121);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  const char* const keys[] = {"id",   "path",  "line",        "label", "cause",
+                              "type", "paths", "table_names", "a",     "b"};
+  for (int round = 0; round < 2000; ++round) {
+    Trace trace;
+    SpanView& root = trace.span("root", 1, 0);
+    SpanView& child = trace.span("child", 2, 1);
+    for (SpanView* const span : {&root, &child}) {
+      Packed& entries = trace.entries_of(*span);
+      for (std::size_t left = random() % 12; left > 0; --left) {
+        const auto entry_class = static_cast<EntryClass>(random() % 14);
+        const std::uint32_t key = intern_name(keys[random() % std::size(keys)]);
+        if (random() % 2 == 0) {
+          entries.entry(key, entry_class, ValueType::integer).number(std::int64_t{7});
+        } else {
+          // Sometimes as long as a link's ids.
+          entries.entry(key, entry_class, ValueType::string)
+              .string(std::string(random() % 2 == 0 ? 24 : 3, 'x'));
+        }
+      }
+    }
+    const auto documents = trace.documents();
+    ASSERT_EQ(documents.size(), 1U);
+    const std::string text = documents[0].text();
+    EXPECT_EQ(documents[0]["subsegments"].size(), 1U) << text;
+    for (const char* const key : {"cause", "links", "sql", "precursor_ids", "metadata", "aws"}) {
+      // At most once in each of the two spans.
+      const std::string member = std::string(",\"") + key + "\":";
+      std::size_t count = 0;
+      for (std::size_t at = text.find(member); at != std::string::npos;
+           at = text.find(member, at + 1)) {
+        ++count;
+      }
+      EXPECT_LE(count, key == std::string_view("cause") ? 6U : 2U) << key << " in " << text;
+    }
+  }
+}
+
+TEST(XrayTest, WhatBelongsToNothingIsLeftOut) {
+  Trace trace;
+  SpanView& root = trace.span("root", 1, 0);
+  Packed& entries = trace.entries_of(root);
+  Trace::text(entries, "path", EntryClass::frame, "lost.cpp");
+  Trace::text(entries, "type", EntryClass::exception, "lost");
+  Trace::text(entries, "key", EntryClass::link_attribute, "lost");
+  entries.entry(intern_name("id"), EntryClass::exception, ValueType::unsigned_integer)
+      .number(std::uint64_t{9});
+  entries.entry(intern_name("line"), EntryClass::frame, ValueType::integer).number(std::int64_t{1});
+  const auto documents = trace.documents();
+  EXPECT_EQ(documents.at(0)["cause"].text(), R"({"exceptions":[{"id":"0000000000000009"}]})");
+  EXPECT_FALSE(documents.at(0).has("links"));
+}
+
 TEST(XrayTest, ARequestCarriesDocumentsAsText) {
   Trace trace;
   trace.span("ro\\ot", 1, 0);

@@ -6,6 +6,7 @@
 //   record    a scenario (below); prints {"stats","diagnostics","traces"} after shutdown
 //   bodies    the same without a network: prints every request, and the same line last
 //   sign      requests, one JSON object a line; prints the headers that signing made, one a line
+//   headers   X-Amzn-Trace-Id headers, one a line; prints what each says, and what is sent on under it
 //   sampling=ORIGIN   a sampler whose service is there. A line {"at": seconds, "do": "poll"} or
 //             {"at": seconds, "requests": [{"host","method","path","draw"}, ...]}; prints a line with
 //             the decisions; {"do": "say"}: with the diagnostics so far
@@ -16,7 +17,7 @@
 //                 "dimensions": {"Route": "/a"}, "values": [1, 2.5]}],
 //    "logs": ["a text", ...],
 //    "traces": [{"name": "orders", "annotations": {"k": "v"}, "http": {"method","url","status"},
-//                "measure": 12.5, "children": [...]}, ...], "traces_per_second": 0}
+//                "measure": 12.5, "everything": true, "children": [...]}, ...], "traces_per_second": 0}
 // A trace's "measure" goes into the histogram Measured while its span is open. Bodies that are no plain
 // JSON are printed as "body_hex". Thread t records every value, text and trace whose index is t modulo the number of threads.
 #include <chrono>
@@ -201,7 +202,58 @@ class Recorder {
     if (double value = 0; description["measure"].get(value) == simdjson::SUCCESS) {
       measured_.record(value);
     }
+    if (bool all = false; description["everything"].get(all) == simdjson::SUCCESS && all) {
+      record_everything(span);
+    }
     for (const element child : list_in(description, "children")) record_span(child, false);
+  }
+
+  // What X-Ray's documents have a place for, beside what scenarios say; test_xray_documents.py knows
+  // the values.
+  static void record_everything(spillway::Span& span) {
+    constexpr std::string_view names[] = {"one", "two"};
+    span.metadata("cache", "hits", 3);
+    span.http_request({.method = "POST",
+                       .url = "https://shop.example/orders",
+                       .user_agent = "probe",
+                       .client_ip = "203.0.113.9",
+                       .x_forwarded_for = true,
+                       .traced = true});
+    span.http_response(503, 17);
+    span.aws_call({.operation = "BatchGetItem",
+                   .region = "us-east-1",
+                   .account_id = "123456789012",
+                   .request_id = "R1",
+                   .table_name = "one",
+                   .queue_url = "https://sqs/q",
+                   .table_names = names,
+                   .resource_names = names,
+                   .retries = 2});
+    span.sql({.url = "postgres://db:5432/orders",
+              .connection_string = "host=db",
+              .sanitized_query = "SELECT ?",
+              .database_type = "PostgreSQL",
+              .database_version = "15.4",
+              .driver_version = "libpq 15",
+              .user = "app",
+              .preparation = "statement"});
+    const spillway::LinkAttribute attributes[] = {{"queue", "q-1"}};
+    span.link({0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4}, 7, attributes);
+    span.precursor(9);
+    span.throttle();
+    const spillway::StackFrame stack[] = {{"orders.cpp", 17, "place()"}, {"main.cpp", 3, "main()"}};
+    try {
+      try {
+        throw std::out_of_range("no such key");
+      } catch (...) {
+        std::throw_with_nested(std::invalid_argument("order 7"));
+      }
+    } catch (const std::exception& caught) {
+      span.record_exception(caught, stack);
+    }
+    span.record_exception(
+        {.type = "Remote", .message = "busy", .remote = true, .frames_skipped = 1});
+    span.cause({.working_directory = "/srv", .paths = names});
   }
 
   spillway::Engine& engine_;
@@ -300,6 +352,42 @@ int sign() {
   return 0;
 }
 
+// ---- headers ----
+
+int headers() {
+  spillway::Config config;
+  auto transport = std::make_unique<spillway::transport::MemoryTransport>();
+  spillway::Runtime runtime;
+  runtime.http = std::move(transport);
+  spillway::Engine engine(config, std::move(runtime));
+  for (std::string line; std::getline(std::cin, line);) {
+    const auto parent = spillway::parse_trace_header(line);
+    if (!parent) {
+      std::cout << "null" << std::endl;
+      continue;
+    }
+    const spillway::Context context{{.trace = parent}};
+    const spillway::Scope scope(context);
+    const spillway::Span span = engine.span("probe");
+    spillway::detail::ByteBuffer parent_id;
+    spillway::detail::ByteBuffer span_id;
+    if (parent->parent_id != 0) spillway::detail::append_hex16(parent_id, parent->parent_id);
+    if (span.span_id() != 0) {
+      spillway::detail::append_hex16(span_id, span.span_id());
+    } else {
+      span_id.append(parent_id.view());
+    }
+    const char* const sampled = parent->sampled == spillway::Sampled::yes  ? "1"
+                                : parent->sampled == spillway::Sampled::no ? "0"
+                                                                           : "";
+    std::cout << "{\"root\":" << json_of(to_string(parent->trace_id))
+              << ",\"parent\":" << json_of(parent_id.view()) << ",\"sampled\":\"" << sampled
+              << "\",\"span\":" << json_of(span_id.view())
+              << ",\"sent\":" << json_of(spillway::current_trace_header()) << "}" << std::endl;
+  }
+  return 0;
+}
+
 // ---- sampling ----
 
 int sampling(std::string_view origin) {
@@ -363,9 +451,10 @@ int main(int argc, char** argv) try {
   if (command == "record") return record(true);
   if (command == "bodies") return record(false);
   if (command == "sign") return sign();
+  if (command == "headers") return headers();
   constexpr std::string_view with_origin = "sampling=";
   if (command.starts_with(with_origin)) return sampling(command.substr(with_origin.size()));
-  std::cerr << "usage: integration_probe record|bodies|sign|sampling=ORIGIN\n";
+  std::cerr << "usage: integration_probe record|bodies|sign|headers|sampling=ORIGIN\n";
   return 2;
 } catch (const std::exception& error) {
   std::cerr << "integration_probe: " << error.what() << '\n';
