@@ -22,7 +22,8 @@ struct Row {
   Distribution ns{absent, absent, absent, absent};
   double per_second = absent;
   double bytes_per_second = absent;
-  double bytes = absent;  ///< of memory
+  double bytes = absent;          ///< of memory
+  double error_percent = absent;  ///< of what is reported, against what was measured
 };
 
 inline void print(const Row& row) {
@@ -35,11 +36,12 @@ inline void print(const Row& row) {
       "{\"suite\":\"%s\",\"case\":\"%s\",\"subject\":\"%s\",\"threads\":%d,\"ns_p50\":%s,\"ns_"
       "p99\":"
       "%s,\"ns_p999\":%s,\"ns_mean\":%s,\"instructions\":null,\"per_second\":%s,"
-      "\"bytes_per_second\":%s,\"bytes\":%s}\n",
+      "\"bytes_per_second\":%s,\"bytes\":%s,\"error_percent\":%s}\n",
       row.suite.c_str(), row.name.c_str(), row.subject.c_str(), row.threads,
       number(row.ns.p50).c_str(), number(row.ns.p99).c_str(), number(row.ns.p999).c_str(),
       number(row.ns.mean).c_str(), number(row.per_second).c_str(),
-      number(row.bytes_per_second).c_str(), number(row.bytes).c_str());
+      number(row.bytes_per_second).c_str(), number(row.bytes).c_str(),
+      number(row.error_percent).c_str());
   std::fflush(stdout);
 }
 

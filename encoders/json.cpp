@@ -79,6 +79,40 @@ bool copy_plain(char* to, std::string_view text) noexcept {
   return true;
 }
 
+// The eight hexadecimal digits of a number, all at once: its nibbles as bytes, in the order of the text,
+// and then '0' or 'a' - 10 added to each.
+char* write_hex8(char* to, std::uint32_t value) noexcept {
+  constexpr std::uint64_t ones = 0x0101010101010101;
+  std::uint64_t word = __builtin_bswap32(value);
+  word = (word | word << 16) & 0x0000FFFF0000FFFF;
+  word = (word | word << 8) & 0x00FF00FF00FF00FF;
+  word = (word >> 4 & 0x000F000F000F000F) | (word & 0x000F000F000F000F) << 8;
+  const std::uint64_t is_letter = (word + 6 * ones) >> 4 & ones;
+  word += '0' * ones + is_letter * ('a' - '0' - 10);
+  std::memcpy(to, &word, sizeof word);
+  return to + sizeof word;
+}
+char* write_hex16(char* to, std::uint64_t value) noexcept {
+  to = write_hex8(to, static_cast<std::uint32_t>(value >> 32));
+  return write_hex8(to, static_cast<std::uint32_t>(value));
+}
+
+constexpr auto digit_pairs = [] {
+  std::array<char, 200> pairs{};
+  for (std::size_t i = 0; i < 100; ++i) {
+    pairs[2 * i] = static_cast<char>('0' + i / 10);
+    pairs[2 * i + 1] = static_cast<char>('0' + i % 10);
+  }
+  return pairs;
+}();
+char* write_pair(char* to, std::uint32_t value) noexcept {
+  std::memcpy(to, &digit_pairs[std::size_t{2} * value], 2);
+  return to + 2;
+}
+char* write_4_digits(char* to, std::uint32_t value) noexcept {
+  return write_pair(write_pair(to, value / 100), value % 100);
+}
+
 template <class Number>
 void append_chars(ByteBuffer& out, Number value) {
   char* const to = out.reserve(32);
@@ -198,21 +232,17 @@ void append_number(ByteBuffer& out, std::uint64_t value) { append_chars(out, val
 void append_number(ByteBuffer& out, std::int64_t value) { append_chars(out, value); }
 
 void append_hex16(ByteBuffer& out, std::uint64_t value) {
-  char* to = out.reserve(16);
-  for (int shift = 60; shift >= 0; shift -= 4) *to++ = hex_digits[value >> shift & 15U];
-  out.advance_to(to);
+  out.advance_to(write_hex16(out.reserve(16), value));
 }
 
 void append_xray_trace_id(ByteBuffer& out, const TraceId& id) {
   char* to = out.reserve(35);
   *to++ = '1';
   *to++ = '-';
-  for (int shift = 60; shift >= 0; shift -= 4) {
-    if (shift == 28) *to++ = '-';
-    *to++ = hex_digits[id.high >> shift & 15U];
-  }
-  for (int shift = 60; shift >= 0; shift -= 4) *to++ = hex_digits[id.low >> shift & 15U];
-  out.advance_to(to);
+  to = write_hex8(to, static_cast<std::uint32_t>(id.high >> 32));
+  *to++ = '-';
+  to = write_hex8(to, static_cast<std::uint32_t>(id.high));
+  out.advance_to(write_hex16(to, id.low));
 }
 
 void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
@@ -239,26 +269,23 @@ void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
   // NOLINTNEXTLINE(bugprone-not-null-terminated-result): JSON, not a C string.
   std::memcpy(to, known_text, 19);
   to[19] = '.';
-  for (int digit = 28; digit > 19; --digit) {
-    to[digit] = static_cast<char>('0' + fraction % 10);
-    fraction /= 10;
-  }
-  to[29] = 'Z';
-  out.advance_to(to + 30);
+  const auto nanoseconds = static_cast<std::uint32_t>(fraction);
+  to[20] = static_cast<char>('0' + nanoseconds / 100'000'000);
+  to = write_4_digits(to + 21, nanoseconds / 10'000 % 10'000);
+  to = write_4_digits(to, nanoseconds % 10'000);
+  *to++ = 'Z';
+  out.advance_to(to);
 }
 
 void append_epoch_seconds(ByteBuffer& out, std::int64_t time_ns) {
   const std::int64_t known_ns = std::max(time_ns, std::int64_t{0});
   const std::int64_t micros = known_ns / 1000 + (known_ns % 1000 >= 500 ? 1 : 0);
   append_chars(out, micros / 1'000'000);
-  char* const to = out.reserve(7);
-  to[0] = '.';
-  std::int64_t fraction = micros % 1'000'000;
-  for (int digit = 6; digit > 0; --digit) {
-    to[digit] = static_cast<char>('0' + fraction % 10);
-    fraction /= 10;
-  }
-  out.advance_to(to + 7);
+  char* to = out.reserve(7);
+  *to++ = '.';
+  const auto fraction = static_cast<std::uint32_t>(micros % 1'000'000);
+  to = write_pair(to, fraction / 10'000);
+  out.advance_to(write_4_digits(to, fraction % 10'000));
 }
 
 std::string_view cut_utf8(std::string_view text, std::size_t bytes_max) noexcept {

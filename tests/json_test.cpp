@@ -5,6 +5,7 @@
 #include <bit>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <random>
 #include <string>
@@ -222,6 +223,27 @@ TEST(JsonIdTest, IdsHaveTheirLeadingZeroes) {
   EXPECT_EQ(text_of(append_xray_trace_id, TraceId{0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4}),
             "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
   EXPECT_EQ(text_of(append_xray_trace_id, TraceId{0, 1}), "1-00000000-000000000000000000000001");
+}
+
+TEST(JsonIdTest, EveryDigitStandsInItsPlace) {
+  for (int shift = 0; shift < 64; shift += 4) {
+    for (std::uint64_t digit = 0; digit < 16; ++digit) {
+      const std::uint64_t value = digit << shift;
+      std::array<char, 40> expected{};
+      std::snprintf(expected.data(), expected.size(), "%016llx",
+                    static_cast<unsigned long long>(value));
+      ByteBuffer out;
+      append_hex16(out, value);
+      ASSERT_EQ(out.view(), expected.data());
+      out.clear();
+      append_xray_trace_id(out, {value, ~value});
+      std::snprintf(expected.data(), expected.size(), "1-%08llx-%08llx%016llx",
+                    static_cast<unsigned long long>(value >> 32),
+                    static_cast<unsigned long long>(value & 0xFFFF'FFFF),
+                    static_cast<unsigned long long>(~value));
+      ASSERT_EQ(out.view(), expected.data());
+    }
+  }
 }
 
 TEST(JsonTimeTest, TimesOfDayAndTheirFractions) {
