@@ -22,6 +22,12 @@ struct Pending {
   bool is_untouched() const noexcept { return value_index == 0 && count_used == 0; }
 };
 
+// Numbers are of an engine's series only.
+bool have_same_name(const Series& a, const Series& b) noexcept {
+  if (a.metric != 0 && b.metric != 0) return a.metric == b.metric;
+  return a.key.name == b.key.name;
+}
+
 void append_directive(std::span<const Pending* const> metrics, const EmfOptions& options,
                       ByteBuffer& out) {
   const MetricPoint& first = *metrics.front()->point;
@@ -255,19 +261,19 @@ std::uint64_t append_document(std::span<Pending* const> metrics, const EmfOption
 }  // namespace
 
 void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, Payload& payload) {
-  std::vector<Pending> pending;
-  pending.reserve(points.size());
+  // Kept from call to call: an encoder allocates nothing of its own once it has run.
+  thread_local std::vector<Pending> pending;
+  thread_local std::vector<Pending*> chosen;
+  thread_local std::vector<Pending> before;
+  pending.clear();
   for (const MetricPoint& point : points) pending.push_back({&point});
   ByteBuffer& out = payload.bytes;
-  std::vector<Pending*> chosen;
-  std::vector<Pending> before;
   while (!pending.empty()) {
     chosen.clear();
     for (Pending& metric : pending) {
       if (chosen.size() == limits::emf_metrics_per_document_max) break;
-      const std::string& name = metric.point->series->key.name;
       const bool taken = std::any_of(chosen.begin(), chosen.end(), [&](const Pending* other) {
-        return other->point->series->key.name == name;
+        return have_same_name(*other->point->series, *metric.point->series);
       });
       if (!taken) chosen.push_back(&metric);
     }

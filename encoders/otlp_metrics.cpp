@@ -76,13 +76,23 @@ void append_times(ByteBuffer& out, const MetricPoint& point, std::int64_t end_ms
 }
 
 void append_dimensions(ByteBuffer& out, std::uint32_t field, const Dimensions& dimensions) {
+  // KeyValue{key = 1, value = 2: AnyValue{string_value = 1}}. The lengths are known beforehand, so that
+  // nothing is moved to make room for them.
+  const auto field_bytes = [](std::size_t bytes) { return 1 + varint_bytes(bytes) + bytes; };
   for (const Dimension& dimension : dimensions) {
-    const std::size_t attribute = begin_nested(out, field);
-    append_string_field(out, 1, dimension.name);
-    const std::size_t value = begin_nested(out, 2);
-    append_string_field(out, 1, dimension.value);
-    end_nested(out, value);
-    end_nested(out, attribute);
+    const std::size_t name = utf8_bytes(dimension.name);
+    const std::size_t text = utf8_bytes(dimension.value);
+    const std::size_t value = field_bytes(text);
+    const std::size_t attribute = field_bytes(name) + field_bytes(value);
+    char* to = out.reserve(field_bytes(attribute));
+    *to++ = length_tag(field);
+    to = write_varint(to, attribute);
+    *to++ = length_tag(1);
+    to = write_utf8(write_varint(to, name), dimension.name, name);
+    *to++ = length_tag(2);
+    to = write_varint(to, value);
+    *to++ = length_tag(1);
+    out.advance_to(write_utf8(write_varint(to, text), dimension.value, text));
   }
 }
 
