@@ -6,8 +6,10 @@
 //
 //   middleware [--quick | --smoke] [--case NAME]
 #include <array>
+#include <cstdlib>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -18,6 +20,9 @@
 #include "subjects.hpp"
 #include <spillway/middleware/health/endpoints.hpp>
 #include <spillway/middleware/observability.hpp>
+#include <spillway/middleware/rate_limit/lease_keeper.hpp>
+#include <spillway/middleware/rate_limit/local_store.hpp>
+#include <spillway/middleware/rate_limit/rate_limiter.hpp>
 #include <spillway/middleware/request_id.hpp>
 
 namespace {
@@ -182,10 +187,129 @@ void measure_health(const bench::Options& options) {
                     {"detail", [&] { ask("/health/detail"); }}});
 }
 
+// ---- Rate limits ----
+
+/// A time for decisions, as a request has one from its beginning: read once in a while.
+spillway::SteadyTime coarse_now() {
+  constexpr unsigned reads_between = 64;
+  static thread_local unsigned calls = 0;
+  static thread_local spillway::SteadyTime now;
+  if (calls++ % reads_between == 0) now = std::chrono::steady_clock::now();
+  return now;
+}
+
+/// A shared table that answers after the time of a network, and never denies.
+class FarTable final : public spillway::detail::SharedTable {
+ public:
+  spillway::detail::SharedTake take(const spillway::detail::SharedWish& wish,
+                                    const spillway::detail::RateState& /*guess*/) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    spillway::detail::SharedTake taken;
+    taken.outcome = spillway::detail::SharedTake::Outcome::taken;
+    taken.permits = wish.want;
+    taken.left = wish.rule.capacity;
+    taken.state.fresh_at = now_ns();
+    taken.writes = 1;
+    return taken;
+  }
+  bool give_back(std::string_view /*key*/, const spillway::detail::RateRule& /*rule*/,
+                 std::int64_t /*permits*/, std::int64_t /*receipt*/,
+                 std::int64_t /*now*/) override {
+    return true;
+  }
+  std::int64_t now_ns() override {
+    return std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+  }
+  void stop() noexcept override {}
+};
+
+middleware::RateLimit ample(middleware::RateAlgorithm algorithm) {
+  middleware::RateLimit limit{.permits = middleware::rate_permits_max,
+                              .window = middleware::rate_window_max,
+                              .algorithm = algorithm};
+  if (algorithm == middleware::RateAlgorithm::token_bucket)
+    limit = {.permits = 1'000'000, .window = std::chrono::seconds(1), .burst = 1'000'000'000};
+  return limit;
+}
+
+middleware::RateKey key_of(std::string_view tenant) {
+  middleware::RateKey key("tenant");
+  key.add("tenant", tenant);
+  return key;
+}
+
+/// A tenant of the main thread's own, and one of the thread's beside it.
+std::string_view own_tenant() {
+  static const auto main_thread = std::this_thread::get_id();
+  static thread_local const std::string name =
+      std::this_thread::get_id() == main_thread ? "tenant-main" : "tenant-beside";
+  return name;
+}
+
+void measure_rate_limits(const bench::Options& options) {
+  using Algorithm = middleware::RateAlgorithm;
+  const spillway::detail::RateRule bucket(ample(Algorithm::token_bucket));
+  const spillway::detail::RateRule sliding(ample(Algorithm::sliding_window));
+  const spillway::detail::RateRule fixed(ample(Algorithm::fixed_window));
+  const auto decide = [](auto& store, std::string_view tenant,
+                         const spillway::detail::RateRule& rule) {
+    auto decision = store.take(key_of(tenant), rule, 1, coarse_now());
+    bench::opaque(decision);
+    if (!decision.admitted()) std::abort();  // Its cost is another's.
+  };
+  own_tenant();  // The main thread is this one.
+  const auto hash = [] {
+    auto hashed = key_of("acme").hash();
+    bench::opaque(hashed);
+  };
+
+  middleware::LocalRateStore local;
+  Server server(0.0, middleware::ObservabilityOptions::logging_only());
+  middleware::RateLimiterOptions limits{
+      .policies = {{.name = "client",
+                    .limit = ample(Algorithm::token_bucket),
+                    .by = {{middleware::RateKeySource::client_address}}}}};
+  middleware::RateLimiter step(server.engine, local, limits);
+  limits.policies[0].name = "silent";
+  limits.headers = false;
+  middleware::RateLimiter silent_step(server.engine, local, limits);
+  const middleware::Routes routes{{"GET", "/orders/{id}"}, {"POST", "/orders"}};
+  const middleware::Chain<> empty(routes);
+  const middleware::Chain<middleware::RateLimiter> chain(routes, step);
+  const middleware::Chain<middleware::RateLimiter> silent_chain(routes, silent_step);
+  measure_in_turns(options, "rate_limit_local",
+                   {{"floor", hash},
+                    {"spillway", [&] { decide(local, own_tenant(), bucket); }},
+                    {"sliding window", [&] { decide(local, "sliding", sliding); }},
+                    {"fixed window", [&] { decide(local, "fixed", fixed); }},
+                    {"one key for all threads", [&] { decide(local, "acme", bucket); }},
+                    {"empty chain", [&] { serve(empty); }},
+                    {"chain, with headers", [&] { serve(chain); }},
+                    {"chain, no headers", [&] { serve(silent_chain); }}});
+
+  spillway::detail::LeaseKeeper::Parts parts{.lease = {.permits_max = 1'000'000},
+                                             .wait = std::chrono::seconds(1)};
+  for (int i = 0; i < 4; ++i) parts.tables.push_back(std::make_unique<FarTable>());
+  spillway::detail::LeaseKeeper leased(std::move(parts));
+  if (options.wants("rate_limit_leased")) {
+    // Steady state: leases as long as the demand wants them.
+    for (int i = 0; i < 1'000'000; ++i) decide(leased, "acme", bucket);
+    std::thread([&] {
+      for (int i = 0; i < 1'000'000; ++i) decide(leased, own_tenant(), bucket);
+    }).join();
+    for (int i = 0; i < 1'000'000; ++i) decide(leased, own_tenant(), bucket);
+  }
+  measure_in_turns(options, "rate_limit_leased",
+                   {{"floor", hash},
+                    {"spillway", [&] { decide(leased, own_tenant(), bucket); }},
+                    {"one key for all threads", [&] { decide(leased, "acme", bucket); }}});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const bench::Options options(argc, argv);
   measure_observability(options);
   measure_health(options);
+  measure_rate_limits(options);
 }

@@ -87,6 +87,8 @@ QUESTIONS = {
     "middleware": {
         "observability": "What do request id, access log, metrics and segment add to a request? (floor: the request without)",
         "health": "What does a health answer cost, and the step to every other request? (floor: a chain without)",
+        "rate_limit_local": "What does a decision within one process cost, alone and as a step? (floor: the key's hash)",
+        "rate_limit_leased": "And one by permits leased from a table a millisecond away?",
     },
 }
 

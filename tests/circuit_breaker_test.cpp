@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <barrier>
 #include <cmath>
 #include <optional>
@@ -416,6 +417,33 @@ TEST(CircuitBreakersTest, KeysFoundByManyThreadsAreOneEach) {
   std::vector<CircuitBreaker*> distinct = found[0];
   std::sort(distinct.begin(), distinct.end());
   EXPECT_EQ(std::unique(distinct.begin(), distinct.end()), distinct.end());
+}
+
+// Between a thread's look for the key and its look for a place, another may take the last one for
+// this very key.
+TEST(CircuitBreakersTest, TheLastPlaceIsOneForAllThreadsThatWantItsKey) {
+  struct Value {
+    bool try_recycle(std::int64_t /*now_ns*/) { return false; }
+  };
+  for (int round = 0; round < 2000; ++round) {
+    KeyTable<Value> table({.keys_max = 16});
+    for (std::uint64_t key = 1; key < table.places(); ++key) table.find(key, 0);
+    ASSERT_EQ(table.overflows(), 0U);
+    constexpr std::uint64_t last = 1'000;
+    std::atomic<int> ready{0};
+    const auto find = [&] {
+      ++ready;
+      while (ready.load() < 2) {
+      }
+      return &table.find(last, 0);
+    };
+    Value* other = nullptr;
+    std::thread beside([&] { other = find(); });
+    Value* const mine = find();
+    beside.join();
+    ASSERT_EQ(mine, other) << "round " << round;
+    ASSERT_EQ(table.overflows(), 0U);
+  }
 }
 
 TEST(CircuitBreakersTest, HashesAreOfAllBytesAndOfTheLength) {

@@ -197,6 +197,46 @@ TEST_F(RateLimiterTest, ForwardedForCountsOnlyBehindTrustedProxies) {
   }
 }
 
+TEST_F(RateLimiterTest, EveryFormOfAnAddressBehindAProxyIsOneClient) {
+  limit_with({.policies = {policy("client", 1, 1s, {by_client})},
+              .trusted_proxies = {"10.0.0.0/8", "fd00::/8"}});
+  const auto via = [&](std::string_view peer, std::string_view forwarded) {
+    return ask({.headers = {{"X-Forwarded-For", forwarded}}, .peer = peer}).status;
+  };
+  EXPECT_EQ(via("10.0.0.1", "198.51.100.4"), 200);
+  for (const char* const form :
+       {"198.51.100.4:4711", "::ffff:198.51.100.4", "[::ffff:198.51.100.4]:80", " 198.51.100.4 ,",
+        "\"198.51.100.4\"", "1.1.1.1, 198.51.100.4, 10.9.9.9", ", ,198.51.100.4"}) {
+    EXPECT_EQ(via("10.0.0.1", form), 429) << form;
+  }
+  EXPECT_EQ(via("::ffff:10.0.0.1", "198.51.100.4"), 429) << "the proxy's own forms";
+  EXPECT_EQ(via("[fd00::1]:4711", "198.51.100.4"), 429);
+  EXPECT_EQ(via("10.0.0.1", "2001:db8::1"), 200);
+  EXPECT_EQ(via("10.0.0.1", "[2001:DB8:0:0::2]:443"), 429) << "of the same /64";
+  // What is no address, and nothing at all: the proxy itself is counted.
+  EXPECT_EQ(via("10.0.0.7", ""), 200);
+  for (const char* const form : {",", "unknown", "198.51.100.9, unknown", "1.2.3", "0x7f.1"})
+    EXPECT_EQ(via("10.0.0.7", form), 429) << form;
+}
+
+TEST_F(RateLimiterTest, TenantsWithSeparatorsInTheirNamesAreTenantsOfTheirOwn) {
+  limit({policy("api", 1, 1s, {by_tenant, by_user})});
+  const std::pair<std::string, std::string> who[] = {{"a", "b"},
+                                                     {"a|user=b", ""},
+                                                     {"", "a|user=b"},
+                                                     {"a%7Cuser%3Db", ""},
+                                                     {"a|user", "b"},
+                                                     {"ab", ""},
+                                                     {"", "ab"},
+                                                     {"a", ""},
+                                                     {"", "a"},
+                                                     {"api|tenant=a", ""},
+                                                     {std::string("a\0", 2), "b"},
+                                                     {"A", "b"}};
+  for (const auto& [tenant, user] : who) EXPECT_EQ(status_for(tenant, user), 200) << tenant;
+  for (const auto& [tenant, user] : who) EXPECT_EQ(status_for(tenant, user), 429) << tenant;
+}
+
 TEST_F(RateLimiterTest, RoutesMethodsAndHeadersAreKeysToo) {
   limit({policy("call", 1, 1s,
                 {{RateKeySource::route},

@@ -2,23 +2,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <random>
 
 #include <spillway/middleware/rate_limit/key.hpp>
 #include <spillway/transport/sha256.hpp>
 
-namespace spillway::detail {
-
-const Hash128& process_hash_key() {
-  static const Hash128 key = [] {
-    std::random_device device;
-    const auto word = [&] { return std::uint64_t{device()} << 32 | device(); };
-    return Hash128{word(), word()};
-  }();
-  return key;
-}
-
-}  // namespace spillway::detail
 namespace spillway::middleware {
 
 namespace {

@@ -12,13 +12,8 @@
 #include <string_view>
 
 #include <spillway/middleware/ip_address.hpp>
-#include <spillway/middleware/rate_limit/siphash.hpp>
+#include <spillway/middleware/siphash.hpp>
 
-namespace spillway::detail {
-/// The key of this process's hashes: random, made at the first call, which throws when the system
-/// has no randomness.
-const Hash128& process_hash_key();
-}  // namespace spillway::detail
 namespace spillway::middleware {
 
 class RateKey {

@@ -25,7 +25,7 @@
 #include <vector>
 
 #include <spillway/buffers/cache_line.hpp>
-#include <spillway/middleware/rate_limit/siphash.hpp>
+#include <spillway/middleware/siphash.hpp>
 
 namespace spillway::detail {
 

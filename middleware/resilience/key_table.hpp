@@ -4,7 +4,7 @@
 // allocates nothing and, for a key that is there, takes no lock. A key that has been idle gives its
 // place to a new one; when there is no place, keys share one object, and that is counted.
 //
-// A place belongs to a key's hash, 64 bits under a seed of this process: the text is not kept, and
+// A place belongs to a key's hash, 64 bits under a key of this process: the text is not kept, and
 // nobody outside can make two keys meet. Each hash may lie in one of two sets of eight places.
 //
 // Value must have `bool try_recycle(std::int64_t now_ns)`: become as new for another key, or say no
@@ -24,11 +24,16 @@
 #include <vector>
 
 #include <spillway/buffers/cache_line.hpp>
+#include <spillway/middleware/siphash.hpp>
 
 namespace spillway::middleware {
 
-/// A hash under this process's seed; never 0.
-std::uint64_t hash_key(std::string_view key) noexcept;
+/// A hash under this process's key; never 0.
+inline std::uint64_t hash_key(std::string_view key) noexcept {
+  const std::uint64_t hash =
+      spillway::detail::siphash128(spillway::detail::process_hash_key(), key).low;
+  return hash != 0 ? hash : 1;
+}
 
 struct KeyTableLimits {
   std::size_t keys_max = 256;            ///< places; rounded up to a power of two, 16 at least
@@ -47,6 +52,7 @@ class KeyTable {
         overflow_(arguments...) {
     for (std::size_t i = 0; i < used_ns_.size(); ++i) values_.emplace_back(arguments...);
     for (std::size_t i = 0; i < used_ns_.size(); ++i) index_.push_back(&values_[i]);
+    spillway::detail::process_hash_key();  // So that it is not made in find(), which may not throw.
   }
 
   /// The object of a key. Any thread.
@@ -89,6 +95,16 @@ class KeyTable {
            now_ns - used_ns_[place].load(std::memory_order_relaxed) >= idle_ns_;
   }
 
+  Value* present(std::uint64_t key) noexcept {
+    for (const std::size_t set : {first_set(key), second_set(key)}) {
+      for (std::size_t way = 0; way < ways; ++way) {
+        if (sets_[set].keys[way].load(std::memory_order_acquire) == key)
+          return index_[set * ways + way];
+      }
+    }
+    return nullptr;
+  }
+
   [[gnu::cold]] [[gnu::noinline]] Value& insert(std::uint64_t key, std::int64_t now_ns) noexcept {
     bool any = false;
     const std::size_t candidates[2] = {first_set(key), second_set(key)};
@@ -97,12 +113,7 @@ class KeyTable {
     }
     if (any) {  // Else a flood of keys would stand in line for the lock, for nothing.
       const std::scoped_lock lock(inserting_);
-      for (const std::size_t set : candidates) {  // Another thread may have been first.
-        for (std::size_t way = 0; way < ways; ++way) {
-          if (sets_[set].keys[way].load(std::memory_order_relaxed) == key)
-            return *index_[set * ways + way];
-        }
-      }
+      if (Value* const there = present(key)) return *there;  // Another thread was first.
       for (const std::size_t set : candidates) {
         for (std::size_t way = 0; way < ways; ++way) {
           const std::size_t place = set * ways + way;
@@ -115,6 +126,8 @@ class KeyTable {
           return *index_[place];
         }
       }
+    } else if (Value* const there = present(key)) {  // And took the last place for this key.
+      return *there;
     }
     overflows_.fetch_add(1, std::memory_order_relaxed);
     return overflow_;

@@ -14,7 +14,7 @@
 
 #include <spillway/buffers/cache_line.hpp>
 #include <spillway/engine/clock.hpp>
-#include <spillway/middleware/rate_limit/siphash.hpp>
+#include <spillway/middleware/siphash.hpp>
 
 namespace spillway::middleware {
 

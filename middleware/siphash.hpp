@@ -2,7 +2,8 @@
 //
 // SipHash with 128 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012;
 // the 128-bit variant as in their reference code): a keyed hash whose collisions nobody finds
-// without the key, so that it can stand for a text that strangers choose.
+// without the key, so that it can stand for a text that strangers choose: in the tables of limits,
+// breakers and bulkheads.
 #pragma once
 
 #include <bit>
@@ -18,6 +19,10 @@ struct Hash128 {
   std::uint64_t high = 0;
   friend bool operator==(const Hash128&, const Hash128&) = default;
 };
+
+/// The key of this process's hashes: random, made at the first call, which throws when the system
+/// has no randomness.
+const Hash128& process_hash_key();
 
 /// `compression` rounds for every 8 bytes, `finalization` rounds at the end: SipHash-1-3 for tables.
 template <int compression = 1, int finalization = 3>
