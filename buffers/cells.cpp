@@ -7,7 +7,7 @@ namespace spillway::detail {
 
 std::size_t BankLayout::bytes() const noexcept {
   const std::size_t bytes = std::size_t{Bank::first_cell_offset()} + cell_bytes +
-                            std::size_t{series_max} * sizeof(std::uint32_t) +
+                            touched_entries() * sizeof(std::uint32_t) +
                             (std::size_t{block_max} + 1) * sizeof(OctaveBlock);
   return (bytes + cache_line_bytes - 1) / cache_line_bytes * cache_line_bytes;
 }

@@ -140,6 +140,8 @@ struct BankLayout {
   std::uint32_t series_max = 1U << 16;
   std::uint32_t block_max = 8192;  ///< at most 65535
 
+  /// Of touched[]; even, so that the blocks behind it are aligned for what they hold.
+  std::size_t touched_entries() const noexcept { return (std::size_t{series_max} + 1) / 2 * 2; }
   std::size_t bytes() const noexcept;
 };
 
@@ -150,7 +152,7 @@ class alignas(cache_line_bytes) Bank {
     auto* bank = new (storage) Bank;
     bank->touched_ =
         reinterpret_cast<std::uint32_t*>(storage + first_cell_offset() + layout.cell_bytes);
-    bank->blocks_ = reinterpret_cast<OctaveBlock*>(bank->touched_ + layout.series_max);
+    bank->blocks_ = reinterpret_cast<OctaveBlock*>(bank->touched_ + layout.touched_entries());
     bank->block_max_ = layout.block_max;
     return bank;
   }

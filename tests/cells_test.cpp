@@ -259,6 +259,19 @@ TEST_F(CellsTest, TheHighestExemplarsOfAllBanksAreKept) {
   EXPECT_TRUE(close()[0].exemplars.empty()) << "of its own interval only";
 }
 
+TEST(BankTest, BlocksAreAlignedWhateverTheNumberOfSeries) {
+  for (const std::uint32_t series_max : {16U, 17U, 19U, 255U}) {
+    const BankLayout layout{1U << 12, series_max, 4};
+    const std::unique_ptr<std::byte, decltype(&std::free)> memory(
+        static_cast<std::byte*>(std::aligned_alloc(cache_line_bytes, layout.bytes())), &std::free);
+    std::memset(memory.get(), 0, layout.bytes());
+    Bank* const bank = Bank::create(memory.get(), layout);
+    const auto* const block = reinterpret_cast<const std::byte*>(&bank->octave_block(4));
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % alignof(ExemplarBlock), 0U) << series_max;
+    EXPECT_LE(block + sizeof(OctaveBlock), memory.get() + layout.bytes());
+  }
+}
+
 TEST_F(FewBlocksTest, WithoutABlockThereIsNoExemplar) {
   const Series& one = series(MetricKind::histogram, "h");
   for (const double value : {1.0, 2.0, 4.0, 8.0}) record(one, value);
