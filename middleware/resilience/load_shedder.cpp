@@ -118,8 +118,9 @@ LoadShedder::LoadShedder(const LoadShedderOptions& options)
 }
 
 LoadShedder::~LoadShedder() {
-  // A forked child has the object but not its thread.
+  // A forked child has the object but not its thread. Else it ends before what it writes to does.
   if (sampler_ != nullptr && sampler_->process != getpid()) static_cast<void>(sampler_.release());
+  sampler_.reset();
 }
 
 // ---- A request ----
@@ -237,6 +238,7 @@ ShedReason LoadShedder::shed_by_kernel(Priority priority) const noexcept {
 }
 
 void LoadShedder::sample() {
+  const std::scoped_lock lock(sample_mutex_);
   const SteadyTime now = clock_->steady();
   Level level;
   const auto judge = [&](double value, const ShedThresholds& thresholds, ShedReason reason) {

@@ -154,7 +154,7 @@ class LoadShedder {
 
   struct Sampler;
   std::unique_ptr<Sampler> sampler_;
-  // Of the last sample.
+  std::mutex sample_mutex_;  // of the last sample, which follows
   std::optional<Cgroup::Cpu> last_cpu_;
   std::optional<std::chrono::microseconds> last_pressure_;
   SteadyTime last_sample_{};
