@@ -68,11 +68,37 @@ inline std::uint64_t stamp_cost() {
   return cost;
 }
 
+/// Where the whole distribution is looked at, for pictures.
+inline constexpr double shares[] = {0.001, 0.01,  0.05,  0.1,   0.2,    0.3,    0.4,
+                                    0.5,   0.6,   0.7,   0.8,   0.9,    0.95,   0.98,
+                                    0.99,  0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999};
+
 struct Distribution {
   double p50 = 0;
   double p99 = 0;
   double p999 = 0;
   double mean = 0;
+  std::vector<double> at_shares{};  ///< one for each of `shares`; may be empty
+};
+
+/// Quantiles of sorted samples. The clock goes in steps, so that thousands of samples are equal: each
+/// stands for all times between it and halfway to its neighbours, evenly.
+class Quantiles {
+ public:
+  explicit Quantiles(const std::vector<double>& sorted) : all_(sorted) {}
+  double at(double share) const {
+    const double rank = share * static_cast<double>(all_.size());
+    const double value = all_[std::min(all_.size() - 1, static_cast<std::size_t>(rank))];
+    const auto [first, behind] = std::equal_range(all_.begin(), all_.end(), value);
+    const double low = first == all_.begin() ? value : (*(first - 1) + value) / 2;
+    const double high = behind == all_.end() ? value : (value + *behind) / 2;
+    const double part =
+        (rank - static_cast<double>(first - all_.begin())) / static_cast<double>(behind - first);
+    return low + (high - low) * part;
+  }
+
+ private:
+  const std::vector<double>& all_;
 };
 
 inline Distribution summarise(std::vector<double>& ns) {
@@ -80,11 +106,10 @@ inline Distribution summarise(std::vector<double>& ns) {
   std::sort(ns.begin(), ns.end());
   double sum = 0;
   for (const double one : ns) sum += one;
-  const auto at = [&](double share) {
-    return ns[std::min(ns.size() - 1,
-                       static_cast<std::size_t>(share * static_cast<double>(ns.size())))];
-  };
-  return {at(0.5), at(0.99), at(0.999), sum / static_cast<double>(ns.size())};
+  const Quantiles of(ns);
+  Distribution found{of.at(0.5), of.at(0.99), of.at(0.999), sum / static_cast<double>(ns.size())};
+  for (const double share : shares) found.at_shares.push_back(of.at(share));
+  return found;
 }
 
 struct Plan {

@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 OURS, FLOOR, PEER = "tab:blue", "tab:gray", "tab:orange"
-PERCENTILES = {"ns_p50": ("o", "p50"), "ns_p99": ("|", "p99"), "ns_p999": (">", "p99.9")}
+MARKERS = "osv^Dx+*<>1234"
 
 
 def colour(row, rows):
@@ -25,21 +25,21 @@ def label(row):
 
 
 def latency(case, question, rows, file):
-    """Each row as a line from its median to its 99.9th percentile, on a logarithmic axis."""
-    rows = sorted((row for row in rows if row["ns_p50"] is not None), key=lambda row: -row["ns_p50"])
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(rows)), layout="constrained")
-    for y, row in enumerate(rows):
+    """The whole distribution of each row: which share of the calls took longer than so many ns, both on logarithmic axes."""
+    rows = sorted((row for row in rows if row.get("ns_at_shares")), key=lambda row: row["ns_p50"])
+    if not rows:
+        return
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for row in rows:
         least = 0.1  # What the clock cannot see, on an axis without a zero.
-        ends = [max(least, row[key]) for key in PERCENTILES]
-        axes.plot(ends, [y] * len(ends), color=colour(row, rows), linewidth=1)
-        for x, (marker, _) in zip(ends, PERCENTILES.values()):
-            axes.plot(x, y, marker=marker, color=colour(row, rows), markersize=8)
-    for marker, name in PERCENTILES.values():
-        axes.plot([], [], marker=marker, color="black", linestyle="", label=name)
-    axes.set(xscale="log", xlabel="ns a call", yticks=range(len(rows)), yticklabels=map(label, rows))
+        axes.plot([max(least, ns) for _, ns in row["ns_at_shares"]], [1 - share for share, _ in row["ns_at_shares"]],
+                  color=colour(row, rows), linestyle="-" if row["threads"] == 1 else "--", linewidth=1, label=label(row),
+                  marker=MARKERS[[one["subject"] for one in rows].index(row["subject"]) % len(MARKERS)], markersize=3)
+    axes.set(xscale="log", yscale="log", xlabel="ns a call", ylabel="share of the calls that took longer",
+             yticks=[0.5, 0.1, 0.01, 0.001, 0.0001], yticklabels=["p50", "p90", "p99", "p99.9", "p99.99"])
     axes.set_title(f"{question}  ({case})", fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="upper right", fontsize=8)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", fontsize=7)
     figure.savefig(file, dpi=120)
     plt.close(figure)
 

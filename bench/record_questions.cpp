@@ -7,17 +7,22 @@
 //
 //   record_questions [--quick | --smoke] [--case NAME]
 //
-// Exit status 1: a sustained run lost count of a record.
+// Exit status 1: a sustained run lost count of a record, or a sum is not that of what was recorded.
 #include <array>
 #include <barrier>
+#include <cmath>
 #include <deque>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <semaphore>
+#include <string>
 #include <thread>
 
 #include <pthread.h>
+#include <simdjson.h>
+#include <unistd.h>
 
 #include "options.hpp"
 #include "rows.hpp"
@@ -352,12 +357,40 @@ void ask_idle(const Options& options) {
 
 // ---- How much does the one flusher take in? ----
 
-/// Two threads call without a pause. Returns whether every record is accounted for.
-template <class Call>
+/// Of what was recorded and of what came out.
+struct Sums {
+  double count = 0;
+  double sum = 0;
+};
+
+/// What the EMF documents of a file say of a metric: a number for a counter, an object for a
+/// histogram.
+Sums read_sums(const std::string& file, std::string_view metric) {
+  Sums sums;
+  simdjson::dom::parser parser;
+  simdjson::dom::document_stream documents;
+  if (parser.load_many(file).get(documents) != simdjson::SUCCESS) return sums;
+  for (const auto document : documents) {
+    simdjson::dom::element found;
+    if (document[metric].get(found) != simdjson::SUCCESS) continue;
+    if (found.is_object()) {
+      sums.count += found["Count"].get_double().value();
+      sums.sum += found["Sum"].get_double().value();
+    } else {
+      sums.sum += found.get_double().value();
+    }
+  }
+  return sums;
+}
+
+/// Two threads call without a pause. Returns whether every record is accounted for, and `check`,
+/// given the calls of both, has nothing to say.
+template <class Call, class Check>
 bool ask_sustained(const Options& options, const std::string& name, int records_a_call,
-                   spillway::SignalStats spillway::Stats::*signal, Call call) {
+                   spillway::SignalStats spillway::Stats::*signal, Call call, Check check,
+                   const std::string& metrics_file = "/dev/null") {
   if (!options.wants(name)) return true;
-  bench::SpillwaySubject ours;
+  bench::SpillwaySubject ours(true, false, metrics_file);
   const milliseconds how_long = options.lasting(milliseconds(10'000));
   std::array<std::uint64_t, 2> calls{};
   const auto began = std::chrono::steady_clock::now();
@@ -367,8 +400,8 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
       producers.emplace_back([&] {
         std::uint64_t count = 0;
         while (std::chrono::steady_clock::now() - began < how_long) {
-          for (int i = 0; i < 1000; ++i) call(ours, i);
-          count += 1000;
+          for (int i = 0; i < 1024; ++i) call(ours, i);
+          count += 1024;
         }
         own = count;
       });
@@ -388,29 +421,61 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
   report("taken in by the flusher", stats.recorded - missed);
   report("dropped at the ring, counted", missed);
   report("delivered", stats.delivered);
-  if (stats.recorded == made && stats.residue() == 0 && stats.held() == 0) return true;
-  std::fprintf(stderr, "%s: %llu calls, recorded %llu, delivered %llu, dropped %llu\n",
+  const std::string wrong = check(calls[0] + calls[1]);
+  if (stats.recorded == made && stats.residue() == 0 && stats.held() == 0 && wrong.empty()) {
+    return true;
+  }
+  std::fprintf(stderr, "%s: %llu calls, recorded %llu, delivered %llu, dropped %llu%s\n",
                name.c_str(), static_cast<unsigned long long>(made),
                static_cast<unsigned long long>(stats.recorded),
                static_cast<unsigned long long>(stats.delivered),
-               static_cast<unsigned long long>(stats.dropped_total()));
+               static_cast<unsigned long long>(stats.dropped_total()), wrong.c_str());
   return false;
 }
 
+/// The sums of the documents that came out, against the calls.
+std::string check_sums(const std::string& file, std::uint64_t calls) {
+  const Sums counter = read_sums(file, "Requests");
+  const Sums histogram = read_sums(file, "Latency");
+  double lap = 0;
+  for (const double value : arguments().values) lap += value;
+  const auto count = static_cast<double>(calls);
+  const double sum = count / 1024 * lap;
+  // Sums of doubles in another order.
+  const bool equal = std::abs(histogram.sum - sum) <= 1e-9 * sum;
+  if (counter.sum == count && histogram.count == count && equal) return {};
+  char text[200];
+  std::snprintf(text, sizeof text,
+                "; counted %.17g, recorded %.17g with the sum %.17g instead of %.17g", counter.sum,
+                histogram.count, histogram.sum, sum);
+  return text;
+}
+
 bool ask_sustained(const Options& options) {
-  bool exact = ask_sustained(options, "sustained_measurements", 2, &spillway::Stats::metrics,
-                             [](bench::SpillwaySubject& ours, int i) {
-                               ours.counter.add(1);
-                               ours.histogram.record(arguments().values[i & 1023]);
-                             });
-  exact &= ask_sustained(options, "sustained_samples", 1, &spillway::Stats::metrics,
-                         [](bench::SpillwaySubject& ours, int i) {
-                           ours.histogram.sample(arguments().values[i & 1023]);
-                         });
-  exact &= ask_sustained(options, "sustained_logs", 1, &spillway::Stats::logs,
-                         [](bench::SpillwaySubject& ours, int i) { ours.log(i, arguments()); });
-  exact &= ask_sustained(options, "sustained_spans", 1, &spillway::Stats::spans,
-                         [](bench::SpillwaySubject& ours, int i) { ours.span(i, arguments()); });
+  const std::string file =
+      (std::filesystem::temp_directory_path() / ("spillway-sums-" + std::to_string(getpid())))
+          .string();
+  bool exact = ask_sustained(
+      options, "sustained_measurements", 2, &spillway::Stats::metrics,
+      [](bench::SpillwaySubject& ours, int i) {
+        ours.counter.add(1);
+        ours.histogram.record(arguments().values[i & 1023]);
+      },
+      [&](std::uint64_t calls) { return check_sums(file, calls); }, file);
+  std::filesystem::remove(file);
+  const auto only_counts = [](std::uint64_t) { return std::string(); };
+  exact &= ask_sustained(
+      options, "sustained_samples", 1, &spillway::Stats::metrics,
+      [](bench::SpillwaySubject& ours, int i) {
+        ours.histogram.sample(arguments().values[i & 1023]);
+      },
+      only_counts);
+  exact &= ask_sustained(
+      options, "sustained_logs", 1, &spillway::Stats::logs,
+      [](bench::SpillwaySubject& ours, int i) { ours.log(i, arguments()); }, only_counts);
+  exact &= ask_sustained(
+      options, "sustained_spans", 1, &spillway::Stats::spans,
+      [](bench::SpillwaySubject& ours, int i) { ours.span(i, arguments()); }, only_counts);
   return exact;
 }
 

@@ -87,12 +87,13 @@ inline spillway::Runtime agreeing(bool threads) {
 /// An engine that encodes, compresses and signs everything and throws it away, and its handles.
 class SpillwaySubject {
  public:
-  explicit SpillwaySubject(bool threads = true, bool coarse_time = false)
+  explicit SpillwaySubject(bool threads = true, bool coarse_time = false,
+                           const std::string& metrics_file = "/dev/null")
       : engine(spillway::Config{.service = "bench",
                                 .metrics = spillway::MetricsTo::emf_file,
                                 .logs = spillway::LogsTo::file,
                                 .traces = spillway::TracesTo::put_trace_segments,
-                                .metrics_file = "/dev/null",
+                                .metrics_file = metrics_file,
                                 .logs_file = "/dev/null",
                                 .emf_histogram_object = true,
                                 .region = "eu-west-1",
