@@ -20,6 +20,8 @@
 //   span          name        end     SpanBody, then its entries
 //   span_part     name        time    SpanPartBody, then entries that did not fit into the span
 //   sample        series      time    the value (a double)
+//   request_end   1: keep     -       nanoseconds that the request of this context took: whether the
+//                                     records below the level that were made for it go out
 //
 // Log values are packed without padding: integers and doubles 8 bytes, bools 1, strings a 4-byte
 // length and the characters. A span's entries are an EntryHeader each and then the value in the
@@ -59,7 +61,8 @@ enum class RecordKind : std::uint8_t {
   event,
   span,
   span_part,
-  sample
+  sample,
+  request_end
 };
 
 /// Sizes fit 24 bits: a record is never larger than a ring's half, and a ring never larger than 16

@@ -298,6 +298,10 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("xray_daemon_address", config.xray_daemon_address);
   visit("log_level", config.log_level);
   visit("log_levels", config.log_levels);
+  visit("log_rate_max", config.log_rate_max);
+  visit("log_retain_level", config.log_retain_level);
+  visit("log_retain_slow", config.log_retain_slow);
+  visit("log_retain_bytes", config.log_retain_bytes);
   visit("trace_reservoir", config.trace_reservoir);
   visit("trace_sample_rate", config.trace_sample_rate);
   visit("sampling", config.sampling);
@@ -787,6 +791,9 @@ std::vector<ConfigError> validate(const Config& config) {
       check(false, "sampling_rules_file", config.sampling_rules_file, std::move(problem));
     }
   }
+  in_range("log_rate_max", config.log_rate_max, 0, 1'000'000'000);
+  in_range("log_retain_slow", config.log_retain_slow, milliseconds(0), hours(1));
+  in_range("log_retain_bytes", config.log_retain_bytes, 64 << 10, std::int64_t{16} << 30);
   in_range("metric_interval", config.metric_interval, milliseconds(1000), hours(1));
   in_range("log_interval", config.log_interval, milliseconds(1), milliseconds(60'000));
   in_range("trace_interval", config.trace_interval, milliseconds(1), milliseconds(60'000));

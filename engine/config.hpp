@@ -173,6 +173,17 @@ struct Config {
   /// Levels of named loggers (Engine::logger), and of those below them; as text "db=debug,http=warn",
   /// in a file also {"db":"debug"}.
   Setting<LogLevels> log_levels = by_default(LogLevels());
+  /// Log records a second of one call site; those beyond are counted as rate_limited, and a record
+  /// says how many there were. 0: no limit.
+  Setting<std::int64_t> log_rate_max = by_default(std::int64_t{0});
+  /// From this level up to log_level, the records of a request (a context with a request id or a
+  /// trace) are kept in memory until it ends, and go out only if it fails, is slow or is sampled;
+  /// else they are counted as not_retained. off: such records are not made at all.
+  Setting<Severity> log_retain_level = by_default(Severity::off);
+  /// A request that takes so long is slow; 0: none is.
+  Setting<std::chrono::milliseconds> log_retain_slow = by_default(std::chrono::milliseconds(1'000));
+  /// Of all that is kept; the oldest request makes room.
+  Setting<std::int64_t> log_retain_bytes = by_default(std::int64_t{8} << 20);
   /// Of the traces that begin here: so many a second always, and of the others this share (the
   /// X-Ray SDKs' own default).
   Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});

@@ -392,7 +392,6 @@ class Engine::Core final : public detail::EngineServices {
         // A disk, a resolver or the host's own on_diagnostic does not return. The thread that waits
         // for it is left behind, with all that it works on; what it holds stays held in the account.
         at_rest_ = false;
-        loggers_->close();
         final_ = stats();
         return *final_;
       }
@@ -403,6 +402,7 @@ class Engine::Core final : public detail::EngineServices {
       settle_by_hand();
     }
     loggers_->close();
+    flusher_.drop_retained();
     if (!has_threads_) sender_.abandon();
     flusher_is_done_.store(true, std::memory_order_release);
     final_ = stats();
@@ -700,6 +700,8 @@ Engine::Engine(const Config& config, Runtime runtime)
     : core_(std::make_unique<Core>(config, std::move(runtime))) {
   engine_id_ = core_->engine_id();
   events_enabled_ = core_->config().metrics != MetricsTo::none;
+  retains_logs_ =
+      core_->config().log_retain_level != Severity::off && core_->config().logs != LogsTo::none;
   tracing_ = core_->tracing();
   log_level_.store(core_->loggers()->level(), std::memory_order_relaxed);
 }

@@ -117,6 +117,13 @@ class Engine {
   /// once and keep it. An empty name has the engine's level, for the sake of Logger::with(). Any
   /// thread; takes a lock. May throw std::bad_alloc.
   Logger logger(std::string_view name = {});
+  /// The request of the calling thread's context has ended: whether its records that were kept
+  /// (log_retain_level) go out. They do if it has failed, took as long as log_retain_slow, or its trace
+  /// is sampled; and without this call, if one of its records is an ERROR. Any thread; free of cost
+  /// where nothing is kept. middleware::Observability calls it.
+  void end_request(bool failed, std::chrono::nanoseconds took) const noexcept {
+    if (retains_logs_) detail::record_request_end(engine_id_, failed, took.count());
+  }
   [[gnu::always_inline]] void log(LogSite& site, const Field& f0 = {}, const Field& f1 = {},
                                   const Field& f2 = {}, const Field& f3 = {}, const Field& f4 = {},
                                   const Field& f5 = {}, const Field& f6 = {}, const Field& f7 = {},
@@ -182,6 +189,7 @@ class Engine {
   std::uint64_t engine_id_ = detail::no_engine_id;
   std::atomic<Severity> log_level_{Severity::info};
   bool events_enabled_ = false;
+  bool retains_logs_ = false;
   const detail::TracingState* tracing_ = nullptr;  // null: traces go nowhere
   std::unique_ptr<Core> core_;
 };

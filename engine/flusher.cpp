@@ -99,6 +99,7 @@ Flusher::Flusher(const Parts& parts)
       report_(parts.report),
       large_logs_(std::make_unique<LargeLogs>()),
       loggers_(parts.loggers),
+      limiter_(static_cast<std::uint64_t>(parts.config.log_rate_max.get())),
       outbox_(parts.outbox) {
   if (parts.metrics != nullptr) {
     metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
@@ -112,6 +113,16 @@ Flusher::Flusher(const Parts& parts)
   if (parts.logs != nullptr) {
     logs_.emplace(*parts.logs, parts.outbox, parts.ledger);
     log_bytes_max_ = parts.logs->limits().bytes_max - parts.logs->limits().overhead_bytes;
+    if (config_.log_retain_level != Severity::off) {
+      retention_.emplace(
+          static_cast<std::size_t>(config_.log_retain_bytes.get()),
+          [this](const LogView& log, std::uint32_t /*site*/, std::uint64_t ticks) {
+            encode_log(log, ticks);
+          },
+          [this](std::uint64_t records) {
+            ledger_.drop_in_batch(Signal::logs, DropCause::not_retained, records);
+          });
+    }
   }
   if (parts.traces != nullptr) {
     traces_.emplace(*parts.traces, parts.outbox, parts.ledger);
@@ -132,6 +143,9 @@ bool Flusher::run_once() {
   now_ = clock_->steady();
   // They go at the end of the round: what refers to them is in the rings by now.
   const auto retired = loggers_.take_retired();
+  const auto second = std::chrono::duration_cast<std::chrono::seconds>(now_.time_since_epoch());
+  if (std::exchange(limiter_second_, second.count()) != second.count()) report_held_back();
+  if (retention_) retention_->expire(now_);
   bool busy = drain_rings();
   busy |= drain_large_logs();
   close_what_is_over();
@@ -156,6 +170,7 @@ void Flusher::flush_without_unfinished() {
 }
 
 void Flusher::seal_all() {
+  report_held_back();
   const std::int64_t now_ms = wall_ms(clock_->wall());
   close_interval(Resolution::second, now_ms);
   close_interval(Resolution::minute, now_ms);
@@ -224,6 +239,18 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
       aggregator_.add_sample(header.id, value);
       break;
     }
+    case RecordKind::request_end: {
+      if (!retention_) break;
+      std::int64_t took_ns = 0;
+      std::memcpy(&took_ns, body, sizeof took_ns);
+      const std::chrono::nanoseconds slow = config_.log_retain_slow.get();
+      if (header.id != 0 || (slow.count() > 0 && took_ns >= slow.count())) {
+        retention_->keep(context.texts, now_);
+      } else {
+        retention_->end(context.texts);
+      }
+      break;
+    }
   }
 }
 
@@ -238,7 +265,9 @@ void Flusher::drain_log(LaneContext& context, const std::byte* record, const Rec
   }
   log.values = {record + values_at, header.bytes() - values_at};
   const std::uint32_t site = logger == nullptr ? header.id : add_logger(*logger, header.id, log);
-  encode_log(log, site, header.ticks);
+  take_log(log, site, header.ticks,
+           logger == nullptr ? loggers_.own_level()
+                             : logger->levels->own.load(std::memory_order_relaxed));
 }
 
 void Flusher::drain_event(LaneContext& context, const std::byte* record,
@@ -346,18 +375,70 @@ std::uint32_t Flusher::add_logger(const LoggerState& logger, std::uint32_t site,
   return whole;
 }
 
-void Flusher::encode_log(LogView log, std::uint32_t site, std::uint64_t ticks) {
+void Flusher::take_log(LogView log, std::uint32_t site, std::uint64_t ticks, Severity level) {
   ledger_.of(Signal::logs).drained.fetch_add(1, std::memory_order_relaxed);
   if (!logs_) return;
+  const Severity severity = log.site->severity;
+  if (retention_ && severity < level) {
+    redactor_.redact(log, site);
+    return retention_->take(log, site, ticks, now_);
+  }
+  if (retention_ && severity >= Severity::error) retention_->keep(*log.context, now_);
+  if (!limiter_.admit(site, limiter_second_)) {
+    return ledger_.drop_in_batch(Signal::logs, DropCause::rate_limited, 1);
+  }
+  redactor_.redact(log, site);
+  encode_log(log, ticks);
+}
+
+std::uint32_t Flusher::held_back_site(std::uint32_t site) {
+  std::uint32_t& known = held_back_sites_[site];
+  if (known == 0) {
+    const SiteInfo& info = site_of(site);
+    known = add_site({info.severity,
+                      "log records were held back",
+                      info.file,
+                      info.line,
+                      {{"held_back", ValueType::unsigned_integer},
+                       {"of_message", ValueType::string},
+                       {"call_site", ValueType::string}},
+                      info.logger});
+  }
+  return known;
+}
+
+void Flusher::report_held_back() {
+  limiter_.report([this](std::uint32_t site, std::uint64_t held_back) {
+    const SiteInfo& info = site_of(site);
+    const std::uint32_t site_of_report = held_back_site(site);
+    if (!logs_ || site_of_report == 0) return;
+    std::string values;
+    append_packed({{}, ValueType::unsigned_integer, held_back, {}}, values);
+    append_packed({{}, ValueType::string, 0, info.message}, values);
+    const std::string place =
+        info.file.substr(info.file.rfind('/') + 1) + ":" + std::to_string(info.line);
+    append_packed({{}, ValueType::string, 0, place}, values);
+    const ContextTexts nobody;
+    const auto ticks = clock_->ticks();
+    encode_log({&site_of(site_of_report), clock_->wall_ns_of(ticks), 0, &nobody,
+                std::as_bytes(std::span(values))},
+               ticks, 0);
+  });
+}
+
+void Flusher::drop_retained() {
+  if (retention_) retention_->clear();
+}
+
+void Flusher::encode_log(const LogView& log, std::uint64_t ticks, std::uint64_t records) {
   const std::int64_t time_ms = log.time_ns / 1'000'000;
   if (config_.logs == LogsTo::put_log_events) {
     const std::int64_t now_ms = wall_ms(clock_->wall());
     if (time_ms < std::max(std::int64_t{0}, now_ms - limits::log_past_ms_max) ||
         time_ms > now_ms + limits::log_future_ms_max) {
-      return ledger_.drop_in_batch(Signal::logs, DropCause::expired, 1);
+      return ledger_.drop_in_batch(Signal::logs, DropCause::expired, records);
     }
   }
-  redactor_.redact(log, site);
   Payload& payload = logs_->open();
   const std::size_t offset = payload.bytes.size();
   if (config_.logs == LogsTo::console) {
@@ -367,7 +448,7 @@ void Flusher::encode_log(LogView log, std::uint32_t site, std::uint64_t ticks) {
   } else {
     log_encoder_.append_json(log, log_bytes_max_, payload.bytes);
   }
-  payload.end_item(offset, 1, time_ms, ticks);
+  payload.end_item(offset, records, time_ms, ticks);
   logs_->appended(now_);
 }
 
@@ -383,6 +464,10 @@ void Flusher::drain_span(LaneContext& context, const std::byte* record,
   span.end_ns = std::max(clock_->wall_ns_of(header.ticks), span.start_ns);
   span.entries =
       redactor_.redact({record + sizeof header + sizeof span.body, span.body.entry_bytes});
+  // The service's own root: the request is one that is traced, and it has ended.
+  if (retention_ && span.body.span_id == span.body.segment_id) {
+    retention_->keep(context.texts, now_);
+  }
   assembler_->add_span(span, context.texts, now_);
 }
 
@@ -408,7 +493,9 @@ bool Flusher::drain_large_logs() {
                  std::as_bytes(std::span(log.values))};
     const std::uint32_t site =
         log.logger == nullptr ? log.site : add_logger(*log.logger, log.site, view);
-    encode_log(view, site, log.ticks);
+    take_log(view, site, log.ticks,
+             log.logger == nullptr ? loggers_.own_level()
+                                   : log.logger->levels->own.load(std::memory_order_relaxed));
     outbox_.release(LargeLogs::bytes_of(log));
   }
   return any;

@@ -31,8 +31,10 @@
 #include <spillway/engine/cardinality.hpp>
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/config.hpp>
+#include <spillway/engine/debug_retention.hpp>
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/ledger.hpp>
+#include <spillway/engine/log_limiter.hpp>
 #include <spillway/engine/logger_table.hpp>
 #include <spillway/engine/outbox.hpp>
 #include <spillway/engine/record_redactor.hpp>
@@ -79,6 +81,9 @@ class Flusher {
   /// Metrics that have more series than they may, as of the last metric interval. Any thread.
   std::vector<FoldedMetric> folded_metrics() const { return cardinality_.found(); }
 
+  /// After the last flush: drops what is kept for requests that have not ended.
+  void drop_retained();
+
   /// A log too large for a ring. Any thread.
   bool take_large_log(LargeLog&& log) noexcept;
 
@@ -100,8 +105,13 @@ class Flusher {
   /// Puts what a logger has in common into the record of call site `site`, whose new number it
   /// returns. Valid until the next call.
   std::uint32_t add_logger(const LoggerState& logger, std::uint32_t site, LogView& log);
-  /// `site` is the number of `log.site`.
-  void encode_log(LogView log, std::uint32_t site, std::uint64_t ticks);
+  /// `site` is the number of `log.site`; `level` that of its logger.
+  void take_log(LogView log, std::uint32_t site, std::uint64_t ticks, Severity level);
+  /// `records`: how many it stands for.
+  void encode_log(const LogView& log, std::uint64_t ticks, std::uint64_t records = 1);
+  /// Says what the limit of a call site has held back.
+  void report_held_back();
+  std::uint32_t held_back_site(std::uint32_t site);
   bool take_wanted_cells();
   void seal_all();
   void close_what_is_over();
@@ -138,6 +148,10 @@ class Flusher {
   // By the number of the shape, and that of the call site.
   std::unordered_map<std::uint64_t, std::uint32_t> sites_with_loggers_;
   std::vector<std::byte> merged_values_;
+  LogLimiter limiter_;
+  std::int64_t limiter_second_ = 0;
+  std::unordered_map<std::uint32_t, std::uint32_t> held_back_sites_;  // by number: who says it
+  std::optional<DebugRetention> retention_;
   Outbox& outbox_;
 
   SteadyTime now_{};

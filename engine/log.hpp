@@ -152,6 +152,9 @@ class FieldCopies {
 
 /// Appends a field's value as record.hpp packs it.
 void append_packed(const FieldCopy& field, std::string& values);
+/// Writes that the current context's request has ended. Not counted: it is no record of a signal.
+[[gnu::cold]] void record_request_end(std::uint64_t engine_id, bool failed,
+                                      std::int64_t took_ns) noexcept;
 /// Writes the record that log() did not: the site's first, a context's first, one that finds the ring
 /// full or fits no ring, whose time takes a call, or whose engine is closed.
 [[gnu::cold]] void log_slow(std::uint64_t engine_id, const LoggerState* logger, LogSite& site,

@@ -26,27 +26,34 @@ LoggerTable::LoggerTable(std::uint64_t engine_id, const Config& config,
                          std::function<void(std::string)> report)
     : engine_id_(engine_id),
       nowhere_(config.logs == LogsTo::none),
+      retain_(config.log_retain_level),
       process_(getpid()),
-      level_(config.log_level),
+      own_level_(config.log_level),
       report_(std::move(report)) {
   for (const LoggerLevel& one : config.log_levels.get()) own_levels_[one.logger] = one.level;
 }
 
 // ---- Levels ----
 
-Severity LoggerTable::effective(std::string_view logger) const {
-  return nowhere_ ? Severity::off : level_of(logger, own_levels_, level_);
+Severity LoggerTable::own_level(std::string_view logger) const {
+  return level_of(logger, own_levels_, own_level());
+}
+
+Severity LoggerTable::recorded(Severity own) const noexcept {
+  return nowhere_ || own == Severity::off ? Severity::off : std::min(own, retain_);
 }
 
 void LoggerTable::apply() noexcept {
-  for (auto& [name, level] : levels_) {
-    level->effective.store(effective(name), std::memory_order_relaxed);
+  for (auto& [name, levels] : levels_) {
+    const Severity own = own_level(name);
+    levels->own.store(own, std::memory_order_relaxed);
+    levels->recorded.store(recorded(own), std::memory_order_relaxed);
   }
 }
 
 void LoggerTable::set_level(Severity level) noexcept {
   const std::scoped_lock lock(mutex_);
-  level_ = level;
+  own_level_.store(level, std::memory_order_relaxed);
   apply();
 }
 
@@ -64,10 +71,7 @@ void LoggerTable::set_level(std::string_view logger, std::optional<Severity> lev
   apply();
 }
 
-Severity LoggerTable::level() const noexcept {
-  const std::scoped_lock lock(mutex_);
-  return nowhere_ ? Severity::off : level_;
-}
+Severity LoggerTable::level() const noexcept { return recorded(own_level()); }
 
 // ---- Loggers ----
 
@@ -77,9 +81,13 @@ Logger LoggerTable::logger(std::string_view name) {
     const std::scoped_lock lock(mutex_);
     const LoggerShape* const shape = shape_of(name, {});
     // Past the largest number of shapes it goes by the engine's name and level.
-    std::unique_ptr<Level>& level = levels_[shape->logger];
-    if (level == nullptr) level = std::make_unique<Level>(effective(shape->logger));
-    state->level = &level->effective;
+    std::unique_ptr<LoggerLevels>& levels = levels_[shape->logger];
+    if (levels == nullptr) {
+      levels = std::make_unique<LoggerLevels>();
+      levels->own = own_level(shape->logger);
+      levels->recorded = recorded(levels->own);
+    }
+    state->levels = levels.get();
     state->shape = shape;
   }
   return make(std::move(state));
@@ -87,7 +95,7 @@ Logger LoggerTable::logger(std::string_view name) {
 
 Logger LoggerTable::with(const LoggerState& base, std::span<const FieldCopy> fields) {
   auto state = std::make_unique<LoggerState>();
-  state->level = base.level;
+  state->levels = base.levels;
   state->packed = base.packed;
   std::vector<SiteField> keys = base.shape->fields;
   std::size_t left_out = 0;
@@ -142,7 +150,7 @@ const LoggerShape* LoggerTable::shape_of(std::string_view logger, std::vector<Si
 Logger LoggerTable::make(std::unique_ptr<LoggerState> state) {
   state->table = shared_from_this();
   Logger logger;
-  logger.level_ = state->level;
+  logger.level_ = &state->levels->recorded;
   logger.engine_id_ = engine_id_;
   // Should there be no memory for the count of its holders, the deleter has it all the same.
   logger.state_ = std::shared_ptr<const LoggerState>(

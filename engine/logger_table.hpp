@@ -38,10 +38,15 @@ struct LoggerShape {
   std::vector<SiteField> fields;
 };
 
+struct LoggerLevels {
+  std::atomic<Severity> recorded;  ///< from here on records are made
+  std::atomic<Severity> own;       ///< below it they go out only if their request is kept
+};
+
 /// Constant once it is made.
 struct LoggerState {
   std::shared_ptr<LoggerTable> table;
-  const std::atomic<Severity>* level;
+  const LoggerLevels* levels;
   const LoggerShape* shape;
   std::vector<std::string> packed;  ///< the fields' values one by one, as record.hpp packs them
   std::string values;               ///< the same in a row
@@ -59,11 +64,13 @@ class LoggerTable : public std::enable_shared_from_this<LoggerTable> {
   Logger with(const LoggerState& base, std::span<const FieldCopy> fields);
   void set_level(Severity level) noexcept;
   void set_level(std::string_view logger, std::optional<Severity> level);
-  /// The engine's own.
+  /// From where on the engine's own records are made.
   Severity level() const noexcept;
 
   // ---- the flusher ----
 
+  /// The engine's own level.
+  Severity own_level() const noexcept { return own_level_.load(std::memory_order_relaxed); }
   /// States that no logger holds any more. Records that refer to them are in the rings by now: when
   /// these have been drained, the states may go.
   std::vector<std::unique_ptr<const LoggerState>> take_retired();
@@ -71,25 +78,23 @@ class LoggerTable : public std::enable_shared_from_this<LoggerTable> {
   void close() noexcept;
 
  private:
-  struct Level {
-    std::atomic<Severity> effective;
-    explicit Level(Severity severity) : effective(severity) {}
-  };
   Logger make(std::unique_ptr<LoggerState> state);
   void retire(const LoggerState* state) noexcept;
   // Under the lock.
   const LoggerShape* shape_of(std::string_view logger, std::vector<SiteField> fields);
-  Severity effective(std::string_view logger) const;
+  Severity own_level(std::string_view logger) const;
+  Severity recorded(Severity own) const noexcept;
   void apply() noexcept;
   void report(std::string message);
 
   const std::uint64_t engine_id_;
-  const bool nowhere_;  // logs go to nobody: all levels are off
+  const bool nowhere_;     // logs go to nobody: all levels are off
+  const Severity retain_;  // from here on records are kept for a while; off: none
   const pid_t process_;
   mutable std::mutex mutex_;
-  Severity level_;
+  std::atomic<Severity> own_level_;                          // written under the lock
   std::map<std::string, Severity, std::less<>> own_levels_;  // what was set, by name
-  std::map<std::string, std::unique_ptr<Level>, std::less<>> levels_;
+  std::map<std::string, std::unique_ptr<LoggerLevels>, std::less<>> levels_;
   std::map<std::string, std::unique_ptr<const LoggerShape>> shapes_;  // by name, keys and types
   const std::function<void(std::string)> report_;
   std::vector<std::unique_ptr<const LoggerState>> retired_;

@@ -137,6 +137,25 @@ void append_packed(const FieldCopy& field, std::string& values) {
   pack(reinterpret_cast<std::byte*>(values.data()) + before, {&field, 1});
 }
 
+void record_request_end(std::uint64_t engine_id, bool failed, std::int64_t took_ns) noexcept {
+  Lane* const lane = enter(engine_id);
+  if (lane == nullptr) return;
+  const Active& context = current_active();
+  if (lane->written_context == context.serial ||
+      write_context(*lane, context.serial, context.identity, context.trace_id, true)) {
+    constexpr std::uint32_t bytes = sizeof(RecordHeader) + sizeof took_ns;
+    // Where it finds no room, what was kept for the request goes when it is too old.
+    if (const Ring::Room room = lane->ring.reserve(bytes, true)) {
+      const RecordHeader header{RecordHeader::pack(bytes, RecordKind::request_end),
+                                failed || context.is_sampled() ? 1U : 0U, 0};
+      std::memcpy(room.at, &header, sizeof header);
+      std::memcpy(room.at + sizeof header, &took_ns, sizeof took_ns);
+      lane->ring.commit(room);
+    }
+  }
+  lane->leave();
+}
+
 void log_slow(std::uint64_t engine_id, const LoggerState* logger, LogSite& site,
               std::span<const FieldCopy> fields) noexcept {
   operate(engine_id, Signal::logs, [&](Lane& lane) {

@@ -4,4 +4,5 @@
 #pragma once
 
 #include <spillway/engine/engine.hpp>        // IWYU pragma: export
+#include <spillway/engine/exception.hpp>     // IWYU pragma: export
 #include <spillway/engine/trace_header.hpp>  // IWYU pragma: export

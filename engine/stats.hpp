@@ -30,9 +30,11 @@ enum class DropCause : std::uint8_t {
   no_memory,          ///< the process could not allocate what the record needed on its way
   series_limit,       ///< of a metric with more series than series_max left room for
   spool_full,         ///< the oldest in a spool that had reached spool_bytes
-  spool_damaged       ///< its file in the spool was damaged or gone
+  spool_damaged,      ///< its file in the spool was damaged or gone
+  rate_limited,       ///< a log beyond log_rate_max of its call site
+  not_retained        ///< a log below the level, of a request that nobody will look at
 };
-inline constexpr std::size_t drop_cause_count = 14;
+inline constexpr std::size_t drop_cause_count = 16;
 std::string_view to_string(DropCause cause) noexcept;
 
 /// What sending cost.

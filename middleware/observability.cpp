@@ -251,6 +251,9 @@ void Observability::after(State& state, const Exchange& exchange,
     measure(state, facts, micros, slow);
   }
   if (options_.logging) log(state, exchange, facts, micros, slow);
+  engine_.end_request(
+      facts.status >= 500 || facts.ending != Ending::sent || !exchange.exception().type.empty(),
+      exchange.ended - exchange.begun);
   if (Span* const span = state.span()) {
     span->http_response(facts.status, facts.body_bytes);
     if (facts.ending == Ending::failed || !exchange.exception().type.empty()) span->fault();

@@ -109,6 +109,13 @@ const std::vector<Setting3>& settings() {
        [](Config& c) {
          c.log_levels = LogLevels{{"a", Severity::warn}};
        }},
+      {"log_rate_max", "5", "6", "7", [](Config& c) { c.log_rate_max = 7; }},
+      {"log_retain_level", "trace", "debug", "info",
+       [](Config& c) { c.log_retain_level = Severity::info; }},
+      {"log_retain_slow", "5ms", "6ms", "7ms",
+       [](Config& c) { c.log_retain_slow = milliseconds(7); }},
+      {"log_retain_bytes", "70000", "80000", "90000",
+       [](Config& c) { c.log_retain_bytes = 90000; }},
       {"trace_reservoir", "5", "6", "7", [](Config& c) { c.trace_reservoir = 7; }},
       {"trace_sample_rate", "0.25", "0.5", "0.75", [](Config& c) { c.trace_sample_rate = 0.75; }},
       {"sampling", "xray:api", "xray:daemon", "local",
