@@ -156,7 +156,9 @@ class PutMetricDataExporter final : public AwsExporter {
  public:
   PutMetricDataExporter(const Config& config, std::shared_ptr<ExporterShared> shared)
       : AwsExporter(
-            "put-metric-data", Signal::metrics,
+            // Two names, so that what one has left on disk is not sent as if it were the other.
+            datum_format(config) == DatumFormat::cbor ? "put-metric-data-cbor" : "put-metric-data",
+            Signal::metrics,
             {limits::datums_per_request_max,
              limits::put_metric_data_bytes_max - frame_bytes(config), 1, 0, milliseconds(0)},
             transport::cloudwatch, config.cloudwatch_endpoint.get(), std::move(shared)),

@@ -401,6 +401,7 @@ TEST_F(MetricRequestTest, CborIsPostedAsSmithyWantsItAndItsErrorsAreRead) {
   }
   EXPECT_GT(test.http.requests().size(), 2U) << "found by halves";
   const SignalStats stats = test.engine.stats().metrics;
+  EXPECT_EQ(stats.destination, "put-metric-data-cbor") << "the name that a spool's files carry";
   EXPECT_EQ(stats.delivered, 4U);
   EXPECT_EQ(stats.dropped_for(DropCause::rejected), 1U);
   EXPECT_TRUE(is_settled(stats));
