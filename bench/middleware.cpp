@@ -288,16 +288,17 @@ void measure_rate_limits(const bench::Options& options) {
                     {"chain, no headers", [&] { serve(silent_chain); }}});
 
   spillway::detail::LeaseKeeper::Parts parts{.lease = {.permits_max = 1'000'000},
-                                             .wait = std::chrono::seconds(1)};
+                                             .wait = std::chrono::seconds(10)};
   for (int i = 0; i < 4; ++i) parts.tables.push_back(std::make_unique<FarTable>());
   spillway::detail::LeaseKeeper leased(std::move(parts));
   if (options.wants("rate_limit_leased")) {
     // Steady state: leases as long as the demand wants them.
-    for (int i = 0; i < 1'000'000; ++i) decide(leased, "acme", bucket);
+    const int enough = options.times(1'000'000);
+    for (int i = 0; i < enough; ++i) decide(leased, "acme", bucket);
     std::thread([&] {
-      for (int i = 0; i < 1'000'000; ++i) decide(leased, own_tenant(), bucket);
+      for (int i = 0; i < enough; ++i) decide(leased, own_tenant(), bucket);
     }).join();
-    for (int i = 0; i < 1'000'000; ++i) decide(leased, own_tenant(), bucket);
+    for (int i = 0; i < enough; ++i) decide(leased, own_tenant(), bucket);
   }
   measure_in_turns(options, "rate_limit_leased",
                    {{"floor", hash},
