@@ -106,14 +106,15 @@ struct SpanBody {
 static_assert(sizeof(SpanBody) == 56 && std::is_trivially_copyable_v<SpanBody>);
 
 enum SpanFlag : std::uint16_t {
-  span_error = 1,       ///< the caller's mistake, 4xx
-  span_throttle = 2,    ///< 429; goes with span_error
-  span_fault = 4,       ///< our failure, 5xx
-  span_remote = 8,      ///< a call to another service: namespace "remote"
-  span_aws = 16,        ///< a call to AWS: namespace "aws"
-  span_has_parts = 32,  ///< span_part records went ahead of this one
-  span_cut = 64,        ///< an entry was too long, or found the ring full, and is missing
-  span_joined = 128  ///< the segment is Lambda's own: the service's root goes as a subsegment of it
+  span_error = 1,         ///< the caller's mistake, 4xx
+  span_throttle = 2,      ///< 429; goes with span_error
+  span_fault = 4,         ///< our failure, 5xx
+  span_remote = 8,        ///< a call to another service: namespace "remote"
+  span_aws = 16,          ///< a call to AWS: namespace "aws"
+  span_has_parts = 32,    ///< span_part records went ahead of this one
+  span_cut = 64,          ///< an entry was too long, or found the ring full, and is missing
+  span_joined = 128,      ///< Lambda writes the segment: the service's root is a subsegment of it
+  span_in_progress = 256  ///< a segment that has begun: it is not counted, and its end comes later
 };
 
 struct SpanPartBody {

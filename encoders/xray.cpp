@@ -398,8 +398,12 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
   append_hex16(out, span.body.span_id);
   out.append("\",\"start_time\":");
   append_epoch_seconds(out, span.start_ns);
-  out.append(",\"end_time\":");
-  append_epoch_seconds(out, std::max(span.end_ns, span.start_ns));
+  if ((span.body.flags & span_in_progress) != 0) {
+    out.append(",\"in_progress\":true");
+  } else {
+    out.append(",\"end_time\":");
+    append_epoch_seconds(out, std::max(span.end_ns, span.start_ns));
+  }
   if ((span.body.flags & span_error) != 0) out.append(",\"error\":true");
   if ((span.body.flags & span_throttle) != 0) out.append(",\"throttle\":true");
   if ((span.body.flags & span_fault) != 0) out.append(",\"fault\":true");
@@ -511,7 +515,8 @@ class TraceTree {
       const std::size_t offset = payload.bytes.size();
       payload.bytes.append(text_of(root));
       append_document_members(spans_[root], is_segment(root), payload.bytes);
-      const std::uint64_t spans = write_below(root, payload.bytes);
+      std::uint64_t spans = write_below(root, payload.bytes);
+      if ((spans_[root].body.flags & span_in_progress) != 0) --spans;  // Counted when it ends.
       payload.end_item(offset, spans, spans_[root].end_ns / 1'000'000, spans_[root].body.span_id);
     }
     return result;

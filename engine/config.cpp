@@ -304,6 +304,7 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("log_retain_bytes", config.log_retain_bytes);
   visit("trace_reservoir", config.trace_reservoir);
   visit("trace_sample_rate", config.trace_sample_rate);
+  visit("trace_in_progress_after", config.trace_in_progress_after);
   visit("sampling", config.sampling);
   visit("sampling_rules_file", config.sampling_rules_file);
   visit("trace_keep_rare", config.trace_keep_rare);
@@ -783,6 +784,11 @@ std::vector<ConfigError> validate(const Config& config) {
   in_range("histogram_error", config.histogram_error, 0.008, 0.25);
   in_range("trace_reservoir", config.trace_reservoir, 0, 1'000'000);
   in_range("trace_sample_rate", config.trace_sample_rate, 0, 1);
+  check(config.trace_in_progress_after.get() == milliseconds(0) ||
+            (config.trace_in_progress_after.get() >= milliseconds(1000) &&
+             config.trace_in_progress_after.get() <= hours(1)),
+        "trace_in_progress_after", config.trace_in_progress_after,
+        "must be 0, or from 1000ms to 3600000ms");
   in_range("trace_keep_rare", config.trace_keep_rare, 0, 1'000'000);
   if (const std::string& path = config.sampling_rules_file; !path.empty()) {
     std::vector<std::string> problems;

@@ -188,6 +188,10 @@ struct Config {
   /// X-Ray SDKs' own default).
   Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});
   Setting<double> trace_sample_rate = by_default(0.05);
+  /// A segment that is open for so long is sent as one in progress, so that long work is seen before
+  /// it ends; costs a record more for each segment. 0: none is.
+  Setting<std::chrono::milliseconds> trace_in_progress_after =
+      by_default(std::chrono::milliseconds(0));
   /// Whose rules decide which traces are sampled: `local`, the two above or the file below; or those
   /// of X-Ray, asked for through the daemon (`xray:daemon`) or directly (`xray:api`). The local ones
   /// then hold while X-Ray's are not known.

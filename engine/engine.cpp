@@ -134,6 +134,9 @@ class Engine::Core final : public detail::EngineServices {
     tracing_.clock = clock_;
     tracing_.sampler = &sampler_;
     tracing_.in_lambda = std::getenv("AWS_LAMBDA_FUNCTION_NAME") != nullptr;
+    // OTLP has no spans in progress.
+    tracing_.announces =
+        config_.trace_in_progress_after.get() > milliseconds(0) && config_.traces != TracesTo::otlp;
     if (config_.traces != TracesTo::none && config_.sampling != SamplingFrom::local) {
       sampling_client_.emplace(sampling_client_parts(runtime));
     }

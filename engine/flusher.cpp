@@ -126,7 +126,8 @@ Flusher::Flusher(const Parts& parts)
   }
   if (parts.traces != nullptr) {
     traces_.emplace(*parts.traces, parts.outbox, parts.ledger);
-    assembler_.emplace(trace_encoder(config_), *traces_, ledger_);
+    assembler_.emplace(trace_encoder(config_), *traces_, ledger_,
+                       config_.trace_in_progress_after.get());
   }
   now_ = clock_->steady();
   second_began_ms_ = interval_began_ms_ = wall_ms(clock_->wall());
@@ -454,16 +455,18 @@ void Flusher::encode_log(const LogView& log, std::uint64_t ticks, std::uint64_t 
 
 void Flusher::drain_span(LaneContext& context, const std::byte* record,
                          const RecordHeader& header) {
-  ledger_.of(Signal::spans).drained.fetch_add(1, std::memory_order_relaxed);
-  if (!assembler_) return;
   SpanView span{};
   std::memcpy(&span.body, record + sizeof header, sizeof span.body);
+  const bool begins = (span.body.flags & span_in_progress) != 0;
+  if (!begins) ledger_.of(Signal::spans).drained.fetch_add(1, std::memory_order_relaxed);
+  if (!assembler_) return;
   span.name = name_of(header.id);
   span.start_ns = clock_->wall_ns_of(span.body.start_ticks);
   // The duration by the counter alone: an anchor between the two ends would bend it.
   span.end_ns = std::max(clock_->wall_ns_of(header.ticks), span.start_ns);
   span.entries =
       redactor_.redact({record + sizeof header + sizeof span.body, span.body.entry_bytes});
+  if (begins) return assembler_->announce(span, context.texts, now_);
   // The service's own root: the request is one that is traced, and it has ended.
   if (retention_ && span.body.span_id == span.body.segment_id) {
     retention_->keep(context.texts, now_);

@@ -131,6 +131,7 @@ void Span::begin_segment(const detail::TracingState& tracing,
   if (active.identity != nullptr && active.identity->link_trace_id) {
     link(active.identity->link_trace_id, active.identity->link_span_id);
   }
+  if (tracing.announces) announce();
 }
 
 void Span::link(const TraceId& trace_id, std::uint64_t span_id,
@@ -224,26 +225,44 @@ void Span::finish() noexcept {
   detail::operate(engine_id_, detail::Signal::spans, [this](detail::Lane& lane) { write(lane); });
 }
 
-void Span::write(detail::Lane& lane) const noexcept {
+// A record of the span as it is. Every span pays for what is in here, none for the other case.
+[[gnu::always_inline]] inline bool Span::write_record(detail::Lane& lane,
+                                                      bool begins) const noexcept {
   const bool urgent = (flags_ & detail::span_fault) != 0;
   const detail::Active& context = detached_ ? before_ : detail::current_active();
   const std::uint32_t bytes = detail::round_up_to_8(static_cast<std::uint32_t>(
       sizeof(detail::RecordHeader) + sizeof(detail::SpanBody) + entry_bytes_));
-  lane.counters.spans_recorded.add();
   detail::Ring::Room room;
-  if ((lane.written_context == context.serial ||
-       detail::write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
-      (room = lane.ring.reserve(bytes, urgent))) {
-    const detail::RecordHeader header{detail::RecordHeader::pack(bytes, detail::RecordKind::span),
-                                      name_, lane.exact_ticks()};
-    const detail::SpanBody body{start_ticks_, span_id_, parent_id_,   segment_id_,
-                                trace_id_,    flags_,   http_status_, entry_bytes_};
-    std::memcpy(room.at, &header, sizeof header);
-    std::memcpy(room.at + sizeof header, &body, sizeof body);
-    detail::copy_words(room.at + sizeof header + sizeof body, entries_, entry_bytes_);
-    lane.ring.commit(room);
-  } else {
-    lane.counters.spans_ring_full.add();
+  if ((lane.written_context != context.serial &&
+       !detail::write_context(lane, context.serial, context.identity, context.trace_id, urgent)) ||
+      !(room = lane.ring.reserve(bytes, urgent))) {
+    return false;
+  }
+  const detail::RecordHeader header{detail::RecordHeader::pack(bytes, detail::RecordKind::span),
+                                    name_, begins ? start_ticks_ : lane.exact_ticks()};
+  const detail::SpanBody body{start_ticks_, span_id_, parent_id_,   segment_id_,
+                              trace_id_,    flags_,   http_status_, entry_bytes_};
+  std::memcpy(room.at, &header, sizeof header);
+  std::memcpy(room.at + sizeof header, &body, sizeof body);
+  if (begins) {
+    const auto flags = static_cast<std::uint16_t>(flags_ | detail::span_in_progress);
+    std::memcpy(room.at + sizeof header + offsetof(detail::SpanBody, flags), &flags, sizeof flags);
+  }
+  detail::copy_words(room.at + sizeof header + sizeof body, entries_, entry_bytes_);
+  lane.ring.commit(room);
+  return true;
+}
+
+void Span::write(detail::Lane& lane) const noexcept {
+  lane.counters.spans_recorded.add();
+  if (!write_record(lane, false)) lane.counters.spans_ring_full.add();
+}
+
+void Span::announce() const noexcept {
+  // Without room it is not shown in progress; its end is another record.
+  if (detail::Lane* const lane = detail::enter(engine_id_); lane != nullptr) {
+    write_record(*lane, true);
+    lane->leave();
   }
 }
 

@@ -57,6 +57,7 @@ struct TracingState {
   std::shared_ptr<const Clock> clock;
   Sampler* sampler = nullptr;
   bool in_lambda = false;  ///< segments without a trace join the invocation's
+  bool announces = false;  ///< segments are recorded when they begin, to be shown in progress
 };
 
 std::uint32_t name_id_slow(const StaticName& name) noexcept;
@@ -211,6 +212,8 @@ class [[nodiscard]] Span {
   void leave_context() noexcept;
   void step_out() noexcept;
   void write(detail::Lane& lane) const noexcept;
+  void announce() const noexcept;
+  bool write_record(detail::Lane& lane, bool begins) const noexcept;
   void leave() noexcept;
 
   template <class Value>

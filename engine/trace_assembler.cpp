@@ -5,14 +5,31 @@
 
 namespace spillway::detail {
 
-TraceAssembler::TraceAssembler(Encode encode, Batcher& batcher, Ledger& ledger)
-    : encode_(std::move(encode)), batcher_(batcher), ledger_(ledger) {}
+TraceAssembler::TraceAssembler(Encode encode, Batcher& batcher, Ledger& ledger,
+                               std::chrono::milliseconds in_progress_after)
+    : encode_(std::move(encode)),
+      batcher_(batcher),
+      ledger_(ledger),
+      in_progress_after_(in_progress_after) {}
 
 std::unique_ptr<TraceAssembler::Segment> TraceAssembler::take_segment() {
   if (spare_.empty()) return std::make_unique<Segment>();
   std::unique_ptr<Segment> segment = std::move(spare_.back());
   spare_.pop_back();
   return segment;
+}
+
+void TraceAssembler::spare(std::unique_ptr<Segment> segment) {
+  constexpr std::size_t spare_max = 1024;
+  if (spare_.size() == spare_max) return;
+  segment->spans.clear();
+  segment->bytes.clear();
+  segment->root_round = 0;
+  spare_.push_back(std::move(segment));
+}
+
+std::size_t TraceAssembler::bytes_of(const Segment& segment) {
+  return segment.bytes.size() + segment.spans.size() * sizeof(HeldSpan);
 }
 
 void TraceAssembler::add_part(std::uint64_t span_id, std::span<const std::byte> entries,
@@ -24,39 +41,91 @@ void TraceAssembler::add_part(std::uint64_t span_id, std::span<const std::byte> 
   held_bytes_ += entries.size();
 }
 
+// Adds a span with the entries that went ahead of it, and then its own.
+void TraceAssembler::hold(Segment& segment, const SpanView& span, std::span<const std::byte> part) {
+  HeldSpan held{span, segment.bytes.size()};
+  segment.bytes.insert(segment.bytes.end(), part.begin(), part.end());
+  segment.bytes.insert(segment.bytes.end(), span.entries.begin(), span.entries.end());
+  held.view.body.entry_bytes =
+      static_cast<std::uint32_t>(segment.bytes.size() - held.entries_offset);
+  segment.spans.push_back(held);
+}
+
+namespace {
+
+template <class Segment>
+void set_context(Segment& segment, const ContextTexts& context) {
+  segment.tenant = context.tenant;
+  segment.user = context.user;
+  segment.request_id = context.request_id;
+}
+
+}  // namespace
+
 void TraceAssembler::add_span(const SpanView& span, const ContextTexts& context, SteadyTime now) {
-  auto& segment = segments_[span.body.segment_id];
+  const std::uint64_t id = span.body.segment_id;
+  auto& segment = segments_[id];
   if (segment == nullptr) {
     segment = take_segment();
     segment->since = now;
+    set_context(*segment, context);  // The root's own, when it comes, is the same.
   }
-  HeldSpan held{span, segment->bytes.size()};
-  const auto append = [&](std::span<const std::byte> entries) {
-    segment->bytes.insert(segment->bytes.end(), entries.begin(), entries.end());
-    held_bytes_ += entries.size();
-  };
-  if ((span.body.flags & span_has_parts) != 0) {
-    if (const auto part = parts_.find(span.body.span_id); part != parts_.end()) {
-      append(part->second.entries);
-      held_bytes_ -= part->second.entries.size();
-      parts_.erase(part);
-    } else {
-      held.view.body.flags |= span_cut;
-    }
+  held_bytes_ -= bytes_of(*segment);
+  if ((span.body.flags & span_has_parts) == 0) {
+    hold(*segment, span, {});
+  } else if (const auto part = parts_.find(span.body.span_id); part != parts_.end()) {
+    hold(*segment, span, part->second.entries);
+    held_bytes_ -= part->second.entries.size();
+    parts_.erase(part);
+  } else {
+    hold(*segment, span, {});
+    segment->spans.back().view.body.flags |= span_cut;
   }
-  append(span.entries);
-  held.view.body.entry_bytes =
-      static_cast<std::uint32_t>(segment->bytes.size() - held.entries_offset);
-  held_bytes_ += sizeof(HeldSpan);
-  segment->spans.push_back(held);
-  if (span.body.span_id == span.body.segment_id) {
+  const std::size_t bytes = bytes_of(*segment);
+  held_bytes_ += bytes;
+  if (span.body.span_id == id) {
     segment->root_round = round_;
-    segment->tenant = context.tenant;
-    segment->user = context.user;
-    segment->request_id = context.request_id;
-    complete_.push_back(span.body.segment_id);
+    set_context(*segment, context);
+    complete_.push_back(id);
+    if (const auto open = announced_.find(id); open != announced_.end()) {
+      spare(std::move(open->second.segment));
+      announced_.erase(open);
+    }
+  } else if (bytes > segment_bytes_max && segment->root_round == 0) {
+    send(std::move(segment), now);
+    segments_.erase(id);
   }
-  if (held_bytes_ > held_bytes_max) flush(now);
+  // One for each that comes: what waits stays within its bound, and no round is longer for it.
+  if (held_bytes_ > held_bytes_max && !segments_.empty()) {
+    const auto first = segments_.begin();
+    send(std::move(first->second), now);
+    segments_.erase(first);
+  }
+}
+
+void TraceAssembler::announce(const SpanView& span, const ContextTexts& context, SteadyTime now) {
+  const std::uint64_t id = span.body.segment_id;
+  // Its end may have come first, by the ring of another thread.
+  if (const auto ended = segments_.find(id);
+      ended != segments_.end() && ended->second->root_round != 0) {
+    return;
+  }
+  if (announced_.size() == open_segments_max) return;
+  std::unique_ptr<Segment> segment = take_segment();
+  hold(*segment, span, {});
+  set_context(*segment, context);
+  announced_[id] = {std::move(segment), now};
+}
+
+void TraceAssembler::send_in_progress(SteadyTime now) {
+  for (auto at = announced_.begin(); at != announced_.end();) {
+    const bool waits = now - at->second.since < in_progress_after_;
+    if (!waits) {
+      encode(*at->second.segment, false, now);
+      spare(std::move(at->second.segment));
+    }
+    at = waits ? std::next(at) : announced_.erase(at);
+  }
 }
 
 void TraceAssembler::end_round(SteadyTime now) {
@@ -71,6 +140,7 @@ void TraceAssembler::end_round(SteadyTime now) {
   ++round_;
   if (now < next_sweep_) return;
   next_sweep_ = now + patience / 4;
+  send_in_progress(now);
   for (auto at = segments_.begin(); at != segments_.end();) {
     const bool waits = at->second->root_round != 0 || now - at->second->since < patience;
     if (!waits) send(std::move(at->second), now);
@@ -91,26 +161,25 @@ void TraceAssembler::flush(SteadyTime now) {
   complete_.clear();
 }
 
-void TraceAssembler::send(std::unique_ptr<Segment> segment, SteadyTime now) {
+void TraceAssembler::encode(const Segment& segment, bool counted, SteadyTime now) {
   views_.clear();
-  for (const HeldSpan& held : segment->spans) {
+  for (const HeldSpan& held : segment.spans) {
     views_.push_back(held.view);
     views_.back().entries =
-        std::span(segment->bytes).subspan(held.entries_offset, held.view.body.entry_bytes);
+        std::span(segment.bytes).subspan(held.entries_offset, held.view.body.entry_bytes);
   }
-  const ContextTexts context{segment->tenant, segment->user, segment->request_id, {}};
+  const ContextTexts context{segment.tenant, segment.user, segment.request_id, {}};
   const TraceEncoded result = encode_(views_, context, batcher_.open());
   batcher_.appended(now);
-  if (result.spans_too_large != 0) {
+  if (counted && result.spans_too_large != 0) {
     ledger_.drop_in_batch(Signal::spans, DropCause::too_large, result.spans_too_large);
   }
-  held_bytes_ -= segment->bytes.size() + segment->spans.size() * sizeof(HeldSpan);
-  constexpr std::size_t spare_max = 1024;
-  if (spare_.size() == spare_max) return;
-  segment->spans.clear();
-  segment->bytes.clear();
-  segment->root_round = 0;
-  spare_.push_back(std::move(segment));
+}
+
+void TraceAssembler::send(std::unique_ptr<Segment> segment, SteadyTime now) {
+  encode(*segment, true, now);
+  held_bytes_ -= bytes_of(*segment);
+  spare(std::move(segment));
 }
 
 }  // namespace spillway::detail

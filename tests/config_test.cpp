@@ -118,6 +118,8 @@ const std::vector<Setting3>& settings() {
        [](Config& c) { c.log_retain_bytes = 90000; }},
       {"trace_reservoir", "5", "6", "7", [](Config& c) { c.trace_reservoir = 7; }},
       {"trace_sample_rate", "0.25", "0.5", "0.75", [](Config& c) { c.trace_sample_rate = 0.75; }},
+      {"trace_in_progress_after", "2000ms", "3000ms", "4000ms",
+       [](Config& c) { c.trace_in_progress_after = milliseconds(4000); }},
       {"sampling", "xray:api", "xray:daemon", "local",
        [](Config& c) { c.sampling = SamplingFrom::local; }},
       {"sampling_rules_file", "f.json", "e.json", "c.json",

@@ -13,6 +13,7 @@
 #include <support/engine_fixture.hpp>
 #include <support/temporary_file.hpp>
 
+#include <spillway/encoders/limits.hpp>
 #include <spillway/engine/trace_header.hpp>
 
 namespace spillway {
@@ -682,6 +683,29 @@ TEST_F(EngineTracesTest, ASpanMayEndAfterItsEngine) {
   late.reset();
 }
 
+TEST_F(EngineTracesTest, SpansWithoutTheirSegmentHaveTheirOwnRequestsIdentity) {
+  Config otlp = config();
+  otlp.traces = TracesTo::otlp;
+  otlp.otlp_endpoint = "http://collector:4318";
+  testing::TestEngine test(otlp);
+  const Context acme{{.tenant = "acme", .user = "user-of-acme"}};
+  {
+    const Scope scope(acme);
+    const Span root = test.engine.span("first");
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  test.http.forget_requests();
+  const Context globex{{.tenant = "globex"}};
+  const Scope scope(globex);
+  const Span root = test.engine.span("second");
+  { const Span child = test.engine.span("child"); }
+  ASSERT_TRUE(test.engine.flush(1s));
+  ASSERT_EQ(test.http.requests().size(), 1U);
+  const std::string& body = test.http.requests()[0].body;
+  EXPECT_EQ(body.find("acme"), std::string::npos) << "the identity of a request before it";
+  EXPECT_NE(body.find("globex"), std::string::npos);
+}
+
 // ---- Every field ----
 
 TEST_F(EngineTracesTest, ACallToAwsAndOneToADatabase) {
@@ -933,6 +957,116 @@ TEST_F(PlatformTest, AttributesSayWhatNoVariableDoes) {
   EXPECT_EQ(segment("cloud.platform=aws_elastic_beanstalk,service.namespace=e")["origin"].string(),
             "AWS::ElasticBeanstalk::Environment");
   EXPECT_EQ(segment("cloud.platform=aws_app_runner")["origin"].string(), "AWS::AppRunner::Service");
+}
+
+// ---- Long work ----
+
+class LongWorkTest : public EngineTracesTest {
+ protected:
+  static Config in_progress(std::chrono::milliseconds after) {
+    Config long_work = config();
+    long_work.trace_in_progress_after = after;
+    return long_work;
+  }
+};
+
+TEST_F(LongWorkTest, ASegmentThatStaysOpenIsShownInProgressOnce) {
+  testing::TestEngine test(in_progress(10s));
+  const Context context{{.tenant = "acme", .user = "u-17"}};
+  std::optional<Scope> scope(std::in_place, context);
+  {
+    Span root = test.engine.span("nightly");
+    root.annotate("later", 1);
+    for (int second = 0; second < 60; ++second) test.advance(1s);
+    const auto shown = documents(test);
+    ASSERT_EQ(shown.size(), 1U);
+    EXPECT_TRUE(shown[0]["in_progress"].boolean());
+    EXPECT_FALSE(shown[0].has("end_time"));
+    EXPECT_EQ(shown[0]["name"].string(), "orders");
+    EXPECT_EQ(shown[0]["annotations"]["operation"].string(), "nightly");
+    EXPECT_EQ(shown[0]["annotations"]["tenant"].string(), "acme");
+    EXPECT_EQ(shown[0]["user"].string(), "u-17");
+    EXPECT_EQ(test.engine.stats().spans.recorded, 0U) << "it counts when it ends";
+    EXPECT_TRUE(is_settled(test.engine.stats().spans));
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto all = documents(test);
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[1]["id"].string(), all[0]["id"].string());
+  EXPECT_EQ(all[1]["start_time"].number(), all[0]["start_time"].number());
+  EXPECT_FALSE(all[1].has("in_progress"));
+  EXPECT_EQ(all[1]["annotations"]["later"].number(), 1);
+  EXPECT_EQ(test.engine.stats().spans.delivered, 1U);
+  EXPECT_TRUE(is_settled(test.engine.stats().spans));
+}
+
+TEST_F(LongWorkTest, ShortSegmentsAreNotShown) {
+  testing::TestEngine test(in_progress(10s));
+  for (int i = 0; i < 100; ++i) {
+    const Span root = test.engine.span("short");
+    const Span child = test.engine.span("child");
+    test.advance(100ms);
+  }
+  for (int second = 0; second < 30; ++second) test.advance(1s);
+  for (const Json& document : documents(test)) EXPECT_FALSE(document.has("in_progress"));
+  EXPECT_EQ(test.engine.stats().spans.delivered, 200U);
+  EXPECT_TRUE(is_settled(test.engine.stats().spans));
+}
+
+TEST_F(LongWorkTest, AnEndOnAnotherThreadComesFirstOrLast) {
+  testing::TestEngine test(in_progress(1s));
+  for (int i = 0; i < 10; ++i) {
+    Span root = test.engine.span("moves");
+    root.detach();
+    std::thread([&] { root.end(); }).join();
+    test.engine.step();
+  }
+  for (int second = 0; second < 10; ++second) test.advance(1s);
+  const auto found = documents(test);
+  EXPECT_EQ(found.size(), 10U);
+  for (const Json& document : found) EXPECT_FALSE(document.has("in_progress"));
+}
+
+TEST_F(LongWorkTest, NothingIsShownUnlessItIsAskedFor) {
+  testing::TestEngine test(config());
+  const Span root = test.engine.span("nightly");
+  for (int second = 0; second < 60; ++second) test.advance(1s);
+  EXPECT_TRUE(test.http.requests().empty());
+}
+
+// Ten megabytes of spans under a segment that stays open: they go out as they come, no round has much
+// to write, and what waits stays small.
+TEST_F(LongWorkTest, TheChildrenOfAnOpenSegmentDoNotGather) {
+  testing::TestEngine test(config());
+  const std::string note(900, 'x');
+  std::size_t children = 0;
+  std::uint64_t held_most = 0;
+  {
+    const Span root = test.engine.span("import");
+    for (int round = 0; round < 50; ++round) {
+      for (int i = 0; i < 200; ++i, ++children) {
+        Span child = test.engine.span("row");
+        child.annotate("note", note);
+      }
+      test.advance(1ms);
+      held_most = std::max(held_most, test.engine.stats().spans.held_in_batch);
+    }
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const SignalStats stats = test.engine.stats().spans;
+  EXPECT_EQ(stats.delivered, children + 1);
+  EXPECT_TRUE(is_settled(stats));
+  // As many as make detail::TraceAssembler::segment_bytes_max, those of a round, and an open payload.
+  EXPECT_LT(held_most, 3000U);
+  std::set<std::string> ids;
+  std::size_t spans = 0;
+  for (const Json& document : documents(test)) {
+    EXPECT_LE(document.text().size(), limits::segment_document_bytes_max);
+    ++spans;
+    EXPECT_TRUE(ids.insert(document["id"].string()).second);
+    if (document.has("subsegments")) spans += document["subsegments"].size();
+  }
+  EXPECT_EQ(spans, children + 1);
 }
 
 }  // namespace
