@@ -296,6 +296,7 @@ TEST_F(ServiceClientTest, TheLeastBusyEndpointIsChosen) {
   RawServer two(serve);
   options.http = nullptr;
   options.balance = Balance::least_in_flight;
+  options.attempt_timeout = 60s;
   options.discover = static_endpoints({{one.origin()}, {two.origin()}});
   client();
   std::thread slow([&] { client().call({.path = "/slow"}, 60s); });
@@ -309,21 +310,36 @@ TEST_F(ServiceClientTest, TheLeastBusyEndpointIsChosen) {
   slow.join();
 }
 
-TEST_F(ServiceClientTest, ACallEndsWithItsTimeAndTheBulkheadBoundsThem) {
+TEST_F(ServiceClientTest, ACallEndsWithItsTime) {
   const RawServer server([](const std::string&, const RawServer::Connection& connection) {
     connection.wait_for_the_end();
     return false;
   });
   options.http = nullptr;
+  options.discover = static_endpoints({{server.origin()}});
+  EXPECT_EQ(client().call({}, 100ms).outcome, ServiceOutcome::timed_out);
+}
+
+TEST_F(ServiceClientTest, TheBulkheadBoundsTheCallsUnderWay) {
+  std::promise<void> release;
+  const std::shared_future<void> released = release.get_future().share();
+  const RawServer server([&](const std::string&, const RawServer::Connection& connection) {
+    released.wait();
+    connection.send(testing::http_answer(200, "ok"));
+    return true;
+  });
+  options.http = nullptr;
   options.bulkhead.concurrency_max = 1;
   options.bulkhead.queue_max = 0;
+  options.attempt_timeout = 60s;
   options.discover = static_endpoints({{server.origin()}});
   client();
-  std::thread waits(
-      [&] { EXPECT_EQ(client().call({.path = "/"}, 500ms).outcome, ServiceOutcome::timed_out); });
+  std::thread waits([&] { EXPECT_EQ(client().call({}, 60s).outcome, ServiceOutcome::answered); });
   while (server.requests().empty()) std::this_thread::yield();
-  EXPECT_EQ(client().call({}, 10s).outcome, ServiceOutcome::bulkhead_full);
+  EXPECT_EQ(client().call({}, 60s).outcome, ServiceOutcome::bulkhead_full);
+  release.set_value();
   waits.join();
+  EXPECT_EQ(client().call({}, 60s).outcome, ServiceOutcome::answered);
 }
 
 TEST_F(ServiceClientTest, AHeaderWithALineBreakIsNotSent) {
