@@ -39,6 +39,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment or _clean_environment(),
+                cwd=self.log.parent,  # DynamoDB Local leaves a file where it starts.
             )
 
     def wait_until(self, is_up, seconds=60):
