@@ -9,6 +9,7 @@
 
 #include <spillway/encoders/json.hpp>
 #include <spillway/middleware/observability.hpp>
+#include <spillway/transport/text.hpp>
 
 namespace spillway::middleware {
 namespace {
@@ -39,6 +40,18 @@ std::string_view joined(Exchange& exchange, std::string_view name) {
     all += value;
   }
   return exchange.keep(all).value_or(std::string_view{});
+}
+
+// A body as far as it may be logged: what its type says is no text would be noise.
+std::string_view body_text(std::string_view body, std::string_view type, std::size_t bytes_max) {
+  if (bytes_max == 0 || body.empty()) return {};
+  const auto names = [type](std::string_view part) {
+    return std::search(type.begin(), type.end(), part.begin(), part.end(),
+                       [](char a, char b) { return transport::to_lower(a) == b; }) != type.end();
+  };
+  const bool text = type.empty() || names("text/") || names("json") || names("xml") ||
+                    names("x-www-form-urlencoded") || names("javascript") || names("yaml");
+  return text ? spillway::detail::cut_utf8(body, bytes_max) : std::string_view{};
 }
 
 std::string_view name_of(Ending ending) noexcept {
@@ -312,9 +325,12 @@ void Observability::write_log(const State& state, const Exchange& exchange,
                  {"body_bytes", facts.body_bytes});
     return;
   }
+  const std::size_t body_max = options_.log_body_bytes_max;
   const std::string_view request_body =
-      exchange.request.body.substr(0, options_.log_body_bytes_max);
-  const std::string_view response_body = facts.body.substr(0, options_.log_body_bytes_max);
+      body_max == 0
+          ? std::string_view{}
+          : body_text(exchange.request.body, exchange.request.header("Content-Type"), body_max);
+  const std::string_view response_body = body_text(facts.body, facts.content_type, body_max);
   SPILLWAY_LOG(engine_, severity, "request", {"method", method}, {"route", route}, {"path", path},
                {"client", client}, {"status", facts.status}, {"duration_us", micros},
                {"body_bytes", facts.body_bytes}, {"operation", state.operation_}, {"slow", slow},

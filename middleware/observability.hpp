@@ -68,7 +68,8 @@ struct ObservabilityOptions {
   bool log_path = true;    ///< the path as received, without its query
   bool log_client = true;  ///< the client's address
   /// So many bytes at most of a request's body, and of a response's, are logged, as far as the adapter
-  /// has them at hand. 0: none. The engine's redaction policy is applied to them, as to every string.
+  /// has them at hand and their Content-Type says that they are text (or nothing). 0: none. The engine's
+  /// redaction policy is applied to them, as to every string.
   std::size_t log_body_bytes_max = 0;
 
   /// Take a caller's trace and sampling decision (X-Amzn-Trace-Id, traceparent). Off at an edge that

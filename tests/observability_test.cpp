@@ -431,6 +431,42 @@ TEST_F(ObservabilityTest, BodiesAreLoggedOnRequestUpToALimit) {
   EXPECT_FALSE(all.logs.at(1).has("request_body"));
 }
 
+TEST_F(ObservabilityTest, SecretsInBodiesAreTakenOutAlsoWhereABodyIsCut) {
+  ObservabilityOptions options;
+  Incoming request = incoming();
+  request.body = R"({"user":"jane@example.com","password":"hunter2 and more"})";
+  for (const std::size_t bytes_max : {100U, 48U, 44U, 20U}) {
+    options.log_body_bytes_max = bytes_max;
+    serve(options, 200, request);
+  }
+  const testing::Sent all = sent();
+  ASSERT_EQ(all.logs.size(), 4U);
+  for (const Json& log : all.logs) {
+    const std::string body = log["request_body"].string();
+    EXPECT_TRUE(body.starts_with(R"({"user":")")) << body;
+    EXPECT_EQ(body.find("hun"), body.npos) << body;
+  }
+  EXPECT_EQ(all.logs[0]["request_body"].string(),
+            R"({"user":"[redacted]","password":"[redacted]"})");
+}
+
+TEST_F(ObservabilityTest, BodiesThatAreNoTextAreNotLoggedAndCharactersAreNotCut) {
+  ObservabilityOptions options;
+  options.log_body_bytes_max = 4;
+  Observability step(test.engine, routes, options);
+  const Chain one(routes, step);
+  Incoming request = incoming();
+  request.fields.push_back({"content-type", "image/png"});
+  request.body = "\x89PNG";
+  one.begin(request.view())
+      .finish({.status = 200,
+               .body = "abc\xc3\xbc",
+               .content_type = "Application/Problem+JSON; charset=utf-8"});
+  const testing::Sent all = sent();
+  EXPECT_EQ(all.logs.at(0)["request_body"].string(), "");
+  EXPECT_EQ(all.logs.at(0)["response_body"].string(), "abc");
+}
+
 TEST_F(ObservabilityTest, OptionsThatCannotBeAreRefused) {
   const auto refused = [&](auto change) {
     ObservabilityOptions options;
