@@ -6,24 +6,38 @@
 //
 //   middleware [--quick | --smoke] [--case NAME]
 #include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
 
+#include <sys/resource.h>
+
+#include "../tools/demo_service/http_service.hpp"
 #include "options.hpp"
 #include "rows.hpp"
 #include "subjects.hpp"
+#include <spillway/middleware/client_address.hpp>
+#include <spillway/middleware/cors.hpp>
+#include <spillway/middleware/error_body.hpp>
 #include <spillway/middleware/health/endpoints.hpp>
 #include <spillway/middleware/observability.hpp>
 #include <spillway/middleware/rate_limit/lease_keeper.hpp>
 #include <spillway/middleware/rate_limit/local_store.hpp>
 #include <spillway/middleware/rate_limit/rate_limiter.hpp>
 #include <spillway/middleware/request_id.hpp>
+#include <spillway/middleware/resilience/breaker_step.hpp>
+#include <spillway/middleware/resilience/bulkhead_step.hpp>
+#include <spillway/middleware/resilience/deadline_step.hpp>
+#include <spillway/middleware/sns_alerts.hpp>
 
 namespace {
 
@@ -306,6 +320,183 @@ void measure_rate_limits(const bench::Options& options) {
                     {"one key for all threads", [&] { decide(leased, "acme", bucket); }}});
 }
 
+// ---- Circuit breaker, bulkhead: the decision and what ends it, with a time that is known already ----
+
+void measure_circuit_breaker(const bench::Options& options) {
+  const auto now = std::chrono::steady_clock::now();
+  middleware::CircuitBreakers breakers(middleware::CircuitBreakerOptions{});
+  middleware::CircuitBreaker& one = breakers.of("payments", now);
+  const auto call = [now](middleware::CircuitBreaker& breaker) {
+    const auto permit = breaker.try_acquire(now);
+    bool admitted = static_cast<bool>(permit);
+    bench::opaque(admitted);
+    breaker.record(permit, middleware::CallResult::success, std::chrono::microseconds(300), now);
+  };
+  middleware::CircuitBreaker& open = breakers.of("stock", now);
+  while (open.state() == middleware::BreakerState::closed)
+    open.record(open.try_acquire(now), middleware::CallResult::failure, {}, now);
+  measure_in_turns(options, "circuit_breaker",
+                   {{"floor", [] {}},
+                    {"spillway", [&] { call(one); }},
+                    {"found by its key", [&] { call(breakers.of("payments", now)); }},
+                    {"open: refused", [&] { call(open); }}});
+}
+
+void measure_bulkhead(const bench::Options& options) {
+  const auto now = std::chrono::steady_clock::now();
+  middleware::Bulkhead all({.concurrency_max = 256});
+  middleware::Bulkhead tenants({.concurrency_max = 256, .concurrency_per_tenant_max = 64});
+  const auto call = [now](middleware::Bulkhead& bulkhead) {
+    const auto permit = bulkhead.try_acquire("acme", now);
+    bool admitted = static_cast<bool>(permit);
+    bench::opaque(admitted);
+  };
+  measure_in_turns(
+      options, "bulkhead",
+      {{"floor", [] {}}, {"spillway", [&] { call(all); }}, {"by tenant", [&] { call(tenants); }}});
+}
+
+// ---- The chain of all steps ----
+
+struct Everything {
+  explicit Everything(double sample_rate) : server(sample_rate) {}
+
+  Server server;
+  middleware::ClientAddress client_address{{.trusted_proxies = {"10.0.0.0/8"}}};
+  middleware::HealthMonitor monitor{{.service_id = "bench", .dependencies = {}}};
+  middleware::HealthEndpoints health{monitor, {}};
+  middleware::SnsAlerts alerts{
+      server.engine,
+      {.topic_arn = "arn:aws:sns:eu-west-1:123456789012:errors", .service = "bench"}};
+  middleware::Cors cors{{.origins = {"https://*.shop.example"}}};
+  middleware::ErrorBody error_body;
+  middleware::LocalRateStore store;
+  middleware::RateLimiter limiter{
+      server.engine,
+      store,
+      {.policies = {{.name = "tenant",
+                     .limit = {.permits = 50'000'000, .window = std::chrono::seconds(60)},
+                     .by = {{middleware::RateKeySource::tenant}}}}}};
+  middleware::DeadlineStep deadline{server.engine, server.routes};
+  middleware::BreakerStep breaker{server.engine, server.routes};
+  middleware::BulkheadStep bulkhead{server.engine,
+                                    {.bulkhead = {.concurrency_per_tenant_max = 64}}};
+  const middleware::Chain<middleware::ClientAddress, middleware::RequestId,
+                          middleware::HealthEndpoints, middleware::Observability,
+                          middleware::SnsAlerts, middleware::Cors, middleware::ErrorBody,
+                          middleware::RateLimiter, middleware::DeadlineStep,
+                          middleware::BreakerStep, middleware::BulkheadStep>
+      chain{server.routes, client_address, server.request_id, health,  server.observability,
+            alerts,        cors,           error_body,        limiter, deadline,
+            breaker,       bulkhead};
+};
+
+void measure_chain(const bench::Options& options) {
+  if (!options.wants("chain")) return;
+  Everything sampled(1.0);
+  Everything unsampled(0.0);
+  const middleware::Routes routes{{"GET", "/orders/{id}"}, {"POST", "/orders"}};
+  const middleware::Chain<> empty(routes);
+  measure_in_turns(options, "chain",
+                   {{"floor", [] { handle(incoming()); }},
+                    {"empty chain", [&] { serve(empty); }},
+                    {"spillway", [&] { serve(sampled.chain); }},
+                    {"trace not sampled", [&] { serve(unsampled.chain); }}});
+}
+
+// ---- A real server ----
+
+struct Orders {
+  demo::Response handle(const demo::Request& request) {
+    demo::Response response{demo::http::status::ok, request.version()};
+    response.set(demo::http::field::content_type, "application/json");
+    response.body() = R"({"order":17,"items":[{"sku":"tea","count":2}],"total":1250})";
+    response.prepare_payload();
+    return response;
+  }
+};
+
+/// Requests one after the other on a connection of its own until told to stop, one at least; how many.
+std::uint64_t ask(std::uint16_t port, const std::atomic<bool>& stop) {
+  namespace asio = boost::asio;
+  asio::io_context context;
+  asio::ip::tcp::socket socket(context);
+  socket.connect({asio::ip::address_v4::loopback(), port});
+  socket.set_option(asio::ip::tcp::no_delay(true));
+  std::string request = "GET /orders/17?expand=items HTTP/1.1\r\n";
+  for (const middleware::HeaderField& field : fields())
+    request.append(field.name).append(": ").append(field.value).append("\r\n");
+  request += "\r\n";
+  std::string answer;
+  std::uint64_t count = 0;
+  do {
+    asio::write(socket, asio::buffer(request));
+    answer.clear();
+    while (!answer.ends_with("\"total\":1250}")) {
+      std::array<char, 4096> piece;
+      answer.append(piece.data(), socket.read_some(asio::buffer(piece)));
+    }
+    if (!answer.starts_with("HTTP/1.1 200")) throw std::runtime_error("the server said " + answer);
+    ++count;
+  } while (!stop.load(std::memory_order_relaxed));
+  return count;
+}
+
+double process_cpu_ns() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto ns = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_usec) * 1e3;
+  };
+  return ns(usage.ru_utime) + ns(usage.ru_stime);
+}
+
+/// Two threads serve, two ask, over loopback: requests a second, and the processor's time that one
+/// takes of the whole process (client, server, flusher and sender), which other programs on the machine
+/// do not bend. On, off, off, on.
+void measure_throughput(const bench::Options& options) {
+  if (!options.wants("chain_throughput")) return;
+  Everything everything(0.05);  // X-Ray's own default rate of traces.
+  const middleware::Routes routes{{"GET", "/orders/{id}"}};
+  const middleware::Chain<> empty(routes);
+  Orders orders;
+  demo::HttpService bare(0, 2, orders, empty);
+  demo::HttpService full(0, 2, orders, everything.chain);
+  struct Total {
+    double requests = 0;
+    double wall_ns = 0;
+    double cpu_ns = 0;
+  };
+  const auto phase = [&](std::uint16_t port, Total& total) {
+    std::atomic<bool> stop{false};
+    std::array<std::uint64_t, 2> counts{};
+    const double cpu = process_cpu_ns();
+    const auto begin = std::chrono::steady_clock::now();
+    std::vector<std::thread> clients;
+    for (std::uint64_t& count : counts) clients.emplace_back([&] { count = ask(port, stop); });
+    std::this_thread::sleep_for(options.lasting(std::chrono::milliseconds(500)));
+    stop = true;
+    for (std::thread& client : clients) client.join();
+    total.wall_ns +=
+        std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
+    total.cpu_ns += process_cpu_ns() - cpu;
+    total.requests += static_cast<double>(counts[0] + counts[1]);
+  };
+  std::array<Total, 2> totals;
+  for (int round = 0; round < options.times(20); ++round) {
+    phase(full.port(), totals[1]);
+    phase(bare.port(), totals[0]);
+    phase(bare.port(), totals[0]);
+    phase(full.port(), totals[1]);
+  }
+  for (const std::size_t chain : {0U, 1U}) {
+    bench::Row row{"middleware", "chain_throughput", chain == 0 ? "bare server" : "spillway", 2};
+    row.ns.mean = totals[chain].cpu_ns / totals[chain].requests;
+    row.per_second = totals[chain].requests / totals[chain].wall_ns * 1e9;
+    bench::print(row);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -313,4 +504,8 @@ int main(int argc, char** argv) {
   measure_observability(options);
   measure_health(options);
   measure_rate_limits(options);
+  measure_circuit_breaker(options);
+  measure_bulkhead(options);
+  measure_chain(options);
+  measure_throughput(options);
 }

@@ -89,6 +89,10 @@ QUESTIONS = {
         "health": "What does a health answer cost, and the step to every other request? (floor: a chain without)",
         "rate_limit_local": "What does a decision within one process cost, alone and as a step? (floor: the key's hash)",
         "rate_limit_leased": "And one by permits leased from a table a millisecond away?",
+        "circuit_breaker": "What do a closed breaker's decision and the record of a good call cost?",
+        "bulkhead": "What do taking a permit and giving it back cost?",
+        "chain": "What do all steps together add to a request? (floor: the request without)",
+        "chain_throughput": "What does a Beast server serve with all steps, and without? (mean: processor time a request)",
     },
 }
 
