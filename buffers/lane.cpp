@@ -170,10 +170,11 @@ std::uint64_t closed_without_engine() noexcept {
 // ---- The lanes of one engine ----
 
 LaneSet::LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> ticks,
-                 EngineServices* services)
+                 EngineServices* services, LaneStore* store)
     : layout_(layout),
       ticks_(std::move(ticks)),
       services_(services),
+      store_(store),
       engine_id_(registry().last_engine_id.fetch_add(1, std::memory_order_relaxed) + 1) {
   // Asked here, because the kernel's answer to the first one may take milliseconds, which no
   // producer should wait for.
@@ -182,8 +183,8 @@ LaneSet::LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> tic
 
 std::shared_ptr<LaneSet> LaneSet::create(const LaneLayout& layout,
                                          std::shared_ptr<const TickSource> ticks,
-                                         EngineServices* services) {
-  std::shared_ptr<LaneSet> set(new LaneSet(layout, std::move(ticks), services));
+                                         EngineServices* services, LaneStore* store) {
+  std::shared_ptr<LaneSet> set(new LaneSet(layout, std::move(ticks), services, store));
   registry().add(set);
   return set;
 }
@@ -196,6 +197,8 @@ constexpr std::size_t in_pages(std::size_t bytes) {
 }
 
 }  // namespace
+
+std::size_t LaneSet::head_bytes() noexcept { return in_pages(sizeof(Lane)); }
 
 std::size_t LaneSet::counters_bytes() const noexcept {
   return std::size_t{Bank::first_cell_offset()} + layout_.bank.cell_bytes;
@@ -230,19 +233,21 @@ Lane* LaneSet::acquire() noexcept {
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
   auto* bytes = static_cast<std::byte*>(memory);
+  const std::uint32_t index = size_.fetch_add(1, std::memory_order_acq_rel);
+  std::byte* const ring = bytes + Lane::counters_offset() + in_pages(counters_bytes());
+  if (store_ != nullptr) store_->attach(index, bytes, head_bytes(), ring, layout_.ring_bytes);
   lane = new (bytes) Lane;
   lane->names = new (bytes + sizeof(Lane)) NameCache;
   lane->views = new (bytes + sizeof(Lane) + sizeof(NameCache)) ViewCache;
-  bytes += Lane::counters_offset() + in_pages(counters_bytes());
-  lane->ring.attach(bytes, layout_.ring_bytes);
-  bytes += in_pages(layout_.ring_bytes);
+  lane->ring.attach(ring, layout_.ring_bytes);
+  bytes = ring + in_pages(layout_.ring_bytes);
   Bank* const first_bank = Bank::create(bytes, layout_.bank);
   lane->spare_bank_ = Bank::create(bytes + in_pages(layout_.bank.bytes()), layout_.bank);
   lane->services_ = services_;
   lane->ticks_ = ticks_.get();
   lane->exact_time_ = ticks_->is_hardware() ? Lane::Time::hardware : Lane::Time::call;
   lane->log_time_ = layout_.coarse_log_time ? Lane::Time::coarse : lane->exact_time_;
-  lane->index_ = size_.fetch_add(1, std::memory_order_acq_rel);
+  lane->index_ = index;
   lane->gate_.open(engine_id_, first_bank, asymmetric_fences());
 
   lane->next_ = first_.load(std::memory_order_relaxed);

@@ -321,14 +321,25 @@ struct LaneLayout {
   BankLayout bank;
 };
 
+/// Puts what has to outlive the process into files.
+class LaneStore {
+ public:
+  virtual ~LaneStore() = default;
+  /// Gives a lane that is not in use yet memory of a file, zeroed, in place of `head` (whole pages,
+  /// which the Lane is in) and of its ring. False: it keeps what it has. Any thread.
+  virtual bool attach(std::uint32_t index, std::byte* head, std::size_t head_bytes, std::byte* ring,
+                      std::size_t ring_bytes) noexcept = 0;
+};
+
 /// All lanes of one engine. The flusher calls what is not marked otherwise.
 class LaneSet : public std::enable_shared_from_this<LaneSet> {
  public:
-  /// Registers the set under a new engine id, never used before in this process. `services` must
-  /// live until close() has returned.
+  /// Registers the set under a new engine id, never used before in this process. `services` and
+  /// `store` must live until close() has returned.
   static std::shared_ptr<LaneSet> create(const LaneLayout& layout,
                                          std::shared_ptr<const TickSource> ticks,
-                                         EngineServices* services = nullptr);
+                                         EngineServices* services = nullptr,
+                                         LaneStore* store = nullptr);
   ~LaneSet();
 
   std::uint64_t engine_id() const noexcept { return engine_id_; }
@@ -375,6 +386,8 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   bool close(const std::function<bool()>& give_up);
   bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
+  /// Pages from the beginning of a lane that hold the Lane itself.
+  static std::size_t head_bytes() noexcept;
   /// The index of a lane in the order of creation, for tables beside the set.
   static std::uint32_t index_of(const Lane& lane) noexcept { return lane.index_; }
 
@@ -387,7 +400,7 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   friend struct ThreadLanes;
 
   LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> ticks,
-          EngineServices* services);
+          EngineServices* services, LaneStore* store);
   template <class Visit>
   void for_each_counter(Visit&& visit) const {
     for_each([&](Lane& lane) {
@@ -407,6 +420,7 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   const LaneLayout layout_;
   const std::shared_ptr<const TickSource> ticks_;
   EngineServices* const services_;
+  LaneStore* const store_;
   const std::uint64_t engine_id_;
   std::atomic<Lane*> first_{nullptr};
   std::atomic<std::uint32_t> size_{0};

@@ -18,6 +18,13 @@ struct Tables {
   StableTable<std::string> names;
   StableTable<SiteInfo> sites;
   std::map<std::pair<const LogSite*, std::uint64_t>, std::uint32_t> site_ids;
+  std::vector<NameListener*> listeners;
+
+  std::uint32_t add_site(SiteInfo&& info) {
+    const std::uint32_t id = sites.push(std::move(info));
+    for (NameListener* const one : listeners) one->on_site(id, sites[id]);
+    return id;
+  }
 
   // Nobody holds the lock in the child of a fork, whatever another thread was doing here.
   static void before_fork() noexcept;
@@ -61,6 +68,7 @@ std::uint32_t intern_name(std::string_view name) noexcept try {
   if (all.names.size() == all.names.capacity()) return 0;
   const std::uint32_t id = all.names.push(std::string(name));
   all.ids.emplace(all.names[id], id);
+  for (NameListener* const one : all.listeners) one->on_name(id, all.names[id]);
   return id;
 } catch (...) {
   return 0;  // Out of memory: the record goes out under the shared name.
@@ -93,7 +101,7 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys,
       info.fields.push_back(
           {std::string(key.key), key.type, key.role, key.unit, key.high_resolution});
     }
-    id = all.sites.push(std::move(info));
+    id = all.add_site(std::move(info));
     all.site_ids.insert_or_assign(variant, id);
   }
   if (site.record_head.load(std::memory_order_relaxed) == 0) {
@@ -108,9 +116,23 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys,
 std::uint32_t add_site(SiteInfo&& info) noexcept try {
   Tables& all = tables();
   const std::scoped_lock lock(all.mutex);
-  return all.sites.size() == all.sites.capacity() ? 0 : all.sites.push(std::move(info));
+  return all.sites.size() == all.sites.capacity() ? 0 : all.add_site(std::move(info));
 } catch (...) {
   return 0;
+}
+
+void add_name_listener(NameListener& listener) {
+  Tables& all = tables();
+  const std::scoped_lock lock(all.mutex);
+  all.listeners.push_back(&listener);
+  for (std::uint32_t id = 1; id < all.names.size(); ++id) listener.on_name(id, all.names[id]);
+  for (std::uint32_t id = 1; id < all.sites.size(); ++id) listener.on_site(id, all.sites[id]);
+}
+
+void remove_name_listener(NameListener& listener) noexcept {
+  Tables& all = tables();
+  const std::scoped_lock lock(all.mutex);
+  std::erase(all.listeners, &listener);
 }
 
 const SiteInfo& site_of(std::uint32_t id) noexcept {

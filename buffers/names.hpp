@@ -93,6 +93,18 @@ constexpr std::uint64_t log_record_head(std::uint32_t site) noexcept {
   return std::uint64_t{site} << 32 | RecordHeader::pack(0, RecordKind::log);
 }
 
+/// Hears of every name and call site with its number, before any record can carry that number. Called
+/// under the tables' lock; must not use them.
+class NameListener {
+ public:
+  virtual ~NameListener() = default;
+  virtual void on_name(std::uint32_t id, std::string_view name) noexcept = 0;
+  virtual void on_site(std::uint32_t id, const SiteInfo& site) noexcept = 0;
+};
+/// Tells it what there is, and from then on what is new. Throws std::bad_alloc.
+void add_name_listener(NameListener& listener);
+void remove_name_listener(NameListener& listener) noexcept;
+
 /// The types of up to 16 fields as one number, to compare a call with what its site stands for.
 constexpr std::uint64_t pack_type(std::uint64_t types, ValueType type) noexcept {
   return types << 4 | static_cast<std::uint64_t>(type);

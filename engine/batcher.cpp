@@ -94,6 +94,7 @@ void Batcher::seal() {
   }
   fitting_items_ = 0;
   fitting_bytes_ = 0;
+  ++seals_;
 }
 
 }  // namespace spillway::detail

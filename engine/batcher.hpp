@@ -28,6 +28,9 @@ class Batcher {
   void seal_if_due(SteadyTime now);
   /// Sends what there is.
   void seal();
+  /// Payloads sealed so far, sent or dropped.
+  std::uint64_t seals() const noexcept { return seals_; }
+  bool empty() const noexcept { return payload_->items.empty(); }
 
  private:
   /// Whether the item may go behind those that are known to fit.
@@ -42,6 +45,7 @@ class Batcher {
   Ledger& ledger_;
   std::unique_ptr<Payload> payload_;
   SteadyTime oldest_{};
+  std::uint64_t seals_ = 0;
   // Sums over the items that are known to fit.
   std::size_t fitting_items_ = 0;
   std::size_t fitting_bytes_ = 0;

@@ -325,6 +325,7 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("spool_dir", config.spool_dir);
   visit("spool_bytes", config.spool_bytes);
   visit("spool_age", config.spool_age);
+  visit("crash_dir", config.crash_dir);
 }
 
 constexpr std::string_view variable_prefix = "SPILLWAY_";
@@ -815,6 +816,8 @@ std::vector<ConfigError> validate(const Config& config) {
   in_range("queue_bytes_max", config.queue_bytes_max, 4 << 20, std::int64_t{64} << 30);
   check(config.spool_dir.get().empty() || config.spool_dir.get().front() == '/', "spool_dir",
         config.spool_dir, "must be an absolute path, or empty for no spool");
+  check(config.crash_dir.get().empty() || config.crash_dir.get().front() == '/', "crash_dir",
+        config.crash_dir, "must be an absolute path, or empty for rings in memory");
   in_range("spool_bytes", config.spool_bytes, 4 << 20, std::int64_t{1} << 40);
   in_range("spool_age", config.spool_age, milliseconds(1000), hours(14 * 24));
   return errors;

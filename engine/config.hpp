@@ -256,6 +256,12 @@ struct Config {
   Setting<std::chrono::milliseconds> spool_age =
       by_default(std::chrono::milliseconds(std::chrono::hours(7 * 24)));
 
+  /// Where the rings of all threads are, so that logs and spans outlive the process when it is killed
+  /// or aborts; the next engine of the same service ships them, marked `recovered`. Made when missing,
+  /// for this user alone. Best on a tmpfs, such as /dev/shm/<service>; takes ring_bytes a thread. Holds
+  /// records as they were made, before redaction. Empty: rings are in memory only.
+  Setting<std::string> crash_dir = by_default(std::string());
+
   /// Hears, in plain words, of what went wrong with delivery: at most one message a minute for each
   /// kind. Called on the flusher or sender thread; must not block. Unset: a line on stderr.
   std::function<void(std::string_view)> on_diagnostic = {};

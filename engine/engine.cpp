@@ -116,7 +116,8 @@ class Engine::Core final : public detail::EngineServices {
       : config_(checked(given)),
         clock_(runtime.clock != nullptr ? runtime.clock : detail::system_clock()),
         diagnostics_(config_.on_diagnostic, clock_),
-        lanes_(detail::LaneSet::create(layout_of(config_), clock_, this)),
+        crash_rings_(make_crash_rings()),
+        lanes_(detail::LaneSet::create(layout_of(config_), clock_, this, crash_rings_.get())),
         series_(lanes_->layout().bank,
                 static_cast<std::uint32_t>(config_.series_per_metric_max.get())),
         loggers_(std::make_shared<detail::LoggerTable>(
@@ -128,7 +129,9 @@ class Engine::Core final : public detail::EngineServices {
         flusher_({config_, clock_, lanes_, series_, ledger_, outbox_,
                   sender_.exporter(Signal::metrics), sender_.exporter(Signal::logs),
                   sender_.exporter(Signal::spans), *loggers_, rollups_, reporter(),
-                  [this](detail::SeriesKey key) { return intern(std::move(key)).series; }}),
+                  [this](detail::SeriesKey key) { return intern(std::move(key)).series; },
+                  crash_rings_.get(), make_recovery(),
+                  [this](std::uint64_t sequence) { return sender_.settled(sequence); }}),
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
@@ -408,6 +411,8 @@ class Engine::Core final : public detail::EngineServices {
     flusher_.drop_retained();
     if (!has_threads_) sender_.abandon();
     flusher_is_done_.store(true, std::memory_order_release);
+    flusher_.finish_recovery();
+    if (crash_rings_ != nullptr) crash_rings_->finish();
     final_ = stats();
     return *final_;
   }
@@ -463,6 +468,19 @@ class Engine::Core final : public detail::EngineServices {
             runtime.random ? std::move(runtime.random) : system_random(),
             reporter(),
             std::move(spool)};
+  }
+
+  std::unique_ptr<detail::CrashRings> make_crash_rings() {
+    if (config_.crash_dir.get().empty()) return nullptr;
+    return detail::CrashRings::open(
+        {config_.crash_dir, config_.service, static_cast<std::uint32_t>(config_.ring_bytes.get()),
+         clock_, [this](std::string_view message) { diagnostics_.post(std::string(message)); }});
+  }
+  std::unique_ptr<detail::CrashRecovery> make_recovery() {
+    if (config_.crash_dir.get().empty()) return nullptr;
+    return detail::CrashRecovery::find(
+        config_.crash_dir, config_.service,
+        crash_rings_ == nullptr ? std::string() : crash_rings_->own_box());
   }
 
   // For flusher and sender.
@@ -658,6 +676,7 @@ class Engine::Core final : public detail::EngineServices {
   const Config config_;
   const std::shared_ptr<Clock> clock_;
   detail::Diagnostics diagnostics_;
+  const std::unique_ptr<detail::CrashRings> crash_rings_;  // null: rings are in memory only
   const std::shared_ptr<detail::LaneSet> lanes_;
   detail::SeriesTable series_;
   const std::shared_ptr<detail::LoggerTable> loggers_;

@@ -84,7 +84,7 @@ struct Flusher::LargeLogs {
   static std::size_t bytes_of(const LargeLog& log) { return sizeof log + log.values.capacity(); }
 };
 
-Flusher::Flusher(const Parts& parts)
+Flusher::Flusher(Parts parts)
     : config_(parts.config),
       clock_(parts.clock),
       lanes_(parts.lanes),
@@ -100,6 +100,9 @@ Flusher::Flusher(const Parts& parts)
       large_logs_(std::make_unique<LargeLogs>()),
       loggers_(parts.loggers),
       limiter_(static_cast<std::uint64_t>(parts.config.log_rate_max.get())),
+      crash_rings_(parts.crash_rings),
+      recovery_(std::move(parts.recovery)),
+      settled_(std::move(parts.settled)),
       outbox_(parts.outbox) {
   if (parts.metrics != nullptr) {
     metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
@@ -147,11 +150,13 @@ bool Flusher::run_once() {
   const auto second = std::chrono::duration_cast<std::chrono::seconds>(now_.time_since_epoch());
   if (std::exchange(limiter_second_, second.count()) != second.count()) report_held_back();
   if (retention_) retention_->expire(now_);
+  if (recovery_ != nullptr) recover();
   bool busy = drain_rings();
   busy |= drain_large_logs();
   close_what_is_over();
   if (assembler_) assembler_->end_round(now_);
   seal_due();
+  if (crash_rings_ != nullptr) end_round_of_crash_rings();
   return busy;
 }
 
@@ -198,12 +203,129 @@ bool Flusher::drain_rings() {
     if (index >= lane_contexts_.size()) lane_contexts_.resize(lanes_->size());
     if (lane_contexts_[index] == nullptr) lane_contexts_[index] = std::make_unique<LaneContext>();
     LaneContext& context = *lane_contexts_[index];
-    drained += lane.ring.drain([&](const std::byte* record, const RecordHeader& header) {
+    const auto drain = [&](const std::byte* record, const RecordHeader& header) {
       drain_record(context, record, header);
-    });
+    };
+    if (crash_rings_ == nullptr) {
+      drained += lane.ring.drain(drain);
+    } else {
+      std::uint64_t& visited = crash_rings_->visited(lane);
+      const std::uint64_t before = std::exchange(visited, lane.ring.visit(visited, drain));
+      drained += visited - before;
+    }
     lane.ring.populate_ahead();
   });
   return drained != 0;
+}
+
+void Flusher::end_round_of_crash_rings() {
+  if (crash_rings_->wants_seal(*lanes_)) {
+    if (assembler_) assembler_->flush(now_);
+    for (auto* const batcher : {&logs_, &traces_}) {
+      if (*batcher) (*batcher)->seal();
+    }
+  }
+  CrashRings::RoundState state;
+  state.now = now_;
+  state.last_sequence = outbox_.last_sequence();
+  if (logs_) {
+    state.log_seals = logs_->seals();
+    state.logs_open = !logs_->empty();
+  }
+  if (traces_) {
+    state.span_seals = traces_->seals();
+    state.spans_open = !traces_->empty();
+    state.oldest_span = assembler_->oldest();
+  }
+  crash_rings_->end_round(*lanes_, state, settled_);
+}
+
+// ---- What a dead process left ----
+
+// Its records go the way of this one's, marked: logs have a field `recovered`, spans an annotation.
+class Flusher::Recovered final : public RecoveredRecords {
+ public:
+  explicit Recovered(Flusher& flusher) : flusher_(flusher) {
+    const std::uint32_t header =
+        EntryHeader::pack(intern_name("recovered"), EntryClass::annotation, ValueType::boolean);
+    const std::uint64_t yes = 1;
+    mark_.resize(sizeof header + sizeof yes);
+    std::memcpy(mark_.data(), &header, sizeof header);
+    std::memcpy(mark_.data() + sizeof header, &yes, sizeof yes);
+  }
+
+  void begin_process() override { sites_.clear(); }
+  void begin_lane() override { context_ = {}; }
+  void on_context(std::span<const std::byte> body) override {
+    context_.read(body, flusher_.redactor_);
+  }
+  void on_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
+              std::uint64_t span_id, std::span<const std::byte> values) override {
+    count(Signal::logs);
+    if (!flusher_.logs_) return;
+    std::uint32_t& number = sites_[dead_site];
+    if (number == 0) {
+      SiteInfo marked = site;
+      marked.fields.insert(marked.fields.begin(), {"recovered", ValueType::boolean});
+      number = add_site(std::move(marked));
+    }
+    values_.assign(1, std::byte{1});
+    if (number == 0) values_.clear();
+    values_.insert(values_.end(), values.begin(), values.end());
+    LogView log{&site_of(number), wall_ns, span_id, &context_.texts, values_};
+    flusher_.redactor_.redact(log, number);
+    flusher_.encode_log(log, static_cast<std::uint64_t>(wall_ns), 1);
+  }
+  void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
+               const SpanBody& body, std::span<const std::byte> entries) override {
+    count(Signal::spans);
+    if (!flusher_.assembler_) return;
+    values_ = mark_;
+    values_.insert(values_.end(), entries.begin(), entries.end());
+    SpanView span{name, start_ns, std::max(start_ns, end_ns), body,
+                  flusher_.redactor_.redact(values_)};
+    span.body.entry_bytes = static_cast<std::uint32_t>(values_.size());
+    flusher_.assembler_->add_span(span, context_.texts, flusher_.now_);
+  }
+  void on_span_part(std::uint64_t span_id, std::span<const std::byte> entries) override {
+    if (!flusher_.assembler_) return;
+    flusher_.assembler_->add_part(span_id, flusher_.redactor_.redact(entries), flusher_.now_);
+  }
+
+ private:
+  void count(Signal signal) {
+    flusher_.ledger_.of(signal).drained.fetch_add(1, std::memory_order_relaxed);
+    flusher_.ledger_.of(signal).recovered.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  Flusher& flusher_;
+  LaneContext context_;
+  std::unordered_map<std::uint32_t, std::uint32_t> sites_;  // by their number in the dead process
+  std::vector<std::byte> mark_;
+  std::vector<std::byte> values_;
+};
+
+void Flusher::recover() {
+  if (!recovered_sequence_) {
+    Recovered records(*this);
+    const CrashRecovery::Counts counts = recovery_->read(records);
+    if (assembler_) assembler_->flush(now_);
+    for (auto* const batcher : {&logs_, &traces_}) {
+      if (*batcher) (*batcher)->seal();
+    }
+    recovered_sequence_ = outbox_.last_sequence();
+    report_("recovered " + std::to_string(counts.logs) + " log records and " +
+            std::to_string(counts.spans) + " spans of " + std::to_string(counts.processes) +
+            " processes that died; " + std::to_string(counts.unreadable_bytes) +
+            " bytes could not be read");
+  }
+  finish_recovery();
+}
+
+void Flusher::finish_recovery() {
+  if (recovery_ == nullptr || !recovered_sequence_ || !settled_(*recovered_sequence_)) return;
+  recovery_->remove();
+  recovery_.reset();
 }
 
 void Flusher::drain_record(LaneContext& context, const std::byte* record,

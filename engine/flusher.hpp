@@ -31,6 +31,8 @@
 #include <spillway/engine/cardinality.hpp>
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/config.hpp>
+#include <spillway/engine/crash_recovery.hpp>
+#include <spillway/engine/crash_rings.hpp>
 #include <spillway/engine/debug_retention.hpp>
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/ledger.hpp>
@@ -62,9 +64,13 @@ class Flusher {
     std::function<void(std::string_view)> report;
     /// The number of the series of a key, whose dimensions need not be in order.
     std::function<std::uint32_t(SeriesKey)> intern;
+    CrashRings* crash_rings = nullptr;        ///< null: rings are in memory only
+    std::unique_ptr<CrashRecovery> recovery;  ///< what a dead process left; null: nothing
+    /// Whether the payloads up to a number are settled.
+    std::function<bool(std::uint64_t)> settled;
   };
   /// What the parts refer to outlives it.
-  explicit Flusher(const Parts& parts);
+  explicit Flusher(Parts parts);
   ~Flusher();
 
   /// One round. True: there was work, so the next one should come soon.
@@ -77,6 +83,10 @@ class Flusher {
   /// The end of a flush that shall not wait for such producers: what they have in their cells is
   /// dropped, and counted as closely as it can be read beside them.
   void flush_without_unfinished();
+
+  /// Deletes what a dead process left if it is settled by now: each round does it, and the end of the
+  /// engine, when there are no more.
+  void finish_recovery();
 
   /// Metrics that have more series than they may, as of the last metric interval. Any thread.
   std::vector<FoldedMetric> folded_metrics() const { return cardinality_.found(); }
@@ -91,6 +101,11 @@ class Flusher {
   struct LaneContext;
   struct LargeLogs;
 
+  class Recovered;
+
+  /// Ships what a dead process left, and deletes it once it is settled.
+  void recover();
+  void end_round_of_crash_rings();
   bool drain_rings();
   void drain_record(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
@@ -152,6 +167,10 @@ class Flusher {
   std::int64_t limiter_second_ = 0;
   std::unordered_map<std::uint32_t, std::uint32_t> held_back_sites_;  // by number: who says it
   std::optional<DebugRetention> retention_;
+  CrashRings* const crash_rings_;
+  std::unique_ptr<CrashRecovery> recovery_;
+  std::optional<std::uint64_t> recovered_sequence_;  // the last payload of what was recovered
+  const std::function<bool(std::uint64_t)> settled_;
   Outbox& outbox_;
 
   SteadyTime now_{};

@@ -161,6 +161,13 @@ void TraceAssembler::flush(SteadyTime now) {
   complete_.clear();
 }
 
+SteadyTime TraceAssembler::oldest() const {
+  SteadyTime oldest = SteadyTime::max();
+  for (const auto& [id, segment] : segments_) oldest = std::min(oldest, segment->since);
+  for (const auto& [id, part] : parts_) oldest = std::min(oldest, part.since);
+  return oldest;
+}
+
 void TraceAssembler::encode(const Segment& segment, bool counted, SteadyTime now) {
   views_.clear();
   for (const HeldSpan& held : segment.spans) {

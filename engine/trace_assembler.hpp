@@ -55,6 +55,8 @@ class TraceAssembler {
   void end_round(SteadyTime now);
   /// Encodes everything that is held.
   void flush(SteadyTime now);
+  /// When the first span came of those that are held; max: none is. Looks at each segment.
+  SteadyTime oldest() const;
 
  private:
   struct HeldSpan {

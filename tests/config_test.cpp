@@ -152,6 +152,7 @@ const std::vector<Setting3>& settings() {
       {"spool_dir", "/f", "/e", "/c", [](Config& c) { c.spool_dir = "/c"; }},
       {"spool_bytes", "5000000", "6000000", "7000000",
        [](Config& c) { c.spool_bytes = 7'000'000; }},
+      {"crash_dir", "/f", "/e", "/c", [](Config& c) { c.crash_dir = "/c"; }},
       {"spool_age", "2000ms", "3000ms", "4000ms",
        [](Config& c) { c.spool_age = milliseconds(4000); }},
   };

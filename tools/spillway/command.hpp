@@ -16,5 +16,6 @@ using Arguments = std::span<const std::string_view>;
 
 int run_decode(Arguments arguments);
 int run_local(Arguments arguments);
+int run_recover(Arguments arguments);
 
 }  // namespace spillway::cli

@@ -16,9 +16,10 @@ struct Command {
   int (*run)(Arguments arguments);
 };
 
-constexpr std::array<Command, 2> commands{{
+constexpr std::array<Command, 3> commands{{
     {"decode", "print what a file of the spool holds, as JSON lines", run_decode},
     {"local", "receive metrics, logs and traces on this machine, as AWS would", run_local},
+    {"recover", "ship what processes that were killed left in their crash_dir", run_recover},
 }};
 
 void print_help(std::ostream& output) {

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+#include <utility>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <spillway/engine/crash_rings.hpp>
+#include <spillway/transport/url.hpp>
+
+namespace spillway::detail {
+
+using transport::Disk;
+
+namespace {
+
+constexpr std::uint32_t boxes_max = 256;
+constexpr std::chrono::seconds anchor_interval{1};
+
+/// What is mapped from files. A child of fork() would share it with its parent, and write into the
+/// parent's rings: it gets copies of its own in place.
+struct SharedPages {
+  struct Region {
+    std::byte* begin;
+    std::size_t bytes;
+    int file;
+    std::size_t offset;
+  };
+  std::mutex mutex;
+  std::vector<Region> regions;
+
+  static SharedPages& all() {
+    static auto* const instance =
+        new SharedPages;  // Never destroyed: forks come until the very end.
+    return *instance;
+  }
+  SharedPages() {
+    pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); },
+                   [] {
+                     for (const Region& one : all().regions) {
+                       mmap(one.begin, one.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
+                            one.file, static_cast<off_t>(one.offset));
+                     }
+                     all().mutex.unlock();
+                   });
+  }
+  bool map(const Region& region) {
+    const std::scoped_lock lock(mutex);
+    regions.reserve(regions.size() + 1);
+    if (mmap(region.begin, region.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+             region.file, static_cast<off_t>(region.offset)) == MAP_FAILED) {
+      return false;
+    }
+    regions.push_back(region);
+    return true;
+  }
+  void forget(int file) {
+    const std::scoped_lock lock(mutex);
+    std::erase_if(regions, [file](const Region& one) { return one.file == file; });
+  }
+};
+
+bool is_log(RecordKind kind) noexcept {
+  return kind == RecordKind::log || kind == RecordKind::logger_log;
+}
+bool is_span(RecordKind kind) noexcept {
+  return kind == RecordKind::span || kind == RecordKind::span_part;
+}
+
+}  // namespace
+
+// ---- Files ----
+
+CrashRings::CrashRings(Parts parts) : parts_(std::move(parts)), process_(getpid()) {}
+
+std::unique_ptr<CrashRings> CrashRings::open(Parts parts) {
+  parts.service = transport::percent_encode(parts.service);
+  std::unique_ptr<CrashRings> made(new CrashRings(std::move(parts)));
+  if (!made->open_box() || !made->make_files()) {
+    made->finish();
+    return nullptr;
+  }
+  add_name_listener(*made);
+  return made;
+}
+
+CrashRings::~CrashRings() {
+  remove_name_listener(*this);
+  finish();
+  for (const int file : lane_files_) {
+    SharedPages::all().forget(file);
+    close(file);
+  }
+  for (CrashContext* const slots : slots_) {
+    if (slots != nullptr) munmap(slots, 2 * sizeof(CrashContext));
+  }
+  if (clock_ != nullptr) munmap(clock_, sizeof *clock_);
+  if (names_ >= 0) close(names_);
+  if (box_ >= 0) disk_->close(box_);
+  if (directory_ >= 0) disk_->close(directory_);
+}
+
+void CrashRings::finish() noexcept {
+  if (box_ < 0) return;
+  const std::scoped_lock lock(lanes_mutex_);
+  for (const std::string& file : files_) disk_->remove(box_, file);
+  files_.clear();
+}
+
+void CrashRings::trouble(std::string_view what, int error) const {
+  std::string message = "crash_dir " + parts_.directory + ": ";
+  message.append(what).append(": ");
+  message += error == -EPERM ? "it must be a directory of this user's that nobody else may write to"
+                             : std::generic_category().message(-error);
+  parts_.diagnostic(message + "; what is in rings will not outlive the process");
+}
+
+bool CrashRings::open_box() {
+  const int made = disk_->make_directory(Disk::no_parent, parts_.directory);
+  if (made < 0 && made != -EEXIST) {
+    trouble("cannot be made", made);
+    return false;
+  }
+  directory_ = disk_->open_directory(Disk::no_parent, parts_.directory);
+  if (directory_ < 0) {
+    trouble("cannot be opened", directory_);
+    return false;
+  }
+  // The first one that is nobody's and has nothing in it.
+  for (std::uint32_t number = 0; number < boxes_max; ++number) {
+    box_name_ = parts_.service + "." + std::to_string(number);
+    disk_->make_directory(directory_, box_name_);
+    box_ = disk_->open_directory(directory_, box_name_);
+    if (box_ < 0) continue;
+    std::vector<std::string> names;
+    if (disk_->lock(box_) >= 0 && disk_->list(box_, names) >= 0 && names.empty()) return true;
+    disk_->close(std::exchange(box_, -1));
+  }
+  trouble("no directory in it is free", -EBUSY);
+  return false;
+}
+
+bool CrashRings::make_files() {
+  files_.emplace_back("names");
+  names_ = openat(box_, "names", O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
+  files_.emplace_back("clock");
+  const int file = openat(box_, "clock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  // Given its room now: a store to a page that the file system has no room for ends the process.
+  int error = names_ < 0 || file < 0 ? errno : posix_fallocate(file, 0, sizeof(CrashClock));
+  if (error == 0) {
+    void* const memory =
+        mmap(nullptr, sizeof(CrashClock), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    error = memory == MAP_FAILED ? errno : 0;
+    if (error == 0) clock_ = new (memory) CrashClock;
+  }
+  if (file >= 0) close(file);
+  if (error != 0) {
+    trouble("cannot make files", -error);
+    return false;
+  }
+  clock_->version = CrashClock::current_version;
+  const auto ring_at = static_cast<std::size_t>(reinterpret_cast<const std::byte*>(&no_lane.ring) -
+                                                reinterpret_cast<const std::byte*>(&no_lane));
+  clock_->published_at = static_cast<std::uint32_t>(ring_at + Ring::published_offset());
+  clock_->released_at = static_cast<std::uint32_t>(ring_at + Ring::released_offset());
+  clock_->head_bytes = static_cast<std::uint32_t>(LaneSet::head_bytes());
+  clock_->ring_bytes = parts_.ring_bytes;
+  clock_->process = static_cast<std::uint64_t>(process_);
+  write_anchor();
+  std::memcpy(clock_->magic, CrashClock::expected_magic, sizeof clock_->magic);
+  return true;
+}
+
+void CrashRings::write_anchor() {
+  constexpr std::uint64_t stretch = 1U << 30;
+  CrashClock::Anchor anchor{};
+  anchor.number = ++anchors_;
+  anchor.ticks = parts_.clock->ticks();
+  anchor.wall_ns = parts_.clock->wall_ns_of(anchor.ticks);
+  anchor.ns_per_tick =
+      static_cast<double>(anchor.wall_ns - parts_.clock->wall_ns_of(anchor.ticks - stretch)) /
+      static_cast<double>(stretch);
+  CrashClock::Anchor& slot = clock_->anchors[anchors_ & 1];
+  std::atomic_ref<std::uint64_t> number(slot.number);
+  number.store(0, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  slot.ticks = anchor.ticks;
+  slot.wall_ns = anchor.wall_ns;
+  slot.ns_per_tick = anchor.ns_per_tick;
+  number.store(anchor.number, std::memory_order_release);
+}
+
+bool CrashRings::attach(std::uint32_t index, std::byte* head, std::size_t head_bytes,
+                        std::byte* ring, std::size_t ring_bytes) noexcept try {
+  if (getpid() != process_) return false;
+  const std::scoped_lock lock(lanes_mutex_);
+  if (slots_.size() <= index) slots_.resize(index + 1);
+  lane_files_.reserve(lane_files_.size() + 1);
+  const std::string name = "lane-" + std::to_string(index);
+  files_.push_back(name);
+  const int file = openat(box_, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) {
+    trouble("cannot make files", -errno);
+    return false;
+  }
+  const std::size_t slots_at = head_bytes + ring_bytes;
+  const std::size_t slots_bytes = 2 * sizeof(CrashContext);
+  void* slots = MAP_FAILED;
+  // Given its room now: a store to a page that the file system has no room for ends the process.
+  if (posix_fallocate(file, 0, static_cast<off_t>(slots_at + slots_bytes)) == 0) {
+    slots = mmap(nullptr, slots_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file,
+                 static_cast<off_t>(slots_at));
+  }
+  SharedPages& pages = SharedPages::all();
+  if (slots == MAP_FAILED || !pages.map({ring, ring_bytes, file, head_bytes}) ||
+      !pages.map({head, head_bytes, file, 0})) {
+    trouble("has no room for a thread's ring", -ENOSPC);
+    pages.forget(file);
+    mmap(ring, ring_bytes, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (slots != MAP_FAILED) munmap(slots, slots_bytes);
+    disk_->remove(box_, name);
+    close(file);
+    return false;
+  }
+  lane_files_.push_back(file);
+  slots_[index] = static_cast<CrashContext*>(slots);
+  return true;
+} catch (...) {
+  return false;
+}
+
+// ---- Names ----
+
+// One call for an entry: the process may die between two.
+void CrashRings::append_name(const CrashName& head, std::string_view text) noexcept try {
+  if (getpid() != process_) return;  // A child's numbers are its own.
+  std::string entry(reinterpret_cast<const char*>(&head), sizeof head);
+  entry.append(text);
+  if (write(names_, entry.data(), entry.size()) != static_cast<ssize_t>(entry.size())) {
+    trouble("cannot write down a name", -errno);
+  }
+} catch (...) {  // No memory: what refers to it cannot be read afterwards.
+}
+
+void CrashRings::on_name(std::uint32_t id, std::string_view name) noexcept {
+  append_name({CrashName::name, id, static_cast<std::uint32_t>(name.size()), {}}, name);
+}
+
+void CrashRings::on_site(std::uint32_t id, const SiteInfo& site) noexcept try {
+  std::string text;
+  const auto append_number = [&](std::uint32_t number) {
+    text.append(reinterpret_cast<const char*>(&number), sizeof number);
+  };
+  const auto append_text = [&](std::string_view part) {
+    append_number(static_cast<std::uint32_t>(part.size()));
+    text.append(part);
+  };
+  append_text(site.message);
+  append_text(site.file);
+  for (const SiteField& field : site.fields) {
+    append_number(static_cast<std::uint32_t>(field.type));
+    append_text(field.key);
+  }
+  append_name({CrashName::site,
+               id,
+               static_cast<std::uint32_t>(text.size()),
+               {static_cast<std::uint32_t>(site.severity), site.line,
+                static_cast<std::uint32_t>(site.fields.size())}},
+              text);
+} catch (...) {
+}
+
+// ---- Rounds ----
+
+std::uint64_t& CrashRings::visited(const Lane& lane) {
+  const std::uint32_t index = LaneSet::index_of(lane);
+  if (index >= visited_.size()) {
+    visited_.resize(index + 1);
+    struck_logs_.resize(index + 1);
+    struck_spans_.resize(index + 1);
+  }
+  return visited_[index];
+}
+
+CrashContext* CrashRings::slots_of(std::uint32_t lane) {
+  const std::scoped_lock lock(lanes_mutex_);
+  return lane < slots_.size() ? slots_[lane] : nullptr;
+}
+
+bool CrashRings::wants_seal(LaneSet& lanes) {
+  bool wants = false;
+  lanes.for_each([&](Lane& lane) {
+    wants |= visited(lane) - lane.ring.released() > lane.ring.capacity() / 4;
+  });
+  return wants;
+}
+
+void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
+                           const std::function<bool(std::uint64_t)>& settled) {
+  if (state.now >= next_anchor_) {
+    write_anchor();
+    next_anchor_ = state.now + anchor_interval;
+  }
+  if (visited_ != marked_) {
+    if (marks_.size() >= marks_max) marks_.pop_back();  // Its records are in the new one too.
+    marks_.push_back({visited_, state.now, {}, {}});
+    marked_ = visited_;
+  }
+  const auto is_done = [&](Condition& condition, std::uint64_t seals, bool is_open) {
+    if (condition.done) return true;
+    if (!condition.seals) condition.seals = seals + (is_open ? 1 : 0);
+    if (!condition.sequence && seals >= *condition.seals) condition.sequence = state.last_sequence;
+    condition.done = condition.sequence && settled(*condition.sequence);
+    return condition.done;
+  };
+  const auto strike_settled = [&](Condition Mark::*condition, Signal signal, auto&& check) {
+    Mark* last = nullptr;
+    for (Mark& mark : marks_) {
+      const bool known = (mark.*condition).done;
+      if (!check(mark)) break;
+      if (!known) last = &mark;
+    }
+    if (last != nullptr) strike(lanes, *last, signal);
+  };
+  // Seals are looked up for every mark, also behind one that is not settled.
+  for (Mark& mark : marks_) {
+    is_done(mark.logs, state.log_seals, state.logs_open);
+    if (state.oldest_span > mark.time) is_done(mark.spans, state.span_seals, state.spans_open);
+  }
+  strike_settled(&Mark::logs, Signal::logs, [](const Mark& mark) { return mark.logs.done; });
+  strike_settled(&Mark::spans, Signal::spans, [](const Mark& mark) { return mark.spans.done; });
+  while (!marks_.empty() && marks_.front().logs.done && marks_.front().spans.done) {
+    release(lanes, marks_.front());
+    marks_.pop_front();
+  }
+  // A ring that is full of what is not settled drops new records: rather it keeps less.
+  const auto is_half_full = [&] {
+    bool full = false;
+    lanes.for_each([&](Lane& lane) {
+      full |= visited(lane) - lane.ring.released() > lane.ring.capacity() / 2;
+    });
+    return full;
+  };
+  while (!marks_.empty() && is_half_full()) {
+    release(lanes, marks_.front());
+    marks_.pop_front();
+  }
+}
+
+void CrashRings::strike(LaneSet& lanes, const Mark& mark, Signal signal) {
+  std::vector<std::uint64_t>& struck = signal == Signal::logs ? struck_logs_ : struck_spans_;
+  lanes.for_each([&](Lane& lane) {
+    const std::uint32_t index = LaneSet::index_of(lane);
+    if (index >= mark.positions.size()) return;
+    const std::uint64_t from = std::max(struck[index], lane.ring.released());
+    if (from >= mark.positions[index]) return;
+    lane.ring.walk(from, mark.positions[index], [&](std::byte* record, const RecordHeader& header) {
+      if (signal == Signal::logs ? is_log(header.kind()) : is_span(header.kind())) {
+        Ring::strike(record, header);
+      }
+    });
+    struck[index] = mark.positions[index];
+  });
+}
+
+void CrashRings::release(LaneSet& lanes, const Mark& mark) {
+  lanes.for_each([&](Lane& lane) {
+    const std::uint32_t index = LaneSet::index_of(lane);
+    if (index >= mark.positions.size()) return;
+    const std::uint64_t from = lane.ring.released();
+    if (from >= mark.positions[index]) return;
+    std::uint64_t position = from;
+    std::uint64_t context_at = 0;
+    const std::byte* context = nullptr;
+    std::uint32_t context_bytes = 0;
+    lane.ring.walk(from, mark.positions[index], [&](std::byte* record, const RecordHeader& header) {
+      if (header.kind() == RecordKind::context) {
+        context_at = position;
+        context = record;
+        context_bytes = header.bytes();
+      }
+      position += header.bytes();
+    });
+    if (CrashContext* const slots = slots_of(index); context != nullptr && slots != nullptr) {
+      save_context(slots, context_at, context, context_bytes);
+    }
+    lane.ring.release(mark.positions[index]);
+  });
+}
+
+void CrashRings::save_context(CrashContext* slots, std::uint64_t position, const std::byte* record,
+                              std::uint32_t bytes) noexcept {
+  CrashContext& slot = slots[0].valid_from <= slots[1].valid_from ? slots[0] : slots[1];
+  std::atomic_ref<std::uint64_t> valid_from(slot.valid_from);
+  valid_from.store(0, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  slot.bytes = bytes <= CrashContext::record_bytes_max ? bytes : 0;
+  std::memcpy(slot.record, record, slot.bytes);
+  valid_from.store(position + 1, std::memory_order_release);
+}
+
+}  // namespace spillway::detail

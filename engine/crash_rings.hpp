@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Rings that outlive their process. With `crash_dir` set, the rings of all threads, and what it takes
+// to read them, are files that the process has mapped; the kernel keeps what was stored there when the
+// process is killed. The next engine of the same service ships it (crash_recovery.hpp).
+//
+//   crash_dir/                 0700
+//     <service>.<n>/           0700, locked (flock) by the engine that uses it
+//       clock                  CrashClock: layout, and how ticks become wall time
+//       names                  each name and call site, written before a record can refer to it
+//       lane-<i>               the Lane | its ring | two context slots
+//
+// A record stays in its ring until its payload is settled: delivered, dropped, or in the spool. The
+// flusher visits the rings without releasing them, and marks each round: so far have the rings been
+// read, and these payloads hold what was read. When those are settled the round's records are struck
+// (turned into `skip`), so that recovery does not ship them again, and released. Logs and spans are
+// struck apart: spans wait for their segment.
+//
+//   pos.  released        struck         visited      published
+//   ------|---------------|--------------|------------|-----------  head
+//          may be written  skip, or of    in payloads  not read yet
+//          over            the other      that are
+//                          signal         not settled
+//
+// A ring holds half of its bytes so at most. A quarter makes the flusher seal what it has at once;
+// beyond the half, records are released though they are not settled, and are in memory only.
+//
+// What a record refers to by position, its context, is copied to a slot when it is released: two
+// slots, written in turn, so that one is whole whenever the process dies.
+//
+// The recording path is the same as without: only the memory differs. Put crash_dir on a tmpfs
+// (/dev/shm): on a disk the kernel writes dirty pages back, which a producer may have to wait for.
+// Files hold records as they were made: what redaction takes out is still in them.
+//
+// Not kept: measurements, wide events, logs too large for a ring, and debug records that wait for the
+// outcome of their request.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <sys/types.h>
+
+#include <spillway/buffers/lane.hpp>
+#include <spillway/buffers/names.hpp>
+#include <spillway/engine/clock.hpp>
+#include <spillway/transport/disk.hpp>
+
+namespace spillway::detail {
+
+/// The file `clock`.
+struct CrashClock {
+  static constexpr char expected_magic[8] = {'S', 'P', 'L', 'C', 'R', 'A', 'S', 'H'};
+  static constexpr std::uint32_t current_version = 1;
+  /// A line from ticks to wall time. Two of them are written in turn; the newer one that is complete
+  /// counts.
+  struct Anchor {
+    std::uint64_t number;  ///< 0: being written
+    std::uint64_t ticks;
+    std::int64_t wall_ns;
+    double ns_per_tick;
+  };
+  char magic[8];
+  std::uint32_t version;
+  std::uint32_t head_bytes;  ///< of a lane's file, before the ring
+  std::uint32_t ring_bytes;
+  std::uint32_t published_at;  ///< where in a lane's file the ring's positions are, 8 bytes each
+  std::uint32_t released_at;
+  std::uint32_t reserved;
+  std::uint64_t process;
+  Anchor anchors[2];
+};
+static_assert(std::is_trivially_copyable_v<CrashClock>);
+
+/// The file of a lane ends with two of these.
+struct CrashContext {
+  static constexpr std::uint32_t record_bytes_max = 4096 - 16;
+  std::uint64_t
+      valid_from;       ///< where its record was in the ring, plus 1; 0: being written, or none
+  std::uint64_t bytes;  ///< of the record; 0: it was too large
+  std::byte record[record_bytes_max];
+};
+static_assert(sizeof(CrashContext) == 4096);
+
+/// The file `names` is a sequence of these, each followed by `bytes` of text: for a name its
+/// characters; for a site message, file and keys, each behind its length (4 bytes), in which
+/// `numbers` are severity, line and count of fields, and each key is preceded by its ValueType (4
+/// bytes).
+struct CrashName {
+  enum Kind : std::uint32_t { name = 1, site = 2 };
+  std::uint32_t kind;
+  std::uint32_t id;
+  std::uint32_t bytes;
+  std::uint32_t numbers[3];
+};
+static_assert(sizeof(CrashName) == 24);
+
+class CrashRings final : public LaneStore, public NameListener {
+ public:
+  struct Parts {
+    std::string directory;
+    std::string service;
+    std::uint32_t ring_bytes;
+    std::shared_ptr<Clock> clock;
+    std::function<void(std::string_view)> diagnostic;
+  };
+  /// Makes the files. Null, and a diagnostic: it cannot, and rings are in memory only.
+  static std::unique_ptr<CrashRings> open(Parts parts);
+  ~CrashRings() override;
+  /// Deletes the files: all that they hold is accounted for. Once nothing is recorded any more.
+  void finish() noexcept;
+
+  /// The name of the directory that it writes to.
+  const std::string& own_box() const noexcept { return box_name_; }
+
+  bool attach(std::uint32_t index, std::byte* head, std::size_t head_bytes, std::byte* ring,
+              std::size_t ring_bytes) noexcept override;
+  void on_name(std::uint32_t id, std::string_view name) noexcept override;
+  void on_site(std::uint32_t id, const SiteInfo& site) noexcept override;
+
+  // ---- the flusher ----
+
+  /// Where a lane's ring has been read up to.
+  std::uint64_t& visited(const Lane& lane);
+  /// Where what was read so far is.
+  struct RoundState {
+    std::uint64_t log_seals = 0;   ///< payloads of logs sealed so far
+    std::uint64_t span_seals = 0;  ///< and of spans
+    bool logs_open = false;        ///< something is in the payload that is not sealed
+    bool spans_open = false;
+    std::uint64_t last_sequence = 0;  ///< of the payloads that the sender has
+    SteadyTime now{};
+    SteadyTime oldest_span = SteadyTime::max();  ///< that waits for its segment
+  };
+  /// Ends a round of visits: strikes and releases what is settled by now.
+  void end_round(LaneSet& lanes, const RoundState& state,
+                 const std::function<bool(std::uint64_t)>& settled);
+  /// Whether rings fill up with what is not sealed.
+  bool wants_seal(LaneSet& lanes);
+
+ private:
+  /// What has to happen before the records of one signal are settled: first, for spans, their
+  /// segments go into payloads; then so many payloads are sealed; then the last of them is settled.
+  struct Condition {
+    std::optional<std::uint64_t> seals;
+    std::optional<std::uint64_t> sequence;
+    bool done = false;
+  };
+  struct Mark {
+    std::vector<std::uint64_t> positions;  // by lane: read up to there
+    SteadyTime time{};
+    Condition logs;
+    Condition spans;
+  };
+  static constexpr std::size_t marks_max = 256;
+
+  explicit CrashRings(Parts parts);
+  bool open_box();
+  bool make_files();
+  void write_anchor();
+  void append_name(const CrashName& head, std::string_view text) noexcept;
+  void strike(LaneSet& lanes, const Mark& mark, Signal signal);
+  void release(LaneSet& lanes, const Mark& mark);
+  CrashContext* slots_of(std::uint32_t lane);
+  static void save_context(CrashContext* slots, std::uint64_t position, const std::byte* record,
+                           std::uint32_t bytes) noexcept;
+  void trouble(std::string_view what, int error) const;
+
+  const Parts parts_;
+  std::shared_ptr<transport::Disk> disk_ = transport::system_disk();
+  transport::Disk::Handle directory_ = -1;
+  transport::Disk::Handle box_ = -1;
+  std::string box_name_;
+  int names_ = -1;
+  pid_t process_ = 0;
+  CrashClock* clock_ = nullptr;
+  SteadyTime next_anchor_{};
+  std::uint64_t anchors_ = 0;
+
+  // By lane.
+  std::vector<std::uint64_t> visited_;
+  std::vector<std::uint64_t> marked_;  // of the latest mark
+  std::vector<std::uint64_t> struck_logs_;
+  std::vector<std::uint64_t> struck_spans_;
+  std::deque<Mark> marks_;
+  std::mutex lanes_mutex_;            // attach() is any thread's
+  std::vector<CrashContext*> slots_;  // by lane: two; null: the lane is in memory only
+  std::vector<int> lane_files_;
+  std::vector<std::string> files_;  // names of all files in the box
+};
+
+}  // namespace spillway::detail

@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Rings that outlive their process: what it had recorded when it was killed is delivered by the next
+// one, once, and what is damaged is counted.
+//
+// The killing test runs 50 times with seeded places, and SPILLWAY_TEST_KILLS times when that is set.
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <new>
+#include <random>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <support/engine_fixture.hpp>
+#include <support/seed.hpp>
+#include <support/temporary_file.hpp>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Memory that a child and its parent both see.
+template <class T>
+class Shared {
+ public:
+  Shared()
+      : at_(new (mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                      0)) T) {}
+  ~Shared() { munmap(at_, sizeof(T)); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  T* operator->() { return at_; }
+
+ private:
+  T* at_;
+};
+
+void kill_self() {
+  kill(getpid(), SIGKILL);
+  while (true) pause();
+}
+
+class CrashRingsTest : public ::testing::Test {
+ protected:
+  Config config() const {
+    Config config;
+    config.metrics = MetricsTo::none;
+    config.logs = LogsTo::file;
+    config.logs_file = directory.path("log");
+    config.crash_dir = directory.path("crash");
+    config.on_diagnostic = [](std::string_view) {};
+    return config;
+  }
+  /// Runs `body` in a child, which does not come back from it by itself.
+  template <class Body>
+  static void in_killed_child(Body&& body) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60);
+      body();
+      _exit(0);
+    }
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    EXPECT_TRUE(WIFSIGNALED(status));
+    EXPECT_EQ(WTERMSIG(status), SIGKILL);
+  }
+  /// A child whose engine moves by hand only: what it recorded stays in its rings.
+  template <class Body>
+  void in_killed_engine(const Config& given, Body&& body) {
+    in_killed_child([&] {
+      testing::TestEngine test(given);
+      body(test);
+      kill_self();
+    });
+  }
+  Stats recover(const Config& given) {
+    testing::TestEngine test(given);
+    test.settle();
+    EXPECT_TRUE(test.engine.flush(1s));
+    test.settle();
+    return test.engine.shutdown(1s);
+  }
+  std::vector<testing::Json> lines() const {
+    std::vector<testing::Json> all;
+    std::istringstream text(directory.read("log"));
+    for (std::string line; std::getline(text, line);) all.emplace_back(line);
+    return all;
+  }
+  std::vector<std::string> crash_files() const {
+    std::vector<std::string> files;
+    for (const auto& entry :
+         std::filesystem::recursive_directory_iterator(directory.path("crash"))) {
+      if (entry.is_regular_file()) files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+    return files;
+  }
+
+  testing::TemporaryDirectory directory;
+};
+
+TEST_F(CrashRingsTest, LogsOfAKilledProcessAreDeliveredByTheNextOne) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    SPILLWAY_WARN(test.engine, "order \"placed\"", {"order_id", 17}, {"total", 2.5}, {"paid", true},
+                  {"currency", "EUR"});
+    SPILLWAY_INFO(test.engine, "next");
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.logs.recovered, 2U);
+  EXPECT_EQ(stats.logs.recorded, 2U);
+  EXPECT_EQ(stats.logs.delivered, 2U);
+  EXPECT_TRUE(testing::is_settled(stats.logs));
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[0]["message"].string(), "order \"placed\"");
+  EXPECT_EQ(all[0]["level"].string(), "WARN");
+  EXPECT_TRUE(all[0]["recovered"].boolean());
+  EXPECT_EQ(all[0]["order_id"].number(), 17);
+  EXPECT_EQ(all[0]["total"].number(), 2.5);
+  EXPECT_TRUE(all[0]["paid"].boolean());
+  EXPECT_EQ(all[0]["currency"].string(), "EUR");
+  EXPECT_EQ(all[0]["timestamp"].string(), "2026-11-21T01:00:00.000000000Z");
+  EXPECT_EQ(all[1]["message"].string(), "next");
+  EXPECT_TRUE(crash_files().empty());
+  EXPECT_EQ(recover(config()).logs.recovered, 0U) << "once";
+}
+
+TEST_F(CrashRingsTest, TheContextOfARecordIsFoundAlsoWhenItWasReleased) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    const Context context({.tenant = "acme", .request_id = "r-1"});
+    const Scope scope(context);
+    SPILLWAY_INFO(test.engine, "delivered");
+    test.engine.flush(1s);
+    test.settle();
+    SPILLWAY_INFO(test.engine, "left");
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.logs.recovered, 1U) << "not what was delivered";
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_FALSE(all[0].has("recovered"));
+  EXPECT_EQ(all[1]["message"].string(), "left");
+  EXPECT_EQ(all[1]["tenant"].string(), "acme");
+  EXPECT_EQ(all[1]["request_id"].string(), "r-1");
+}
+
+// In a batch, in the queue, or under way: all of it is still in the rings.
+TEST_F(CrashRingsTest, WhatTheFlusherHasReadAndNobodyHasTakenIsNotLost) {
+  const testing::AwsEnvironment environment;
+  Config unreachable = config();
+  unreachable.logs = LogsTo::put_log_events;
+  unreachable.log_group = "/shop/orders";
+  unreachable.log_stream = "pod";
+  in_killed_engine(unreachable, [](testing::TestEngine& test) {
+    test.http.hold();
+    SPILLWAY_INFO(test.engine, "event", {"n", 0});
+    test.advance(2s);
+    test.advance(2s);
+    if (test.http.requests().size() != 1) _exit(1);
+    SPILLWAY_INFO(test.engine, "event", {"n", 1});
+    test.settle();
+    SPILLWAY_INFO(test.engine, "event", {"n", 2});
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.logs.recovered, 3U);
+  EXPECT_EQ(lines().size(), 3U);
+}
+
+TEST_F(CrashRingsTest, SpansOfAKilledProcessAreDeliveredByTheNextOne) {
+  const testing::AwsEnvironment environment;
+  Config traced = config();
+  traced.traces = TracesTo::put_trace_segments;
+  traced.trace_sample_rate = 1.0;
+  in_killed_engine(traced, [](testing::TestEngine& test) {
+    {
+      const Span root = test.engine.span("GET /orders");
+      Span span = test.engine.span("charge-card");
+      span.annotate("provider", "acme");
+    }
+    test.settle();  // Waits in its segment.
+    Span open = test.engine.span("open");
+    { const Span child = test.engine.span("done"); }
+    kill_self();
+  });
+  testing::TestEngine test(traced);
+  test.settle();
+  EXPECT_TRUE(test.engine.flush(1s));
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.spans.recovered, 3U);
+  EXPECT_EQ(stats.spans.delivered, 3U);
+  EXPECT_TRUE(testing::is_settled(stats.spans));
+  std::string bodies;
+  for (const auto& request : test.http.requests()) bodies += request.body;
+  for (const char* const part : {"GET /orders", "charge-card", "done", "acme", "recovered"}) {
+    EXPECT_NE(bodies.find(part), std::string::npos) << part;
+  }
+}
+
+TEST_F(CrashRingsTest, AnEngineThatEndsLeavesNothing) {
+  {
+    testing::TestEngine test(config());
+    SPILLWAY_INFO(test.engine, "event");
+    EXPECT_GE(crash_files().size(), 3U);
+  }
+  EXPECT_TRUE(crash_files().empty());
+  EXPECT_EQ(lines().size(), 1U);
+}
+
+TEST_F(CrashRingsTest, SeveralDeadProcessesHaveCallSitesOfTheirOwn) {
+  // One dies within the other, before that has recorded: both have boxes at the same time, and the
+  // number of their call site is the same.
+  in_killed_engine(config(), [&](testing::TestEngine& outer) {
+    in_killed_engine(config(), [](testing::TestEngine& inner) {
+      SPILLWAY_INFO(inner.engine, "of the inner", {"n", 1});
+    });
+    SPILLWAY_WARN(outer.engine, "of the outer", {"text", "x"});
+  });
+  EXPECT_EQ(recover(config()).logs.recovered, 2U);
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[0]["message"].string(), "of the outer");
+  EXPECT_EQ(all[0]["text"].string(), "x");
+  EXPECT_EQ(all[1]["message"].string(), "of the inner");
+  EXPECT_EQ(all[1]["n"].number(), 1);
+}
+
+TEST_F(CrashRingsTest, ALivingEnginesRingsAreItsOwn) {
+  testing::TestEngine first(config());
+  SPILLWAY_INFO(first.engine, "event");
+  EXPECT_EQ(recover(config()).logs.recovered, 0U);
+}
+
+TEST_F(CrashRingsTest, AnotherServicesRingsAreItsOwn) {
+  in_killed_engine(config(),
+                   [](testing::TestEngine& test) { SPILLWAY_INFO(test.engine, "event"); });
+  Config other = config();
+  other.service = "unknown_service.0";
+  EXPECT_EQ(recover(other).logs.recovered, 0U);
+  EXPECT_EQ(recover(config()).logs.recovered, 1U);
+}
+
+TEST_F(CrashRingsTest, AForkedChildDoesNotWriteIntoItsParentsRings) {
+  testing::TestEngine test(config());
+  SPILLWAY_INFO(test.engine, "the parent's");
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int i = 0; i < 100; ++i) SPILLWAY_INFO(test.engine, "the child's", {"n", i});
+    _exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  SPILLWAY_INFO(test.engine, "the parent's");
+  EXPECT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().logs.delivered, 2U);
+  EXPECT_EQ(lines().size(), 2U);
+}
+
+TEST_F(CrashRingsTest, RingsThatHoldTooMuchKeepLessRatherThanDropping) {
+  Config small = config();
+  small.ring_bytes = 4096;
+  in_killed_child([&] {
+    const testing::AwsEnvironment environment;
+    Config unreachable = small;
+    unreachable.logs = LogsTo::put_log_events;
+    unreachable.log_group = "/shop/orders";
+    unreachable.log_stream = "pod";
+    testing::TestEngine test(unreachable);
+    test.http.hold();
+    for (int n = 0; n < 1000; ++n) {
+      SPILLWAY_INFO(test.engine, "event", {"n", n});
+      if (n % 10 == 0) test.engine.step();
+    }
+    if (test.engine.stats().logs.dropped_total() != 0) _exit(1);
+    kill_self();
+  });
+  const Stats stats = recover(config());
+  EXPECT_GE(stats.logs.recovered, 4096U / 2 / 32 - 10) << "half a ring";
+  const auto all = lines();
+  ASSERT_FALSE(all.empty());
+  EXPECT_EQ(all.back()["n"].number(), 999);
+}
+
+TEST_F(CrashRingsTest, WithoutTheDirectoryRingsAreInMemory) {
+  Config wrong = config();
+  wrong.crash_dir = directory.write("file", "");
+  std::string said;
+  wrong.on_diagnostic = [&](std::string_view text) { said += text; };
+  testing::TestEngine test(wrong);
+  SPILLWAY_INFO(test.engine, "event");
+  EXPECT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().logs.delivered, 1U);
+  EXPECT_NE(said.find("crash_dir " + wrong.crash_dir.get()), std::string::npos) << said;
+}
+
+// Bytes of the files at random places: the start succeeds, and the account is balanced.
+TEST_F(CrashRingsTest, DamageIsSurvived) {
+  const std::uint64_t seed = testing::seed_or(20261121);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  for (int round = 0; round < 60; ++round) {
+    in_killed_engine(config(), [](testing::TestEngine& test) {
+      const Context context({.tenant = "acme"});
+      const Scope scope(context);
+      for (int n = 0; n < 20; ++n) {
+        SPILLWAY_INFO(test.engine, "event", {"n", n}, {"text", "some text"});
+      }
+    });
+    for (const std::string& path : crash_files()) {
+      std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+      const std::uint64_t size = std::filesystem::file_size(path);
+      // Where something is: the head of the lane, and the beginning of the ring behind it.
+      const std::uint64_t within = std::min<std::uint64_t>(size, round % 2 == 0 ? 5000 : 300);
+      for (int flips = 0; flips < 4; ++flips) {
+        file.seekp(static_cast<std::streamoff>(random() % within));
+        file.put(static_cast<char>(random()));
+      }
+      if (round % 7 == 0) {
+        file.close();
+        std::filesystem::resize_file(path, random() % (size + 1));
+      }
+    }
+    const Stats stats = recover(config());
+    EXPECT_LE(stats.logs.recovered, 20U + 4096);
+    EXPECT_TRUE(testing::is_settled(stats.logs));
+    EXPECT_TRUE(crash_files().empty());
+  }
+}
+
+#if !defined(SPILLWAY_THREAD_SANITIZER)
+
+/// What a child has recorded, thread by thread.
+struct Progress {
+  std::atomic<int> committed[2];
+};
+
+// Threads that record, a flusher and a sender that work, and SIGKILL at any moment.
+TEST_F(CrashRingsTest, NothingThatWasCommittedIsLostToSigkill) {
+  const char* const wanted = std::getenv("SPILLWAY_TEST_KILLS");
+  const int kills = wanted == nullptr ? 50 : std::atoi(wanted);
+  const std::uint64_t seed = testing::seed_or(4711);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  std::uint64_t recovered = 0;
+  std::uint64_t twice = 0;
+  for (int round = 0; round < kills; ++round) {
+    std::filesystem::remove(directory.path("log"));
+    Shared<Progress> progress;
+    const int kill_at = static_cast<int>(random() % 3000);
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60);
+      Engine engine(config());
+      const auto record = [&](int thread) {
+        for (int n = 0;; ++n) {
+          SPILLWAY_INFO(engine, "event", {"thread", thread}, {"n", n});
+          progress->committed[thread].store(n + 1, std::memory_order_release);
+          // Not faster than they are delivered, so that no ring is half full.
+          while (n % 64 == 63 && engine.stats().logs.held() > 2000) std::this_thread::yield();
+        }
+      };
+      std::thread other(record, 1);
+      record(0);
+    }
+    while (progress->committed[0].load(std::memory_order_acquire) <= kill_at) {
+      std::this_thread::yield();
+    }
+    kill(child, SIGKILL);
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    const Stats stats = recover(config());
+    EXPECT_TRUE(testing::is_settled(stats.logs));
+    recovered += stats.logs.recovered;
+    std::map<std::pair<int, int>, int> times;
+    std::istringstream text(directory.read("log"));
+    for (std::string line; std::getline(text, line);) {
+      simdjson::dom::parser parser;
+      simdjson::dom::element event;
+      std::int64_t thread = 0;
+      std::int64_t n = 0;
+      // The process may have died within a line.
+      if (parser.parse(line).get(event) != simdjson::SUCCESS ||
+          event["thread"].get(thread) != simdjson::SUCCESS ||
+          event["n"].get(n) != simdjson::SUCCESS) {
+        continue;
+      }
+      ++times[{static_cast<int>(thread), static_cast<int>(n)}];
+    }
+    for (int thread = 0; thread < 2; ++thread) {
+      const int committed = progress->committed[thread].load();
+      for (int n = 0; n < committed; ++n) {
+        const auto found = times.find({thread, n});
+        ASSERT_NE(found, times.end()) << "thread " << thread << ", record " << n << " of "
+                                      << committed << ", round " << round;
+        ASSERT_LE(found->second, 2);
+        if (found->second == 2) ++twice;
+      }
+    }
+  }
+  RecordProperty("recovered", std::to_string(recovered));
+  RecordProperty("twice", std::to_string(twice));
+  EXPECT_GT(recovered, 0U);
+}
+
+#endif
+
+}  // namespace
+}  // namespace spillway

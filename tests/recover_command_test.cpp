@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `spillway recover` as a person runs it.
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <string>
+
+#include <support/engine_fixture.hpp>
+#include <support/program.hpp>
+#include <support/temporary_file.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace spillway {
+namespace {
+
+TEST(RecoverCommandTest, ShipsWhatAKilledProcessLeft) {
+  const testing::TemporaryDirectory directory;
+  const std::string crash_dir = directory.path("crash");
+  const pid_t child = fork();
+  if (child == 0) {
+    Config config;
+    config.service = "orders/eu";
+    config.crash_dir = crash_dir;
+    testing::TestEngine test(config);
+    SPILLWAY_INFO(test.engine, "event", {"n", 42});
+    kill(getpid(), SIGKILL);
+    while (true) pause();
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  testing::Program program(SPILLWAY_CLI, {"recover", crash_dir},
+                           {"SPILLWAY_LOGS=file", "SPILLWAY_LOGS_FILE=" + directory.path("log")});
+  const std::string said = program.read_all();
+  EXPECT_EQ(program.finish(), 0) << said;
+  EXPECT_NE(said.find("orders/eu: {"), std::string::npos) << said;
+  const testing::Json line(directory.read("log"));
+  EXPECT_EQ(line["n"].number(), 42);
+  EXPECT_EQ(line["service"].string(), "orders/eu");
+  EXPECT_TRUE(line["recovered"].boolean());
+  testing::Program again(SPILLWAY_CLI, {"recover", crash_dir}, {"SPILLWAY_LOGS=none"});
+  EXPECT_NE(again.read_all().find("\"recorded\":0"), std::string::npos);
+  EXPECT_EQ(again.finish(), 0);
+}
+
+TEST(RecoverCommandTest, NeedsADirectory) {
+  testing::Program program(SPILLWAY_CLI, {"recover"});
+  EXPECT_TRUE(program.read_line().starts_with("usage: spillway recover"));
+  program.read_all();
+  EXPECT_EQ(program.finish(), 2);
+}
+
+}  // namespace
+}  // namespace spillway
