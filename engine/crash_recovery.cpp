@@ -110,7 +110,12 @@ struct CrashRecovery::DeadProcess {
 
   std::int64_t wall_ns(std::uint64_t ticks) const noexcept {
     const auto distance = static_cast<std::int64_t>(ticks - anchor.ticks);
-    return anchor.wall_ns + std::llround(static_cast<double>(distance) * anchor.ns_per_tick);
+    constexpr double ns_max = 4e18;  // Of damaged numbers: no sum overflows below it.
+    const double ns =
+        std::clamp(static_cast<double>(distance) * anchor.ns_per_tick, -ns_max, ns_max);
+    const std::int64_t from =
+        anchor.wall_ns > 0 && anchor.wall_ns < std::int64_t{1} << 62 ? anchor.wall_ns : 0;
+    return from + std::llround(ns);
   }
 
   std::string_view name(std::uint32_t id) const {
