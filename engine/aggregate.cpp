@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <new>
 #include <numeric>
 
 #include <spillway/engine/aggregate.hpp>
@@ -29,6 +30,14 @@ Aggregator::State& Aggregator::touch(const Series& series) {
   return state;
 }
 
+Aggregator::State* Aggregator::touch_or_drop(const Series& series, std::uint64_t count) noexcept
+    try {
+  return &touch(series);
+} catch (const std::bad_alloc&) {
+  ledger_.drop_in_batch(Signal::metrics, DropCause::no_memory, count);
+  return nullptr;
+}
+
 void Aggregator::merge(State& state, std::uint64_t count, double sum, double minimum,
                        double maximum) {
   if (state.count == 0) {
@@ -54,8 +63,8 @@ Aggregator::BucketBlock& Aggregator::block_of(State& state, std::uint32_t octave
     if (ref.octave == octave) return blocks_[ref.block];
   }
   if (free_blocks_.empty()) {
-    free_blocks_.push_back(static_cast<std::uint32_t>(blocks_.size()));
     blocks_.emplace_back();
+    free_blocks_.push_back(static_cast<std::uint32_t>(blocks_.size() - 1));
   }
   state.octaves.push_back({octave, free_blocks_.back()});
   free_blocks_.pop_back();
@@ -65,7 +74,7 @@ Aggregator::BucketBlock& Aggregator::block_of(State& state, std::uint32_t octave
 }
 
 std::uint64_t Aggregator::merge_octave(State& state, std::uint32_t octave,
-                                       const OctaveBlock& counts) {
+                                       const OctaveBlock& counts) noexcept try {
   BucketBlock& block = block_of(state, octave);
   std::uint64_t total = 0;
   for (std::size_t i = 0; i < buckets_per_octave; ++i) {
@@ -73,6 +82,8 @@ std::uint64_t Aggregator::merge_octave(State& state, std::uint32_t octave,
     total += counts[i];
   }
   return total;
+} catch (const std::bad_alloc&) {
+  return 0;
 }
 
 void Aggregator::merge_histogram(State& state, Bank& bank, HistogramCell& cell) {
@@ -105,11 +116,12 @@ void Aggregator::merge_exemplars(State& state, const ExemplarBlock& block) {
   }
 }
 
-void Aggregator::add_exemplar(State& state, const Exemplar& exemplar) {
+void Aggregator::add_exemplar(State& state, const Exemplar& exemplar) noexcept try {
   const auto at = std::find_if(state.exemplars.begin(), state.exemplars.end(),
                                [&](const Exemplar& other) { return other.value < exemplar.value; });
   state.exemplars.insert(at, exemplar);
   if (state.exemplars.size() > exemplars_per_point_max) state.exemplars.pop_back();
+} catch (const std::bad_alloc&) {  // The measurement counts all the same.
 }
 
 void Aggregator::add_count(std::uint32_t id, std::uint64_t count, double sum) {
@@ -118,7 +130,7 @@ void Aggregator::add_count(std::uint32_t id, std::uint64_t count, double sum) {
   if (series.refusal != Refusal::none) {
     return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), count);
   }
-  merge(touch(series), count, sum, sum, sum);
+  if (State* const state = touch_or_drop(series, count)) merge(*state, count, sum, sum, sum);
 }
 
 void Aggregator::take(Bank& bank) {
@@ -135,7 +147,9 @@ void Aggregator::take(Bank& bank) {
       case MetricKind::counter: {
         auto& cell = bank.cell<CounterCell>(series.cell_offset);
         if (account(cell.count)) {
-          merge(touch(series), cell.count, cell.sum, cell.sum, cell.sum);
+          if (State* const state = touch_or_drop(series, cell.count)) {
+            merge(*state, cell.count, cell.sum, cell.sum, cell.sum);
+          }
         }
         cell = {};
         break;
@@ -143,9 +157,10 @@ void Aggregator::take(Bank& bank) {
       case MetricKind::gauge: {
         auto& cell = bank.cell<GaugeCell>(series.cell_offset);
         if (account(cell.count)) {
-          State& state = touch(series);
-          merge(state, cell.count, cell.sum.total(), cell.minimum, cell.maximum);
-          set_last(state, cell.last, cell.ticks);
+          if (State* const state = touch_or_drop(series, cell.count)) {
+            merge(*state, cell.count, cell.sum.total(), cell.minimum, cell.maximum);
+            set_last(*state, cell.last, cell.ticks);
+          }
         }
         cell = {};
         break;
@@ -153,9 +168,10 @@ void Aggregator::take(Bank& bank) {
       case MetricKind::histogram: {
         auto& cell = bank.cell<HistogramCell>(series.cell_offset);
         if (account(cell.count)) {
-          State& state = touch(series);
-          merge(state, cell.count, cell.sum.total(), cell.minimum, cell.maximum);
-          merge_histogram(state, bank, cell);
+          if (State* const state = touch_or_drop(series, cell.count)) {
+            merge(*state, cell.count, cell.sum.total(), cell.minimum, cell.maximum);
+            merge_histogram(*state, bank, cell);
+          }
         }
         cell = {};
         break;
@@ -191,10 +207,15 @@ void Aggregator::add_sample(std::uint32_t id, double value) {
   if (series.refusal != Refusal::none) {
     return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), 1);
   }
-  State& state = touch(series);
-  merge(state, 1, value, value, value);
+  State* const state = touch_or_drop(series, 1);
+  if (state == nullptr) return;
+  merge(*state, 1, value, value, value);
   const std::uint32_t bucket = bucket_of(value);
-  ++block_of(state, bucket >> bucket_bits)[bucket & (buckets_per_octave - 1)];
+  try {
+    ++block_of(*state, bucket >> bucket_bits)[bucket & (buckets_per_octave - 1)];
+  } catch (const std::bad_alloc&) {
+    ledger_.measurements_unbucketed.fetch_add(1, std::memory_order_relaxed);
+  }
 }
 
 // A series feeds only such of fewer dimensions: in rising order of their number each one has its own
@@ -270,25 +291,52 @@ std::span<const MetricPoint> Aggregator::close(Resolution resolution, std::int64
   exemplars_.clear();
   begins_.clear();
   std::vector<std::uint32_t>& touched = touched_of(resolution);
+  std::uint64_t records = 0;
   for (const std::uint32_t id : touched) {
     State& state = states_[id];
     state.records = state.count;
     state.total += state.count;
+    records += state.count;
   }
+  try {
+    close_touched(resolution, time_ms);
+  } catch (const std::bad_alloc&) {
+    give_up(touched, records);
+  }
+  return points_;
+}
+
+// There was no memory to close the interval: its measurements are dropped.
+void Aggregator::give_up(std::vector<std::uint32_t>& touched, std::uint64_t records) noexcept {
+  ledger_.drop_in_batch(Signal::metrics, DropCause::no_memory, records);
+  points_.clear();
+  for (const std::uint32_t id : touched) reset(states_[id]);
+  touched.clear();
+}
+
+void Aggregator::reset(State& state) noexcept {
+  for (const OctaveRef& ref : state.octaves) {
+    try {
+      free_blocks_.push_back(ref.block);
+    } catch (const std::bad_alloc&) {  // A block less to use again.
+    }
+  }
+  state.octaves.clear();
+  state.exemplars.clear();
+  state.count = 0;
+  state.records = 0;
+  state.is_left_out = false;
+}
+
+void Aggregator::close_touched(Resolution resolution, std::int64_t time_ms) {
+  std::vector<std::uint32_t>& touched = touched_of(resolution);
   if (!rollups_.empty()) roll_up(touched);
   std::sort(touched.begin(), touched.end(), [&](std::uint32_t a, std::uint32_t b) {
     const auto order = series_[a].key.dimensions <=> series_[b].key.dimensions;
     return order != 0 ? order < 0 : a < b;
   });
   for (const std::uint32_t id : touched) {
-    State& state = states_[id];
-    if (!state.is_left_out) append_point(series_[id], state, time_ms);
-    for (const OctaveRef& ref : state.octaves) free_blocks_.push_back(ref.block);
-    state.octaves.clear();
-    state.exemplars.clear();
-    state.count = 0;
-    state.records = 0;
-    state.is_left_out = false;
+    if (!states_[id].is_left_out) append_point(series_[id], states_[id], time_ms);
   }
   begins_.emplace_back(values_.size(), exemplars_.size());
   for (std::size_t i = 0; i < points_.size(); ++i) {
@@ -297,8 +345,8 @@ std::span<const MetricPoint> Aggregator::close(Resolution resolution, std::int64
     points_[i].values = std::span(values_).subspan(value, value_end - value);
     points_[i].exemplars = std::span(exemplars_).subspan(exemplar, exemplar_end - exemplar);
   }
+  for (const std::uint32_t id : touched) reset(states_[id]);
   touched.clear();
-  return points_;
 }
 
 }  // namespace spillway::detail

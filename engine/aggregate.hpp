@@ -67,13 +67,21 @@ class Aggregator {
     bool is_left_out = false;   // while an interval is closed
   };
 
+  /// Throws std::bad_alloc, and then nothing has changed.
   State& touch(const Series& series);
+  /// The same, or null, and the measurements are dropped.
+  State* touch_or_drop(const Series& series, std::uint64_t count) noexcept;
+  void close_touched(Resolution resolution, std::int64_t time_ms);
+  void give_up(std::vector<std::uint32_t>& touched, std::uint64_t records) noexcept;
+  void reset(State& state) noexcept;
   void merge(State& state, std::uint64_t count, double sum, double minimum, double maximum);
   void merge_histogram(State& state, Bank& bank, HistogramCell& cell);
-  std::uint64_t merge_octave(State& state, std::uint32_t octave, const OctaveBlock& counts);
+  /// Returns the measurements that have their buckets now: none without memory for them.
+  std::uint64_t merge_octave(State& state, std::uint32_t octave,
+                             const OctaveBlock& counts) noexcept;
   BucketBlock& block_of(State& state, std::uint32_t octave);
   void merge_exemplars(State& state, const ExemplarBlock& block);
-  static void add_exemplar(State& state, const Exemplar& exemplar);
+  static void add_exemplar(State& state, const Exemplar& exemplar) noexcept;
   void set_last(State& state, double last, std::uint64_t ticks);
   void roll_up(std::vector<std::uint32_t>& touched);
   void add_to(std::uint32_t target, const State& state);

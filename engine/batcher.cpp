@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <new>
 
 #include <spillway/engine/batcher.hpp>
 #include <spillway/engine/private_heap.hpp>
@@ -9,9 +10,22 @@ namespace spillway::detail {
 Batcher::Batcher(const Exporter& exporter, Outbox& outbox, Ledger& ledger)
     : exporter_(exporter), outbox_(outbox), ledger_(ledger), payload_(outbox.take_empty()) {}
 
-Payload& Batcher::open() { return *payload_; }
+Payload& Batcher::open() {
+  if (payload_ == nullptr) payload_ = outbox_.take_empty();
+  if (payload_ == nullptr) throw std::bad_alloc();
+  opened_items_ = payload_->items.size();
+  opened_bytes_ = payload_->bytes.size();
+  return *payload_;
+}
 
-void Batcher::appended(SteadyTime now) {
+void Batcher::cancel() noexcept {
+  if (payload_ == nullptr) return;
+  payload_->items.resize(opened_items_, PayloadItem{});
+  payload_->bytes.truncate(opened_bytes_);
+}
+
+// Without memory for the next payload what does not fit stays where it is until the next time.
+void Batcher::appended(SteadyTime now) noexcept try {
   if (fitting_items_ == 0 && !payload_->items.empty()) oldest_ = now;
   while (fitting_items_ < payload_->items.size()) {
     const PayloadItem item = payload_->items[fitting_items_];
@@ -24,6 +38,7 @@ void Batcher::appended(SteadyTime now) {
       return move_on(now);
     }
   }
+} catch (const std::bad_alloc&) {
 }
 
 bool Batcher::fits(const PayloadItem& item) const {
@@ -67,27 +82,32 @@ void Batcher::move_on(SteadyTime now) {
       continue;
     }
     if (!fits(item)) seal();
-    const std::size_t offset = payload_->bytes.size();
-    payload_->bytes.append(rest.bytes.view(item.offset - cut, item.bytes));
-    payload_->end_item(offset, item.records, item.time_ms, item.id);
-    count_in(item);
+    try {
+      Payload& next = open();
+      next.bytes.append(rest.bytes.view(item.offset - cut, item.bytes));
+      next.end_item(opened_bytes_, item.records, item.time_ms, item.id);
+      count_in(item);
+    } catch (const std::bad_alloc&) {
+      cancel();
+      ledger_.drop_in_batch(exporter_.signal(), DropCause::no_memory, item.records);
+    }
   }
   oldest_ = now;
 }
 
-void Batcher::seal_if_due(SteadyTime now) {
+void Batcher::seal_if_due(SteadyTime now) noexcept {
   if (fitting_items_ != 0 && now - oldest_ >= exporter_.limits().delay_max) seal();
 }
 
-void Batcher::seal() {
-  if (payload_->items.empty()) return;
+void Batcher::seal() noexcept {
+  if (payload_ == nullptr || payload_->items.empty()) return;
   const Signal signal = exporter_.signal();
   const std::uint64_t records = payload_->records();
   payload_->signal = signal;
   // Counted first: the sender may be done with it before send() returns.
   ledger_.of(signal).sealed.fetch_add(records, std::memory_order_relaxed);
   if (outbox_.send(payload_)) {
-    payload_ = outbox_.take_empty();
+    if (payload_ == nullptr) payload_ = outbox_.take_empty();
   } else {
     ledger_.drop_in_queue(signal, DropCause::queue_full, records);
     payload_->clear();

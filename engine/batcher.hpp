@@ -18,19 +18,22 @@ class Batcher {
   /// All outlive it.
   Batcher(const Exporter& exporter, Outbox& outbox, Ledger& ledger);
 
-  /// The payload to append items to. Every append is followed by appended().
+  /// The payload to append items to. Every append is followed by appended() or, when it broke off for
+  /// lack of memory, by cancel(). Throws std::bad_alloc.
   Payload& open();
   /// Looks at the items that were appended since open(): what is too much for the payload goes into
   /// the next one.
-  void appended(SteadyTime now);
+  void appended(SteadyTime now) noexcept;
+  /// Takes away what was appended since open().
+  void cancel() noexcept;
 
   /// Sends what there is when its oldest item has waited long enough.
-  void seal_if_due(SteadyTime now);
+  void seal_if_due(SteadyTime now) noexcept;
   /// Sends what there is.
-  void seal();
+  void seal() noexcept;
   /// Payloads sealed so far, sent or dropped.
   std::uint64_t seals() const noexcept { return seals_; }
-  bool empty() const noexcept { return payload_->items.empty(); }
+  bool empty() const noexcept { return payload_ == nullptr || payload_->items.empty(); }
 
  private:
   /// Whether the item may go behind those that are known to fit.
@@ -43,7 +46,10 @@ class Batcher {
   const Exporter& exporter_;
   Outbox& outbox_;
   Ledger& ledger_;
-  std::unique_ptr<Payload> payload_;
+  std::unique_ptr<Payload> payload_;  // null: there was no memory for one
+  // What there was at open().
+  std::size_t opened_items_ = 0;
+  std::size_t opened_bytes_ = 0;
   SteadyTime oldest_{};
   std::uint64_t seals_ = 0;
   // Sums over the items that are known to fit.

@@ -124,7 +124,9 @@ class Engine::Core final : public detail::EngineServices {
             lanes_->engine_id(), config_,
             [this](std::string message) { diagnostics_.post(std::move(message)); })),
         rollups_(series_, config_.rollups.get(), reporter()),
-        outbox_(static_cast<std::size_t>(config_.queue_bytes_max.get())),
+        outbox_(static_cast<std::size_t>(config_.queue_bytes_max.get()),
+                {config_.metrics != MetricsTo::none, config_.logs != LogsTo::none,
+                 config_.traces != TracesTo::none}),
         sender_(sender_parts(runtime)),
         flusher_({config_, clock_, lanes_, series_, ledger_, outbox_,
                   sender_.exporter(Signal::metrics), sender_.exporter(Signal::logs),
@@ -610,16 +612,21 @@ class Engine::Core final : public detail::EngineServices {
       lock.unlock();
       bool busy = false;
       bool flushed = false;
-      if (flush == Flush::none) {
-        busy = flusher_.run_once();
-      } else {
-        flushed = flusher_.flush_all();
-        if (!flushed && out_of_time) {
-          flusher_.flush_without_unfinished();
-          flushed = true;
+      try {
+        if (flush == Flush::none) {
+          busy = flusher_.run_once();
+        } else {
+          flushed = flusher_.flush_all();
+          if (!flushed && out_of_time) {
+            flusher_.flush_without_unfinished();
+            flushed = true;
+          }
         }
+        diagnostics_.deliver();
+      } catch (
+          const std::bad_alloc&) {  // The next round may find memory; the last one does not wait.
+        flushed |= out_of_time;
       }
-      diagnostics_.deliver();
       if (outbox_.last_sequence() != sent) {
         sent = outbox_.last_sequence();
         sender_.wake();

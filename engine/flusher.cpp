@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <bit>
+#include <new>
 
 #include <concurrentqueue/concurrentqueue.h>
 #include <unistd.h>
@@ -62,7 +63,7 @@ struct Flusher::LaneContext {
   std::string request_id;
   ContextTexts texts;
 
-  void read(std::span<const std::byte> bytes, RecordRedactor& redactor) {
+  void read(std::span<const std::byte> bytes, RecordRedactor& redactor) noexcept try {
     ContextBody body{};
     std::memcpy(&body, bytes.data(), sizeof body);
     const auto* at = reinterpret_cast<const char*>(bytes.data() + sizeof body);
@@ -75,6 +76,8 @@ struct Flusher::LaneContext {
     take(request_id, body.request_id_bytes);
     for (std::string* const text : {&tenant, &user, &request_id}) redactor.redact(*text);
     texts = {tenant, user, request_id, body.trace_id};
+  } catch (const std::bad_alloc&) {  // Nobody's, rather than those of somebody else.
+    texts = {};
   }
 };
 
@@ -120,7 +123,11 @@ Flusher::Flusher(Parts parts)
       retention_.emplace(
           static_cast<std::size_t>(config_.log_retain_bytes.get()),
           [this](const LogView& log, std::uint32_t /*site*/, std::uint64_t ticks) {
-            encode_log(log, ticks);
+            try {
+              encode_log(log, ticks);
+            } catch (const std::bad_alloc&) {
+              ledger_.drop_in_batch(Signal::logs, DropCause::no_memory, 1);
+            }
           },
           [this](std::uint64_t records) {
             ledger_.drop_in_batch(Signal::logs, DropCause::not_retained, records);
@@ -218,6 +225,16 @@ bool Flusher::drain_rings() {
   return drained != 0;
 }
 
+template <class Work>
+void Flusher::take_record(Signal signal, std::uint64_t records, Work&& work) noexcept {
+  ledger_.of(signal).drained.fetch_add(records, std::memory_order_relaxed);
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    ledger_.drop_in_batch(signal, DropCause::no_memory, records);
+  }
+}
+
 void Flusher::end_round_of_crash_rings() {
   if (crash_rings_->wants_seal(*lanes_)) {
     if (assembler_) assembler_->flush(now_);
@@ -261,7 +278,29 @@ class Flusher::Recovered final : public RecoveredRecords {
   }
   void on_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
               std::uint64_t span_id, std::span<const std::byte> values) override {
-    count(Signal::logs);
+    take(Signal::logs, [&] { add_log(site, dead_site, wall_ns, span_id, values); });
+  }
+  void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
+               const SpanBody& body, std::span<const std::byte> entries) override {
+    take(Signal::spans, [&] { add_span(name, start_ns, end_ns, body, entries); });
+  }
+  void on_span_part(std::uint64_t span_id, std::span<const std::byte> entries) override {
+    if (!flusher_.assembler_) return;
+    try {
+      flusher_.assembler_->add_part(span_id, flusher_.redactor_.redact(entries), flusher_.now_);
+    } catch (const std::bad_alloc&) {  // The span goes out without it.
+    }
+  }
+
+ private:
+  template <class Work>
+  void take(Signal signal, Work&& work) {
+    flusher_.ledger_.of(signal).recovered.fetch_add(1, std::memory_order_relaxed);
+    flusher_.take_record(signal, 1, work);
+  }
+
+  void add_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
+               std::uint64_t span_id, std::span<const std::byte> values) {
     if (!flusher_.logs_) return;
     std::uint32_t& number = sites_[dead_site];
     if (number == 0) {
@@ -276,9 +315,8 @@ class Flusher::Recovered final : public RecoveredRecords {
     flusher_.redactor_.redact(log, number);
     flusher_.encode_log(log, static_cast<std::uint64_t>(wall_ns), 1);
   }
-  void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
-               const SpanBody& body, std::span<const std::byte> entries) override {
-    count(Signal::spans);
+  void add_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
+                const SpanBody& body, std::span<const std::byte> entries) {
     if (!flusher_.assembler_) return;
     values_ = mark_;
     values_.insert(values_.end(), entries.begin(), entries.end());
@@ -287,17 +325,6 @@ class Flusher::Recovered final : public RecoveredRecords {
     span.body.entry_bytes = static_cast<std::uint32_t>(values_.size());
     flusher_.assembler_->add_span(span, context_.texts, flusher_.now_);
   }
-  void on_span_part(std::uint64_t span_id, std::span<const std::byte> entries) override {
-    if (!flusher_.assembler_) return;
-    flusher_.assembler_->add_part(span_id, flusher_.redactor_.redact(entries), flusher_.now_);
-  }
-
- private:
-  void count(Signal signal) {
-    flusher_.ledger_.of(signal).drained.fetch_add(1, std::memory_order_relaxed);
-    flusher_.ledger_.of(signal).recovered.fetch_add(1, std::memory_order_relaxed);
-  }
-
   Flusher& flusher_;
   LaneContext context_;
   std::unordered_map<std::uint32_t, std::uint32_t> sites_;  // by their number in the dead process
@@ -339,17 +366,25 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
       break;
     case RecordKind::log:
     case RecordKind::logger_log:
-      drain_log(context, record, header);
+      take_record(Signal::logs, 1, [&] { drain_log(context, record, header); });
       break;
-    case RecordKind::span:
-      drain_span(context, record, header);
+    case RecordKind::span: {
+      SpanBody span{};
+      std::memcpy(&span, body, sizeof span);
+      // The announcement of one is not the span.
+      const bool begins = (span.flags & span_in_progress) != 0;
+      take_record(Signal::spans, begins ? 0 : 1, [&] { drain_span(context, record, header); });
       break;
+    }
     case RecordKind::span_part: {
       if (!assembler_) break;
       SpanPartBody part{};
       std::memcpy(&part, body, sizeof part);
-      assembler_->add_part(part.span_id, redactor_.redact({body + sizeof part, part.entry_bytes}),
-                           now_);
+      try {
+        assembler_->add_part(part.span_id, redactor_.redact({body + sizeof part, part.entry_bytes}),
+                             now_);
+      } catch (const std::bad_alloc&) {  // The span goes out without it.
+      }
       break;
     }
     case RecordKind::event:
@@ -402,18 +437,29 @@ void Flusher::drain_event(LaneContext& context, const std::byte* record,
   const auto metrics = static_cast<std::uint64_t>(
       std::count_if(event.site->fields.begin(), event.site->fields.end(), is_metric));
   ledger_.samples_drained.fetch_add(metrics, std::memory_order_relaxed);
-  redactor_.redact(event, header.id);
-  if (event_encoder_) {
-    encode_event(event, metrics);
-  } else {
-    aggregate_event(event);
+  std::uint64_t left = metrics;
+  try {
+    redactor_.redact(event, header.id);
+    if (event_encoder_) {
+      encode_event(event, metrics, left);
+    } else {
+      aggregate_event(event, left);
+    }
+  } catch (const std::bad_alloc&) {
+    if (metrics_) metrics_->cancel();
+    ledger_.of(Signal::metrics).drained.fetch_add(left, std::memory_order_relaxed);
+    ledger_.drop_in_batch(Signal::metrics, DropCause::no_memory, left);
   }
 }
 
-void Flusher::encode_event(const LogView& event, std::uint64_t metrics) {
-  ledger_.of(Signal::metrics).drained.fetch_add(metrics, std::memory_order_relaxed);
+void Flusher::encode_event(const LogView& event, std::uint64_t metrics, std::uint64_t& left) {
+  const auto account = [&] {
+    left = 0;
+    ledger_.of(Signal::metrics).drained.fetch_add(metrics, std::memory_order_relaxed);
+  };
   const std::int64_t time_ms = event.time_ns / 1'000'000;
   if (!is_in_time(time_ms)) {
+    account();
     return ledger_.drop_in_batch(Signal::metrics, DropCause::expired, metrics);
   }
   if (const std::uint32_t version = rollups_.version(); version != event_sets_version_) {
@@ -423,6 +469,8 @@ void Flusher::encode_event(const LogView& event, std::uint64_t metrics) {
   Payload& payload = metrics_->open();
   const std::size_t offset = payload.bytes.size();
   const std::uint64_t sent = event_encoder_->append(event, payload.bytes);
+  if (sent != 0) payload.end_item(offset, sent, time_ms);
+  account();
   if (sent != metrics) {
     ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, metrics - sent);
   }
@@ -431,11 +479,10 @@ void Flusher::encode_event(const LogView& event, std::uint64_t metrics) {
             " is dropped as invalid: " + event_encoder_->error());
     return;
   }
-  payload.end_item(offset, sent, time_ms);
   metrics_->appended(now_);
 }
 
-void Flusher::aggregate_event(const LogView& event) {
+void Flusher::aggregate_event(const LogView& event, std::uint64_t& left) {
   Dimensions dimensions;
   const auto is_own = [&](const Dimension& dimension) {
     return std::any_of(event.site->fields.begin(), event.site->fields.end(),
@@ -462,14 +509,16 @@ void Flusher::aggregate_event(const LogView& event) {
     }
     const auto value = std::bit_cast<double>(values.number());
     if (!is_valid_measurement(value)) {
+      --left;
       ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
       ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, 1);
       continue;
     }
-    aggregator_.add_sample(intern_({MetricKind::histogram, field.unit,
-                                    field.high_resolution ? Resolution::second : Resolution::minute,
-                                    field.key, dimensions}),
-                           value);
+    const auto series = intern_({MetricKind::histogram, field.unit,
+                                 field.high_resolution ? Resolution::second : Resolution::minute,
+                                 field.key, dimensions});
+    --left;
+    aggregator_.add_sample(series, value);
   }
 }
 
@@ -499,7 +548,6 @@ std::uint32_t Flusher::add_logger(const LoggerState& logger, std::uint32_t site,
 }
 
 void Flusher::take_log(LogView log, std::uint32_t site, std::uint64_t ticks, Severity level) {
-  ledger_.of(Signal::logs).drained.fetch_add(1, std::memory_order_relaxed);
   if (!logs_) return;
   const Severity severity = log.site->severity;
   if (retention_ && severity < level) {
@@ -564,14 +612,19 @@ void Flusher::encode_log(const LogView& log, std::uint64_t ticks, std::uint64_t 
   }
   Payload& payload = logs_->open();
   const std::size_t offset = payload.bytes.size();
-  if (config_.logs == LogsTo::console) {
-    log_encoder_.append_console(log, log_bytes_max_, payload.bytes);
-  } else if (config_.logs == LogsTo::otlp) {
-    otlp_log_encoder_.append(log, log_bytes_max_, payload.bytes);
-  } else {
-    log_encoder_.append_json(log, log_bytes_max_, payload.bytes);
+  try {
+    if (config_.logs == LogsTo::console) {
+      log_encoder_.append_console(log, log_bytes_max_, payload.bytes);
+    } else if (config_.logs == LogsTo::otlp) {
+      otlp_log_encoder_.append(log, log_bytes_max_, payload.bytes);
+    } else {
+      log_encoder_.append_json(log, log_bytes_max_, payload.bytes);
+    }
+    payload.end_item(offset, records, time_ms, ticks);
+  } catch (const std::bad_alloc&) {
+    logs_->cancel();
+    throw;
   }
-  payload.end_item(offset, records, time_ms, ticks);
   logs_->appended(now_);
 }
 
@@ -580,7 +633,6 @@ void Flusher::drain_span(LaneContext& context, const std::byte* record,
   SpanView span{};
   std::memcpy(&span.body, record + sizeof header, sizeof span.body);
   const bool begins = (span.body.flags & span_in_progress) != 0;
-  if (!begins) ledger_.of(Signal::spans).drained.fetch_add(1, std::memory_order_relaxed);
   if (!assembler_) return;
   span.name = name_of(header.id);
   span.start_ns = clock_->wall_ns_of(span.body.start_ticks);
@@ -598,30 +650,32 @@ void Flusher::drain_span(LaneContext& context, const std::byte* record,
 
 bool Flusher::take_large_log(LargeLog&& log) noexcept {
   const std::size_t bytes = LargeLogs::bytes_of(log);
-  if (!outbox_.reserve(bytes)) return false;
+  if (!outbox_.reserve(bytes, Signal::logs)) return false;
   try {
     if (large_logs_->queue.enqueue(std::move(log))) return true;
   } catch (...) {  // No memory for the queue.
   }
-  outbox_.release(bytes);
+  outbox_.release(bytes, Signal::logs);
   return false;
 }
 
 bool Flusher::drain_large_logs() {
   bool any = false;
   for (LargeLog log; large_logs_->queue.try_dequeue(log); any = true) {
-    for (std::string* const text : {&log.tenant, &log.user, &log.request_id}) {
-      redactor_.redact(*text);
-    }
-    const ContextTexts context{log.tenant, log.user, log.request_id, log.trace_id};
-    LogView view{&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
-                 std::as_bytes(std::span(log.values))};
-    const std::uint32_t site =
-        log.logger == nullptr ? log.site : add_logger(*log.logger, log.site, view);
-    take_log(view, site, log.ticks,
-             log.logger == nullptr ? loggers_.own_level()
-                                   : log.logger->levels->own.load(std::memory_order_relaxed));
-    outbox_.release(LargeLogs::bytes_of(log));
+    take_record(Signal::logs, 1, [&] {
+      for (std::string* const text : {&log.tenant, &log.user, &log.request_id}) {
+        redactor_.redact(*text);
+      }
+      const ContextTexts context{log.tenant, log.user, log.request_id, log.trace_id};
+      LogView view{&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
+                   std::as_bytes(std::span(log.values))};
+      const std::uint32_t site =
+          log.logger == nullptr ? log.site : add_logger(*log.logger, log.site, view);
+      take_log(view, site, log.ticks,
+               log.logger == nullptr ? loggers_.own_level()
+                                     : log.logger->levels->own.load(std::memory_order_relaxed));
+    });
+    outbox_.release(LargeLogs::bytes_of(log), Signal::logs);
   }
   return any;
 }
@@ -696,15 +750,16 @@ void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t en
     }
     return;
   }
+  const auto one = [](const MetricPoint& point) { return std::span(&point, 1); };
   if (config_.metrics == MetricsTo::put_metric_data) {
     for (const MetricPoint& point : points) {
-      encode_metric_datums(point, datum_format(config_), metrics_->open());
-      metrics_->appended(now_);
+      append_points(one(point),
+                    [&](Payload& to) { encode_metric_datums(point, datum_format(config_), to); });
     }
   } else if (config_.metrics == MetricsTo::otlp) {
     for (const MetricPoint& point : points) {
-      otlp_metric_encoder_.encode(point, end_ms, metrics_->open());
-      metrics_->appended(now_);
+      append_points(one(point),
+                    [&](Payload& to) { otlp_metric_encoder_.encode(point, end_ms, to); });
     }
   } else {
     const EmfOptions options = emf_options();
@@ -714,10 +769,22 @@ void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t en
              points[end].series->key.dimensions == points[first].series->key.dimensions) {
         ++end;
       }
-      encode_emf(points.subspan(first, end - first), options, metrics_->open());
-      metrics_->appended(now_);
+      const auto group = points.subspan(first, end - first);
+      append_points(group, [&](Payload& to) { encode_emf(group, options, to); });
       first = end;
     }
+  }
+}
+
+template <class Encode>
+void Flusher::append_points(std::span<const MetricPoint> points, Encode&& encode) noexcept try {
+  encode(metrics_->open());
+  metrics_->appended(now_);
+} catch (const std::bad_alloc&) {
+  metrics_->cancel();
+  for (const MetricPoint& point : points) {
+    ledger_.drop_in_batch(Signal::metrics, DropCause::no_memory,
+                          point.records_of_piece(point.count, true));
   }
 }
 

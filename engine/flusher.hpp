@@ -106,13 +106,18 @@ class Flusher {
   /// Ships what a dead process left, and deletes it once it is settled.
   void recover();
   void end_round_of_crash_rings();
+  /// Counts records of a signal as drained and has `work` make of it what goes into a payload; without
+  /// memory for that it is dropped, and the others go on.
+  template <class Work>
+  void take_record(Signal signal, std::uint64_t records, Work&& work) noexcept;
   bool drain_rings();
   void drain_record(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_event(LaneContext& context, const std::byte* record, const RecordHeader& header);
-  void encode_event(const LogView& event, std::uint64_t metrics);
+  /// `left`: the measurements that are not accounted yet.
+  void encode_event(const LogView& event, std::uint64_t metrics, std::uint64_t& left);
   /// The measurements of a wide event where they are aggregated.
-  void aggregate_event(const LogView& event);
+  void aggregate_event(const LogView& event, std::uint64_t& left);
   void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
   bool drain_large_logs();
   /// The number of what stands for call site `site` in records of this shape.
@@ -135,6 +140,9 @@ class Flusher {
   bool is_in_time(std::int64_t time_ms) const;
   EmfOptions emf_options() const;
   void encode_points(std::span<const MetricPoint> points, std::int64_t end_ms);
+  /// Appends points by `encode(Payload&)`, or drops their measurements for lack of memory.
+  template <class Encode>
+  void append_points(std::span<const MetricPoint> points, Encode&& encode) noexcept;
   void seal_due();
 
   const Config& config_;

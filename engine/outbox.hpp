@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -11,18 +12,25 @@
 namespace spillway::detail {
 
 /// Payloads on their way from the flusher to the sender, and empty ones on their way back: two
-/// bounded lock-free queues and one byte budget. The flusher owns a payload until send(), the
+/// bounded lock-free queues and one budget of memory. The flusher owns a payload until send(), the
 /// sender until give_back().
+///
+/// The signals share the budget. Each one that is `used` has a part of it that the others cannot take,
+/// so that the outage of one destination is not the others'.
 class Outbox {
  public:
-  /// `bytes_max` bounds what is sent and not given back.
-  explicit Outbox(std::size_t bytes_max);
+  static constexpr std::size_t kept_part = 16;  ///< of the budget, one in so many for each signal
+
+  /// `bytes_max` bounds what is sent and not given back: the memory of the payloads, not only what is
+  /// in them.
+  explicit Outbox(std::size_t bytes_max, std::array<bool, signal_count> used = {});
   ~Outbox();
 
   // ---- the flusher ----
-  /// An empty payload, used before when there is one.
-  std::unique_ptr<Payload> take_empty();
-  /// Queues the payload and numbers it. False, and the payload stays with the caller: no room.
+  /// An empty payload, used before when there is one. Null: there is no memory.
+  std::unique_ptr<Payload> take_empty() noexcept;
+  /// Queues the payload and numbers it; one that has far more memory than it needs goes as a copy, and
+  /// stays, empty, with the caller. False, and the payload stays with the caller: no room.
   bool send(std::unique_ptr<Payload>& payload);
   /// Number of the last payload sent; 0 before the first.
   std::uint64_t last_sequence() const noexcept {
@@ -40,13 +48,15 @@ class Outbox {
   std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
   /// Large logs share the budget. Any thread.
-  bool reserve(std::size_t bytes) noexcept;
-  void release(std::size_t bytes) noexcept { bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
+  bool reserve(std::size_t bytes, Signal signal) noexcept;
+  void release(std::size_t bytes, Signal signal) noexcept;
 
  private:
   struct Queues;
   const std::size_t bytes_max_;
+  const std::array<bool, signal_count> used_;
   std::atomic<std::size_t> bytes_{0};
+  std::array<std::atomic<std::size_t>, signal_count> bytes_of_{};
   std::atomic<std::uint64_t> last_sequence_{0};
   const std::unique_ptr<Queues> queues_;
 };

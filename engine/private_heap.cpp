@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <atomic>
 #include <new>
 #include <string>
 
@@ -57,9 +58,17 @@ Mimalloc& instance() {
   return *heap;
 }
 
+std::atomic<std::pmr::memory_resource*> replaced{nullptr};
+
 }  // namespace
 
-std::pmr::memory_resource* private_heap() { return &instance(); }
+std::pmr::memory_resource* private_heap() {
+  std::pmr::memory_resource* const other = replaced.load(std::memory_order_acquire);
+  return other != nullptr ? other : &instance();
+}
+void replace_private_heap(std::pmr::memory_resource* heap) noexcept {
+  replaced.store(heap, std::memory_order_release);
+}
 std::string_view private_heap_name() { return instance().name(); }
 
 }  // namespace spillway::detail

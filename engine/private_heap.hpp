@@ -13,5 +13,8 @@ std::pmr::memory_resource* private_heap();
 
 /// "mimalloc 2.0.9" or "malloc".
 std::string_view private_heap_name();
+/// Puts another one in its place, for tests that count what is taken or have it fail; null: the own
+/// one again. What is allocated goes back to where it came from.
+void replace_private_heap(std::pmr::memory_resource* heap) noexcept;
 
 }  // namespace spillway::detail

@@ -44,17 +44,21 @@ constexpr double memory_near = 0.75;
 // What waits for credentials that are being fetched looks again so soon.
 constexpr milliseconds wait_again{10};
 
+Outcome out_of_memory() {
+  Outcome outcome;
+  outcome.next = Outcome::Next::retry;
+  outcome.failure = Failure::transient;
+  outcome.cause = DropCause::no_memory;
+  return outcome;
+}
+
 // What an exporter makes of a payload. Without memory for it, it has its retries as any other failed
 // attempt: the host may find some meanwhile.
 template <class Attempt>
 auto unless_out_of_memory(Attempt&& attempt) -> decltype(attempt()) try {
   return attempt();
 } catch (const std::bad_alloc&) {
-  Outcome outcome;
-  outcome.next = Outcome::Next::retry;
-  outcome.failure = Failure::transient;
-  outcome.cause = DropCause::no_memory;
-  return outcome;
+  return out_of_memory();
 }
 
 }  // namespace
@@ -64,15 +68,22 @@ Sender::~Sender() = default;
 
 void Sender::receive() {
   for (int i = 0; i < receive_max; ++i) {
-    std::unique_ptr<Payload> payload = parts_.outbox.receive();
-    if (payload == nullptr) return;
-    Job job;
-    job.unaccounted = payload->records();
+    if (received_ == nullptr) received_ = parts_.outbox.receive();
+    if (received_ == nullptr) return;
+    // Room for it first: what throws leaves it where it is, for the next round.
+    std::deque<Job>& waiting = lanes_[static_cast<std::size_t>(received_->signal)].waiting;
+    waiting.emplace_back();
+    try {
+      unsettled_.push_back(1);
+    } catch (const std::bad_alloc&) {
+      waiting.pop_back();
+      throw;
+    }
+    Job& job = waiting.back();
+    job.unaccounted = received_->records();
     job.splits_left = splits_max;
     job.since = parts_.clock->steady();
-    unsettled_.push_back(1);
-    lanes_[static_cast<std::size_t>(payload->signal)].waiting.push_back(std::move(job));
-    lanes_[static_cast<std::size_t>(payload->signal)].waiting.back().payload = std::move(payload);
+    job.payload = std::move(received_);
   }
 }
 
@@ -208,14 +219,28 @@ void Sender::attempt(std::size_t lane, Job job, SteadyTime now, milliseconds wai
   }
   auto& request = std::get<transport::HttpRequest>(made);
   DeliveryLedger& delivery = of(lane).delivery;
-  delivery.requests.fetch_add(1, std::memory_order_relaxed);
-  if (job.attempts > 1) delivery.retries.fetch_add(1, std::memory_order_relaxed);
-  delivery.bytes.fetch_add(request.body.size(), std::memory_order_relaxed);
-  ++lanes_[lane].in_flight;
-  if (job.stored != nullptr) job.stored->busy = true;
   const std::uint64_t id = next_flight_++;
-  flights_.emplace(id, Flight{lane, pace, std::move(job)});
-  parts_.http->start(id, std::move(request), parts_.request_timeout);
+  const bool is_retry = job.attempts > 1;
+  const std::size_t body_bytes = request.body.size();
+  auto flight = flights_.end();
+  try {
+    flight = flights_.try_emplace(id).first;
+    flight->second.lane = lane;
+    flight->second.pace = pace;
+    flight->second.job = std::move(job);
+    parts_.http->start(id, std::move(request), parts_.request_timeout);
+  } catch (const std::bad_alloc&) {
+    if (flight != flights_.end()) {
+      job = std::move(flight->second.job);
+      flights_.erase(flight);
+    }
+    return settle(lane, std::move(job), out_of_memory(), pace, now);
+  }
+  if (flight->second.job.stored != nullptr) flight->second.job.stored->busy = true;
+  ++lanes_[lane].in_flight;
+  delivery.requests.fetch_add(1, std::memory_order_relaxed);
+  if (is_retry) delivery.retries.fetch_add(1, std::memory_order_relaxed);
+  delivery.bytes.fetch_add(body_bytes, std::memory_order_relaxed);
 }
 
 void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, std::uint64_t pace,
@@ -227,7 +252,12 @@ void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, std::uint
   if (outcome.failure == Failure::throttled)
     of(lane).delivery.throttles.fetch_add(1, std::memory_order_relaxed);
   if (outcome.delivered != 0) of(lane).health.succeeded(now, of(lane).lost());
-  if (outcome.failure != Failure::none) of(lane).health.failed(now, outcome.message);
+  if (outcome.failure != Failure::none) {
+    try {
+      of(lane).health.failed(now, outcome.message);
+    } catch (const std::bad_alloc&) {  // Health goes by the next one.
+    }
+  }
   Lane& destination = lanes_[lane];
   if (outcome.next == Next::finished || outcome.next == Next::split) {
     // It answers. What it says of this payload does not slow the others down.
@@ -315,13 +345,21 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
   put_back(lane, std::move(job));
 }
 
-void Sender::put_back(std::size_t lane, Job job) {
+void Sender::put_back(std::size_t lane, Job job) noexcept {
   std::deque<Job>& waiting = lanes_[lane].waiting;
-  if (job.stored != nullptr) return waiting.push_front(std::move(job));
-  const auto place = std::find_if(waiting.begin(), waiting.end(), [&](const Job& other) {
-    return other.stored == nullptr && other.payload->sequence >= job.payload->sequence;
-  });
-  waiting.insert(place, std::move(job));
+  const bool stored = job.stored != nullptr;
+  const auto place =
+      stored ? waiting.begin()
+             : std::find_if(waiting.begin(), waiting.end(), [&](const Job& other) {
+                 return other.stored == nullptr && other.payload->sequence >= job.payload->sequence;
+               });
+  try {
+    *waiting.emplace(place) = std::move(job);
+  } catch (const std::bad_alloc&) {
+    if (stored) return;  // It stays on disk, held.
+    account(job, 0, job.unaccounted, DropCause::no_memory);
+    finish(std::move(job));
+  }
 }
 
 void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
@@ -331,14 +369,19 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
     return finish(std::move(job));
   }
   // The second half, copied; the first keeps the payload, and with it the bytes of the budget.
-  auto half = std::make_unique<Payload>(job.payload->items.get_allocator().resource());
-  half->signal = job.payload->signal;
-  half->sequence = job.payload->sequence;
-  for (std::size_t i = items / 2; i < items; ++i) {
-    const PayloadItem& item = job.payload->items[i];
-    const std::size_t offset = half->bytes.size();
-    half->bytes.append(job.payload->item(item));
-    half->end_item(offset, item.records, item.time_ms, item.id);
+  std::unique_ptr<Payload> half;
+  try {
+    half = std::make_unique<Payload>(job.payload->items.get_allocator().resource());
+    half->signal = job.payload->signal;
+    half->sequence = job.payload->sequence;
+    for (std::size_t i = items / 2; i < items; ++i) {
+      const PayloadItem& item = job.payload->items[i];
+      const std::size_t offset = half->bytes.size();
+      half->bytes.append(job.payload->item(item));
+      half->end_item(offset, item.records, item.time_ms, item.id);
+    }
+  } catch (const std::bad_alloc&) {  // As it is, once more.
+    return put_back(lane, std::move(job));
   }
   job.payload->items.resize(items / 2, PayloadItem{});
   Job second;
@@ -452,7 +495,7 @@ bool Sender::store_and_keep(std::size_t lane, Job& job) {
   auto entry = parts_.spool->put_taken(*job.payload);
   if (!entry) return false;
   job.stored = std::make_shared<Stored>(Stored{std::move(*entry)});
-  parts_.outbox.release(std::exchange(job.payload->charged_bytes, 0));
+  parts_.outbox.release(std::exchange(job.payload->charged_bytes, 0), job.payload->signal);
   finish_in_memory(job.payload->sequence);
   return true;
 }
@@ -509,8 +552,9 @@ void Sender::give_up(std::size_t lane, Job job) {
   finish(std::move(job));
 }
 
-void Sender::report(std::string_view message) {
+void Sender::report(std::string_view message) noexcept try {
   if (!message.empty()) parts_.diagnostic(message);
+} catch (const std::bad_alloc&) {  // Nobody hears of it.
 }
 
 }  // namespace spillway::detail

@@ -106,8 +106,8 @@ class Sender {
     std::uint64_t successes = 0;
   };
   struct Flight {
-    std::size_t lane;
-    std::uint64_t pace;  // of the lane when it began
+    std::size_t lane = 0;
+    std::uint64_t pace = 0;  // of the lane when it began
     Job job;
   };
 
@@ -122,7 +122,7 @@ class Sender {
   void retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now);
   void slow_down(Lane& lane, const Outcome& outcome, SteadyTime now);
   /// Puts a job back where it belongs in the order.
-  void put_back(std::size_t lane, Job job);
+  void put_back(std::size_t lane, Job job) noexcept;
   void split(std::size_t lane, Job job, const Outcome& outcome);
   void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
   void finish(Job job);
@@ -139,7 +139,7 @@ class Sender {
   /// One more from the spool, behind those that are loaded. False: there is none.
   bool load(std::size_t lane);
   void give_up(std::size_t lane, Job job);
-  void report(std::string_view message);
+  void report(std::string_view message) noexcept;
   void observe(SteadyTime now) noexcept;
   SignalLedger& of(std::size_t lane) noexcept { return parts_.ledger.signals[lane]; }
 
@@ -151,6 +151,7 @@ class Sender {
   std::deque<int> unsettled_;
   std::uint64_t first_unsettled_ = 1;
   std::atomic<std::uint64_t> settled_{0};
+  std::unique_ptr<Payload> received_;  // while there is no memory to queue it
   Heartbeat heartbeat_;
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <new>
 
 #include <spillway/engine/trace_assembler.hpp>
 
@@ -25,7 +26,10 @@ void TraceAssembler::spare(std::unique_ptr<Segment> segment) {
   segment->spans.clear();
   segment->bytes.clear();
   segment->root_round = 0;
-  spare_.push_back(std::move(segment));
+  try {
+    spare_.push_back(std::move(segment));
+  } catch (const std::bad_alloc&) {  // One less to use again.
+  }
 }
 
 std::size_t TraceAssembler::bytes_of(const Segment& segment) {
@@ -35,20 +39,32 @@ std::size_t TraceAssembler::bytes_of(const Segment& segment) {
 void TraceAssembler::add_part(std::uint64_t span_id, std::span<const std::byte> entries,
                               SteadyTime now) {
   if (held_bytes_ + entries.size() > held_bytes_max) return;  // The span goes out without it.
-  Part& part = parts_[span_id];
-  part.since = now;
-  part.entries.insert(part.entries.end(), entries.begin(), entries.end());
-  held_bytes_ += entries.size();
+  try {
+    Part& part = parts_[span_id];
+    part.since = now;
+    part.entries.insert(part.entries.end(), entries.begin(), entries.end());
+    held_bytes_ += entries.size();
+  } catch (const std::bad_alloc&) {  // The same.
+    if (const auto part = parts_.find(span_id); part != parts_.end()) {
+      held_bytes_ -= part->second.entries.size();
+      parts_.erase(part);
+    }
+  }
 }
 
 // Adds a span with the entries that went ahead of it, and then its own.
 void TraceAssembler::hold(Segment& segment, const SpanView& span, std::span<const std::byte> part) {
   HeldSpan held{span, segment.bytes.size()};
-  segment.bytes.insert(segment.bytes.end(), part.begin(), part.end());
-  segment.bytes.insert(segment.bytes.end(), span.entries.begin(), span.entries.end());
-  held.view.body.entry_bytes =
-      static_cast<std::uint32_t>(segment.bytes.size() - held.entries_offset);
-  segment.spans.push_back(held);
+  try {
+    segment.bytes.insert(segment.bytes.end(), part.begin(), part.end());
+    segment.bytes.insert(segment.bytes.end(), span.entries.begin(), span.entries.end());
+    held.view.body.entry_bytes =
+        static_cast<std::uint32_t>(segment.bytes.size() - held.entries_offset);
+    segment.spans.push_back(held);
+  } catch (const std::bad_alloc&) {
+    segment.bytes.resize(held.entries_offset);
+    throw;
+  }
 }
 
 namespace {
@@ -64,13 +80,19 @@ void set_context(Segment& segment, const ContextTexts& context) {
 
 void TraceAssembler::add_span(const SpanView& span, const ContextTexts& context, SteadyTime now) {
   const std::uint64_t id = span.body.segment_id;
-  auto& segment = segments_[id];
-  if (segment == nullptr) {
-    segment = take_segment();
-    segment->since = now;
-    set_context(*segment, context);  // The root's own, when it comes, is the same.
+  // What can run out of memory comes before what is counted on.
+  if (segments_.find(id) == segments_.end()) {
+    std::unique_ptr<Segment> made = take_segment();
+    made->since = now;
+    set_context(*made, context);  // The root's own, when it comes, is the same.
+    segments_.emplace(id, std::move(made));
   }
-  held_bytes_ -= bytes_of(*segment);
+  std::unique_ptr<Segment>& segment = segments_.find(id)->second;
+  if (span.body.span_id == id) {
+    complete_.push_back(id);
+    set_context(*segment, context);
+  }
+  const std::size_t bytes_before = bytes_of(*segment);
   if ((span.body.flags & span_has_parts) == 0) {
     hold(*segment, span, {});
   } else if (const auto part = parts_.find(span.body.span_id); part != parts_.end()) {
@@ -82,11 +104,9 @@ void TraceAssembler::add_span(const SpanView& span, const ContextTexts& context,
     segment->spans.back().view.body.flags |= span_cut;
   }
   const std::size_t bytes = bytes_of(*segment);
-  held_bytes_ += bytes;
+  held_bytes_ += bytes - bytes_before;
   if (span.body.span_id == id) {
     segment->root_round = round_;
-    set_context(*segment, context);
-    complete_.push_back(id);
     if (const auto open = announced_.find(id); open != announced_.end()) {
       spare(std::move(open->second.segment));
       announced_.erase(open);
@@ -168,7 +188,8 @@ SteadyTime TraceAssembler::oldest() const {
   return oldest;
 }
 
-void TraceAssembler::encode(const Segment& segment, bool counted, SteadyTime now) {
+void TraceAssembler::encode(const Segment& segment, bool counted, SteadyTime now) noexcept try {
+  if (segment.spans.empty()) return;  // There was no memory for its only one.
   views_.clear();
   for (const HeldSpan& held : segment.spans) {
     views_.push_back(held.view);
@@ -181,6 +202,9 @@ void TraceAssembler::encode(const Segment& segment, bool counted, SteadyTime now
   if (counted && result.spans_too_large != 0) {
     ledger_.drop_in_batch(Signal::spans, DropCause::too_large, result.spans_too_large);
   }
+} catch (const std::bad_alloc&) {
+  batcher_.cancel();
+  if (counted) ledger_.drop_in_batch(Signal::spans, DropCause::no_memory, segment.spans.size());
 }
 
 void TraceAssembler::send(std::unique_ptr<Segment> segment, SteadyTime now) {

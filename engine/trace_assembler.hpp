@@ -86,7 +86,7 @@ class TraceAssembler {
   void hold(Segment& segment, const SpanView& span, std::span<const std::byte> part);
   void send(std::unique_ptr<Segment> segment, SteadyTime now);
   void send_in_progress(SteadyTime now);
-  void encode(const Segment& segment, bool counted, SteadyTime now);
+  void encode(const Segment& segment, bool counted, SteadyTime now) noexcept;
   void spare(std::unique_ptr<Segment> segment);
   std::unique_ptr<Segment> take_segment();
 

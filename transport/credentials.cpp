@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -108,7 +109,7 @@ SourceResult CredentialsChain::ask(bool may_wait) try {
       "~/.aws/credentials, or give the container or instance a role" +
       reasons};
 } catch (const std::bad_alloc&) {
-  return CredentialsError{};
+  return CredentialsError{"out of memory"};  // Short enough for a string's own bytes.
 }
 
 // Under the mutex.
@@ -126,7 +127,13 @@ void CredentialsChain::settle(SourceResult result, Time now) {
     result = CredentialsError{"the AWS credentials that were found have expired; renew them"};
     return settle(std::move(result), now);
   }
+  std::shared_ptr<const Credentials> kept;
   if (fresh != nullptr) {
+    try {
+      kept = std::make_shared<const Credentials>(*fresh);
+    } catch (const std::bad_alloc&) {
+      return settle(CredentialsError{"out of memory"}, now);
+    }
     failures_ = 0;
     error_.clear();
     outlives_expiration_ = outlives;
@@ -139,7 +146,7 @@ void CredentialsChain::settle(SourceResult result, Time now) {
       const auto life = usable_until_ - now;
       refresh_at_ = now + std::max<Time::duration>(life - credentials_advisory_refresh, life / 2);
     }
-    current_ = std::make_shared<const Credentials>(std::move(*fresh));
+    current_ = std::move(kept);
     return;
   }
   if (auto* const error = std::get_if<CredentialsError>(&result))

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Memory that ends: every allocation of flusher and sender in turn fails, and the account holds; and
+// memory that is bounded: what a black hole leaves waiting stays within the budget.
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory_resource>
+#include <new>
+#include <string>
+
+#include <gtest/gtest.h>
+#include <support/engine_fixture.hpp>
+
+#include <spillway/engine/outbox.hpp>
+#include <spillway/engine/private_heap.hpp>
+#include <spillway/transport/memory_transport.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// g++ inlines the operators below and takes their malloc() and free() for a mismatch.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
+namespace {
+
+// Allocations of this thread that are still to succeed; negative: no end.
+constinit thread_local long allocations_left = -1;
+constinit thread_local bool has_failed = false;
+
+bool fails() noexcept {
+  if (allocations_left < 0) return false;
+  if (allocations_left-- > 0) return false;
+  has_failed = true;
+  return true;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) {
+  if (!fails()) {
+    if (void* const memory = std::malloc(bytes)) return memory;
+  }
+  throw std::bad_alloc();
+}
+void* operator new(std::size_t bytes, const std::nothrow_t& /*tag*/) noexcept {
+  return fails() ? nullptr : std::malloc(bytes);
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t /*bytes*/) noexcept { std::free(memory); }
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::aws_config;
+using testing::is_settled;
+using transport::MemoryTransport;
+
+/// The private heap of a test: counts what is taken, and fails as operator new does.
+class CountingHeap final : public std::pmr::memory_resource {
+ public:
+  CountingHeap() { detail::replace_private_heap(this); }
+  CountingHeap(const CountingHeap&) = delete;
+  CountingHeap& operator=(const CountingHeap&) = delete;
+  ~CountingHeap() override { detail::replace_private_heap(nullptr); }
+  std::size_t bytes() const noexcept { return bytes_; }
+  std::size_t bytes_most() const noexcept { return bytes_most_; }
+
+ private:
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+    if (fails()) throw std::bad_alloc();
+    void* const memory = std::pmr::new_delete_resource()->allocate(bytes, alignment);
+    bytes_ += bytes;
+    bytes_most_ = std::max(bytes_most_, bytes_.load());
+    return memory;
+  }
+  void do_deallocate(void* memory, std::size_t bytes, std::size_t alignment) override {
+    bytes_ -= bytes;
+    std::pmr::new_delete_resource()->deallocate(memory, bytes, alignment);
+  }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+
+  std::atomic<std::size_t> bytes_{0};
+  std::size_t bytes_most_ = 0;
+};
+
+// ---- Every allocation fails once ----
+
+/// Records of every kind, some of them larger than a ring takes.
+void record(Engine& engine, const std::string& large) {
+  const Counter requests = engine.counter("Requests");
+  const Histogram latency = engine.histogram("Latency", Unit::microseconds);
+  const Gauge depth = engine.gauge("Depth");
+  for (int i = 0; i < 20; ++i) {
+    requests.add(1);
+    latency.record(1 << i);
+    depth.set(i);
+    SPILLWAY_INFO(engine, "event", {"n", i}, {"text", "some text"});
+  }
+  SPILLWAY_WARN(engine, "large", {"text", std::string_view(large)});
+  Span outer = engine.span("outer");
+  outer.annotate("key", "value");
+  for (int i = 0; i < 5; ++i) const Span inner = engine.span("inner");
+}
+
+void sweep(const Config& config) {
+  const std::string large(300'000, 'x');
+  bool reached_the_end = false;
+  std::uint64_t dropped = 0;
+  // Every one in a plain build; with a sanitizer, where each takes ten times as long, every fifth.
+#if defined(SPILLWAY_SANITIZED)
+  constexpr long step = 5;
+#else
+  constexpr long step = 1;
+#endif
+  for (long nth = 0; nth < 4000 && !reached_the_end; nth += step) {
+    SCOPED_TRACE("allocation " + std::to_string(nth));
+    CountingHeap heap;
+    {
+      testing::TestEngine test(config);
+      record(test.engine, large);
+      has_failed = false;
+      allocations_left = nth;
+      // As the threads of an engine: what nobody else catches ends a round.
+      try {
+        test.clock.advance(60s);
+        test.engine.step();
+        test.engine.step();
+      } catch (const std::bad_alloc&) {
+      }
+      allocations_left = -1;
+      reached_the_end = !has_failed;
+      record(test.engine, large);
+      test.advance(60s);
+      test.settle();
+      test.engine.flush(1s);
+      for (int i = 0; i < 3; ++i) {  // What failed is tried again.
+        test.advance(30s);
+        test.settle();
+      }
+      const Stats stats = test.engine.stats();
+      for (const SignalStats* const signal : {&stats.metrics, &stats.logs, &stats.spans}) {
+        EXPECT_TRUE(is_settled(*signal));
+        const std::uint64_t lost = signal->dropped_for(DropCause::no_memory);
+        EXPECT_EQ(signal->dropped_total(), lost) << "no other cause";
+        EXPECT_GT(signal->delivered, 0U) << "what came behind it";
+        dropped += lost;
+      }
+      EXPECT_GE(stats.logs.delivered, 21U) << "at least the second half";
+    }
+    if (::testing::Test::HasFailure()) return;
+  }
+  EXPECT_TRUE(reached_the_end);
+  EXPECT_GT(dropped, 0U) << "some failures cost records";
+}
+
+class NoMemoryTest : public ::testing::Test {
+  testing::AwsEnvironment environment_;
+};
+
+TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayToAws) { sweep(aws_config()); }
+
+TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayToACollector) {
+  Config config = aws_config();
+  config.metrics = MetricsTo::otlp;
+  config.logs = LogsTo::otlp;
+  config.traces = TracesTo::otlp;
+  sweep(config);
+}
+
+// ---- The budget ----
+
+TEST_F(NoMemoryTest, ABlackHoleLeavesNoMoreWaitingThanTheBudget) {
+  CountingHeap heap;
+  {
+    Config config = aws_config();
+    config.queue_bytes_max = 8 << 20;
+    testing::TestEngine test(config);
+    test.http.hold();
+    const std::string text(2'000, 'x');
+    const std::string large(400'000, 'y');
+    for (int round = 0; round < 300; ++round) {
+      for (int i = 0; i < 100; ++i) {
+        SPILLWAY_INFO(test.engine, "event", {"n", i}, {"text", std::string_view(text)});
+        Span span = test.engine.span("work");
+        span.annotate("text", std::string_view(text).substr(0, 500));
+      }
+      SPILLWAY_INFO(test.engine, "large", {"text", std::string_view(large)});
+      test.advance(1s);
+    }
+    // Beside the budget: three payloads that are being filled, twice while they grow, and four empty
+    // ones.
+    constexpr std::size_t beside = (3 * 2 + 4) * (1U << 20) + (1U << 20);
+    EXPECT_LE(heap.bytes_most(), (8U << 20) + beside);
+    const Stats stats = test.engine.stats();
+    EXPECT_GT(stats.logs.dropped_for(DropCause::queue_full), 0U) << "it was full";
+    EXPECT_EQ(stats.logs.residue(), 0);
+    EXPECT_EQ(stats.spans.residue(), 0);
+  }
+  EXPECT_EQ(heap.bytes(), 0U);
+}
+
+TEST_F(NoMemoryTest, TheOutageOfOneDestinationIsNotTheOthers) {
+  Config config = aws_config();
+  config.queue_bytes_max = 4 << 20;
+  testing::TestEngine test(config);
+  test.http.set_answer([](const transport::HttpRequest& request) {
+    return testing::operation_of(request) == "PutLogEvents"
+               ? MemoryTransport::failed(transport::HttpOutcome::not_connected)
+               : MemoryTransport::answered(200);
+  });
+  const std::string text(2'000, 'x');
+  const Counter requests = test.engine.counter("Requests");
+  for (int round = 0; round < 120; ++round) {
+    for (int i = 0; i < 100; ++i) {
+      SPILLWAY_INFO(test.engine, "event", {"n", i}, {"text", std::string_view(text)});
+    }
+    requests.add(1);
+    { const Span span = test.engine.span("work"); }
+    test.advance(1s);
+  }
+  test.advance(60s);
+  test.settle();
+  const Stats stats = test.engine.stats();
+  EXPECT_GT(stats.logs.dropped_for(DropCause::queue_full), 0U);
+  EXPECT_EQ(stats.metrics.delivered, 120U);
+  EXPECT_EQ(stats.spans.delivered, 120U);
+}
+
+TEST(OutboxTest, EachSignalHasAPartThatTheOthersCannotTake) {
+  using detail::Outbox;
+  using detail::Signal;
+  Outbox outbox(1600, {true, true, true});
+  EXPECT_FALSE(outbox.reserve(1401, Signal::logs));
+  EXPECT_TRUE(outbox.reserve(1400, Signal::logs));
+  EXPECT_FALSE(outbox.reserve(1, Signal::logs));
+  EXPECT_TRUE(outbox.reserve(100, Signal::metrics));
+  EXPECT_FALSE(outbox.reserve(1, Signal::metrics)) << "the rest is the spans'";
+  EXPECT_TRUE(outbox.reserve(100, Signal::spans));
+  EXPECT_EQ(outbox.bytes(), 1600U);
+  outbox.release(500, Signal::logs);
+  EXPECT_TRUE(outbox.reserve(500, Signal::spans)) << "what is free is anybody's";
+  Outbox alone(1600, {false, true, false});
+  EXPECT_TRUE(alone.reserve(1600, Signal::logs));
+}
+
+TEST(OutboxTest, APayloadIsChargedForItsMemoryAndGoesInNoMoreThanItNeeds) {
+  detail::Outbox outbox(1 << 20);
+  auto payload = outbox.take_empty();
+  payload->signal = detail::Signal::logs;
+  payload->bytes.append(std::string(200'000, 'x'));
+  payload->bytes.truncate(1000);
+  payload->end_item(0, 1);
+  ASSERT_TRUE(outbox.send(payload));
+  ASSERT_NE(payload, nullptr) << "the large one stays";
+  EXPECT_TRUE(payload->items.empty());
+  EXPECT_GE(outbox.bytes(), 1000U);
+  EXPECT_LE(outbox.bytes(), 6000U);
+  auto sent = outbox.receive();
+  EXPECT_EQ(sent->bytes.view(), std::string(1000, 'x'));
+  outbox.give_back(std::move(sent));
+  EXPECT_EQ(outbox.bytes(), 0U);
+}
+
+}  // namespace
+}  // namespace spillway
