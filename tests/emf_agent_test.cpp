@@ -127,7 +127,9 @@ TEST_F(EmfAgentTest, NothingIsLostWhenTheAgentRestarts) {
 
 TEST_F(EmfAgentTest, AnAgentThatStaysAwayCostsWhatItsRetriesSay) {
   agent_.stop();
-  TestEngine test(config_of("tcp://" + agent_.address()));
+  Config config = config_of("tcp://" + agent_.address());
+  config.attempts_max = 8;
+  TestEngine test(config);
   test.engine.counter("Requests").add(3);
   test.advance(1s);
   deliver(test);

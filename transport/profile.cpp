@@ -68,6 +68,7 @@ ProfileFile parse_profile_file(std::string_view text) {
     const std::size_t equals = content.find('=');
     if (section == nullptr || equals == std::string_view::npos) continue;
     const std::string key = lower(trim(content.substr(0, equals)));
+    if (key.empty()) continue;
     const std::string value(trim(content.substr(equals + 1)));
     const bool nested = line.front() == ' ' || line.front() == '\t';
     if (!nested) outer = key;

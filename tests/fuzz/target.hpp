@@ -76,7 +76,8 @@ class Input {
   bool flag() { return (take<std::uint8_t>() & 1U) != 0; }
   /// At most 255 bytes, or as many times that as `scale` says.
   std::string text(std::size_t scale = 1) {
-    const std::size_t bytes = std::min(take<std::uint8_t>() * scale, rest_.size());
+    const std::size_t wanted = take<std::uint8_t>() * scale;
+    const std::size_t bytes = std::min(wanted, rest_.size());
     std::string value(rest_.substr(0, bytes));
     rest_.remove_prefix(bytes);
     return value;
