@@ -11,10 +11,10 @@
 int main(int argc, char** argv) {
   std::uint64_t seeds = 1;
   std::uint64_t first = 1;
-  for (int i = 1; i < argc; ++i) {
+  for (int i = 1; i < argc; i += 2) {
     const std::string_view option = argv[i];
-    const auto number =
-        i + 1 < argc ? spillway::transport::parse_number<std::uint64_t>(argv[i + 1]) : std::nullopt;
+    const auto number = i + 1 < argc ? spillway::transport::parse_number<std::uint64_t>(argv[i + 1])
+                                     : std::nullopt;
     if (number && option == "--seeds") {
       seeds = *number;
     } else if (number && option == "--seed") {
@@ -23,7 +23,6 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "usage: simulate --seeds N [--seed S]\n");
       return 2;
     }
-    ++i;
   }
   const auto began = std::chrono::steady_clock::now();
   spillway::simulation::Outcome all;
