@@ -13,8 +13,8 @@ int main(int argc, char** argv) {
   std::uint64_t first = 1;
   for (int i = 1; i < argc; i += 2) {
     const std::string_view option = argv[i];
-    const auto number = i + 1 < argc ? spillway::transport::parse_number<std::uint64_t>(argv[i + 1])
-                                     : std::nullopt;
+    const auto number =
+        i + 1 < argc ? spillway::transport::parse_number<std::uint64_t>(argv[i + 1]) : std::nullopt;
     if (number && option == "--seeds") {
       seeds = *number;
     } else if (number && option == "--seed") {
