@@ -67,7 +67,7 @@ class Input {
   requires std::is_trivially_copyable_v<T> T take() {
     T value{};
     const std::size_t bytes = std::min(sizeof value, rest_.size());
-    std::memcpy(&value, rest_.data(), bytes);
+    if (bytes != 0) std::memcpy(&value, rest_.data(), bytes);
     rest_.remove_prefix(bytes);
     return value;
   }
