@@ -2,6 +2,7 @@
 //
 // Leases of shared limits: processes on a table in memory, whose clock, failures and lost answers the
 // tests choose. Most of them have no thread: step() does what a worker would.
+#include <atomic>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -29,7 +30,7 @@ constexpr std::int64_t millisecond = 1'000'000;
 /// What the processes of a test share: the time, and the states of the keys.
 struct World {
   std::mutex mutex;
-  std::int64_t steady = 5'000 * second;
+  std::atomic<std::int64_t> steady = 5'000 * second;
   std::int64_t wall_offset = 1'795'000'000 * second + 1'234;
   std::map<std::string, RateState> states;
   SharedTake::Outcome outcome = SharedTake::Outcome::taken;  // another one: every write fails so
@@ -121,13 +122,13 @@ class LeaseTest : public ::testing::Test {
                             .steady_ns =
                                 [this] {
                                   const std::scoped_lock lock(world.mutex);
-                                  return world.steady;
+                                  return world.steady.load();
                                 },
                             .draw = [] { return 0.5; }};
     for (int i = 0; i < tables; ++i) made.tables.push_back(std::make_unique<MemoryTable>(world));
     return made;
   }
-  SteadyTime now() const { return SteadyTime(std::chrono::nanoseconds(world.steady)); }
+  SteadyTime now() const { return SteadyTime(std::chrono::nanoseconds(world.steady.load())); }
   RateDecision take(LeaseKeeper& keeper, std::string_view tenant = "a") {
     return keeper.take(key_of(tenant), rule, 1, now());
   }
