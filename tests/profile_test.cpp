@@ -63,7 +63,8 @@ TEST(ProfileFileTest, AnyBytesAreSurvived) {
   EXPECT_TRUE(parse_profile_file("").empty());
   EXPECT_TRUE(parse_profile_file(std::string("\0\n=\n]\n[\xff", 8)).empty());
   EXPECT_EQ(parse_profile_file("[]").size(), 1U);
-  EXPECT_EQ(parse_profile_file("[a]\n=value").at("a").get(""), "value");
+  EXPECT_EQ(parse_profile_file("[a]\n=value").at("a").get(""), "")
+      << "a setting without a name is none";
 }
 
 class LoadProfileTest : public ::testing::Test {
