@@ -57,7 +57,8 @@ void Bank::add_exemplar(std::uint32_t offset, const ExemplarRecord& exemplar) no
   block.records[block.count++ % ExemplarBlock::kept] = exemplar;
 }
 
-Recorded Bank::record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept {
+Recorded Bank::record(std::uint32_t offset, std::uint32_t series, double value) noexcept {
+  auto& histogram = cell<HistogramCell>(offset);
   const bool is_highest = histogram.count == 0 || value > histogram.maximum;
   if (!widen(histogram, series, value)) return Recorded::not_at_all;
   histogram.sum.add(value, histogram.count);

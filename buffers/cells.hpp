@@ -187,36 +187,42 @@ class alignas(cache_line_bytes) Bank {
   // A value between the extremes so far is like one that was looked at before: NaN, infinity, what
   // CloudWatch does not take, a new extreme and a cell's first value all go the slow way.
 
-  /// False: the value is none that CloudWatch takes, and was left out.
+  /// Sets a gauge to a value between its extremes. False: it is not, and nothing is done.
+  bool try_set(std::uint32_t offset, double value, std::uint64_t ticks) noexcept {
+    auto& gauge = cell<GaugeCell>(offset);
+    // A fresh cell is zero: its count says that 0 is no extreme of it.
+    if (!(value >= gauge.minimum && value <= gauge.maximum) || gauge.count == 0) [[unlikely]]
+      return false;
+    set_plainly(gauge, value, ticks);
+    return true;
+  }
+  /// The same for any value. False: it is none that CloudWatch takes, and was left out.
   bool set(std::uint32_t offset, std::uint32_t series, double value, std::uint64_t ticks) noexcept {
     auto& gauge = cell<GaugeCell>(offset);
-    if (gauge.count == 0 || !(value >= gauge.minimum && value <= gauge.maximum)) [[unlikely]] {
-      if (!widen(gauge, series, value)) return false;
-    }
-    gauge.last = value;
-    gauge.ticks = ticks;
-    gauge.sum.add(value, gauge.count);
-    asm("" : "+m"(gauge.sum));
-    gauge.count += 1;
+    if (!widen(gauge, series, value)) return false;
+    set_plainly(gauge, value, ticks);
     return true;
   }
 
-  Recorded record(std::uint32_t offset, std::uint32_t series, double value) noexcept {
+  /// Records a value between the extremes of a histogram, in an octave with counts. False: it is not,
+  /// and nothing is done.
+  bool try_record(std::uint32_t offset, double value) noexcept {
     auto& histogram = cell<HistogramCell>(offset);
     const std::uint64_t bits = std::bit_cast<std::uint64_t>(value);
     const std::uint64_t octave = (bits >> 52) - direct_octave_first;
-    if (octave < direct_octaves) [[likely]] {
-      const std::uint32_t block = histogram.block_of_octave[octave];
-      if (block != 0 && value >= histogram.minimum && value <= histogram.maximum) [[likely]] {
-        ++octave_block(block)[bits >> bucket_shift & (buckets_per_octave - 1)];
-        histogram.sum.add(value, histogram.count);
-        asm("" : "+m"(histogram.sum));
-        histogram.count += 1;
-        return Recorded::plainly;
-      }
-    }
-    return record_slow(histogram, series, value);
+    if (octave >= direct_octaves) [[unlikely]]
+      return false;
+    const std::uint32_t block = histogram.block_of_octave[octave];
+    if (block == 0 || !(value >= histogram.minimum && value <= histogram.maximum)) [[unlikely]]
+      return false;
+    ++octave_block(block)[bits >> bucket_shift & (buckets_per_octave - 1)];
+    histogram.sum.add(value, histogram.count);
+    asm("" : "+m"(histogram.sum));
+    histogram.count += 1;
+    return true;
   }
+  /// The same for any value.
+  Recorded record(std::uint32_t offset, std::uint32_t series, double value) noexcept;
   /// Keeps the trace of a value that was recorded as_highest; not when blocks have run out.
   void add_exemplar(std::uint32_t offset, const ExemplarRecord& exemplar) noexcept;
 
@@ -230,12 +236,16 @@ class alignas(cache_line_bytes) Bank {
 
  private:
   Bank() = default;
-  // A cell's first value, or a new extreme. False: not a valid value.
+  // Makes the extremes of a cell, be it new, those with the value. False: not a valid value.
   template <class Cell>
   bool widen(Cell& cell, std::uint32_t series, double value) noexcept;
-  // What needs widen(), the first use of an octave since the bank was cleared, a value outside the
-  // direct octaves, or no block left.
-  Recorded record_slow(HistogramCell& histogram, std::uint32_t series, double value) noexcept;
+  static void set_plainly(GaugeCell& gauge, double value, std::uint64_t ticks) noexcept {
+    gauge.last = value;
+    gauge.ticks = ticks;
+    gauge.sum.add(value, gauge.count);
+    asm("" : "+m"(gauge.sum));
+    gauge.count += 1;
+  }
   // The block of counts that holds `bucket`, or 0 when blocks ran out.
   std::uint32_t find_block(HistogramCell& histogram, std::uint32_t bucket) noexcept;
   bool ensure_block(std::uint16_t& slot) noexcept;

@@ -238,6 +238,8 @@ class alignas(cache_line_bytes) Lane {
  private:
   friend class LaneSet;
   friend Lane* enter(std::uint64_t engine_id) noexcept;
+  template <class Attempt>
+  friend bool try_operate(std::uint64_t engine_id, Attempt&& attempt) noexcept;
   template <class Operation>
   friend void operate(std::uint64_t engine_id, Signal signal, Operation&& operation) noexcept;
   friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
@@ -298,6 +300,18 @@ inline Lane* enter(std::uint64_t engine_id) noexcept {
 /// Counts a call that found its engine closed.
 [[gnu::cold]] void count_closed(std::uint64_t engine_id, Signal signal) noexcept;
 
+/// Runs `attempt(Lane&)` as one operation of the calling thread for an engine, and returns what it
+/// does. False also, with nothing run: the thread has no lane of that engine yet, or it is closed.
+template <class Attempt>
+[[gnu::always_inline]] inline bool try_operate(std::uint64_t engine_id,
+                                               Attempt&& attempt) noexcept {
+  Lane* const lane = current_lane;
+  if (!lane->gate_.enter(engine_id)) [[unlikely]]
+    return false;
+  const bool done = attempt(*lane);
+  lane->leave();
+  return done;
+}
 /// Runs `operation(Lane&)` as one operation of the calling thread for an engine, or counts a closed
 /// call.
 template <class Operation>

@@ -39,20 +39,18 @@ inline void record_count(Lane& lane, const MetricRef& metric, double value) noex
     lane.counters.measurements_invalid.add();
   }
 }
-inline void record_gauge(Lane& lane, const MetricRef& metric, double value) noexcept {
-  if (!lane.bank().set(metric.cell_offset, metric.series, value, lane.coarse_ticks()))
-      [[unlikely]] {
-    lane.counters.measurements_invalid.add();
-  }
+inline bool try_set_gauge(Lane& lane, const MetricRef& metric, double value) noexcept {
+  return lane.bank().try_set(metric.cell_offset, value, lane.coarse_ticks());
 }
-/// Counts a value that was not recorded; keeps the trace of one that was the highest.
-[[gnu::cold]] void finish_record(Lane& lane, const MetricRef& metric, double value,
-                                 Recorded recorded) noexcept;
-inline void record_value(Lane& lane, const MetricRef& metric, double value) noexcept {
-  const Recorded recorded = lane.bank().record(metric.cell_offset, metric.series, value);
-  if (recorded != Recorded::plainly) [[unlikely]]
-    finish_record(lane, metric, value, recorded);
+inline bool try_record_value(Lane& lane, const MetricRef& metric, double value) noexcept {
+  return lane.bank().try_record(metric.cell_offset, value);
 }
+
+// What these, or try_operate(), did not do: calls that nothing follows, so that what comes before
+// them keeps nothing over a call.
+
+[[gnu::cold]] void set_gauge_slow(const MetricRef& metric, double value) noexcept;
+[[gnu::cold]] void record_value_slow(const MetricRef& metric, double value) noexcept;
 /// What record_sample() did not do: the ring is full, the time takes a call, the engine is closed, or
 /// the value is none.
 [[gnu::cold]] void sample_slow(const MetricRef& metric, double value, bool exact) noexcept;
@@ -128,8 +126,11 @@ class Gauge {
   /// Sets the level. NaN, infinite and values beyond 2^360 are dropped and counted as invalid.
   /// threads   any; never blocks; allocates only on a thread's first record.
   void set(double value) const noexcept {
-    detail::operate(metric_.engine_id, detail::Signal::metrics,
-                    [&](detail::Lane& lane) { detail::record_gauge(lane, metric_, value); });
+    if (!detail::try_operate(metric_.engine_id, [&](detail::Lane& lane) {
+          return detail::try_set_gauge(lane, metric_, value);
+        })) [[unlikely]] {
+      detail::set_gauge_slow(metric_, value);
+    }
   }
 
   const detail::MetricRef& ref() const noexcept { return metric_; }
@@ -156,8 +157,11 @@ class Histogram {
   /// Records one value. NaN, infinite and values beyond 2^360 are dropped and counted as invalid.
   /// threads   any; never blocks; allocates only on a thread's first record.
   void record(double value) const noexcept {
-    detail::operate(metric_.engine_id, detail::Signal::metrics,
-                    [&](detail::Lane& lane) { detail::record_value(lane, metric_, value); });
+    if (!detail::try_operate(metric_.engine_id, [&](detail::Lane& lane) {
+          return detail::try_record_value(lane, metric_, value);
+        })) [[unlikely]] {
+      detail::record_value_slow(metric_, value);
+    }
   }
 
   /// Records one value as a record of its own in the ring, together with its time: it counts in the
@@ -220,7 +224,9 @@ struct ContextView {
 
 namespace detail {
 [[gnu::cold]] void add_slow(const ContextView& view, std::uint64_t n) noexcept;
-}
+[[gnu::cold]] void set_gauge_slow(const ContextView& view, double value) noexcept;
+[[gnu::cold]] void record_value_slow(const ContextView& view, double value) noexcept;
+}  // namespace detail
 
 /// A metric whose series is chosen per call by the request context: `per(requests,
 /// ContextField::tenant, "TenantID")`.
@@ -251,14 +257,18 @@ class PerContext {
     }
   }
   void set(double value) const noexcept requires std::same_as<Metric, Gauge> {
-    detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
-      detail::record_gauge(lane, view_.find(lane), value);
-    });
+    if (!detail::try_operate(view_.base.engine_id, [&](detail::Lane& lane) {
+          return detail::try_set_gauge(lane, view_.find(lane), value);
+        })) [[unlikely]] {
+      detail::set_gauge_slow(view_, value);
+    }
   }
   void record(double value) const noexcept requires std::same_as<Metric, Histogram> {
-    detail::operate(view_.base.engine_id, detail::Signal::metrics, [&](detail::Lane& lane) {
-      detail::record_value(lane, view_.find(lane), value);
-    });
+    if (!detail::try_operate(view_.base.engine_id, [&](detail::Lane& lane) {
+          return detail::try_record_value(lane, view_.find(lane), value);
+        })) [[unlikely]] {
+      detail::record_value_slow(view_, value);
+    }
   }
 
  private:

@@ -42,12 +42,44 @@ void add_slow(const ContextView& view, std::uint64_t n) noexcept {
   add_entered(view.base.engine_id, n, [&](Lane& lane) { return view.find(lane); });
 }
 
-void finish_record(Lane& lane, const MetricRef& metric, double value, Recorded recorded) noexcept {
+namespace {
+
+// Keeps the trace of the highest value so far.
+void record_any_value(Lane& lane, const MetricRef& metric, double value) noexcept {
+  const Recorded recorded = lane.bank().record(metric.cell_offset, metric.series, value);
   if (recorded == Recorded::not_at_all) return lane.counters.measurements_invalid.add();
+  if (recorded != Recorded::as_highest) return;
   const Active& active = current_active();
   if (!active.is_sampled() || !active.trace_id) return;
   lane.bank().add_exemplar(metric.cell_offset,
                            {value, lane.coarse_ticks(), active.trace_id, active.span_id});
+}
+
+void set_any_gauge(Lane& lane, const MetricRef& metric, double value) noexcept {
+  if (!lane.bank().set(metric.cell_offset, metric.series, value, lane.coarse_ticks()))
+    lane.counters.measurements_invalid.add();
+}
+
+}  // namespace
+
+void set_gauge_slow(const MetricRef& metric, double value) noexcept {
+  operate(metric.engine_id, Signal::metrics,
+          [&](Lane& lane) { set_any_gauge(lane, metric, value); });
+}
+
+void set_gauge_slow(const ContextView& view, double value) noexcept {
+  operate(view.base.engine_id, Signal::metrics,
+          [&](Lane& lane) { set_any_gauge(lane, view.find(lane), value); });
+}
+
+void record_value_slow(const MetricRef& metric, double value) noexcept {
+  operate(metric.engine_id, Signal::metrics,
+          [&](Lane& lane) { record_any_value(lane, metric, value); });
+}
+
+void record_value_slow(const ContextView& view, double value) noexcept {
+  operate(view.base.engine_id, Signal::metrics,
+          [&](Lane& lane) { record_any_value(lane, view.find(lane), value); });
 }
 
 void count_invalid(std::uint64_t engine_id) noexcept {
