@@ -64,8 +64,12 @@ class LocalDeliveryTest : public LocalGatewayTest {
   }
 
   // The receiver's answer, as a client on a network would see it.
-  HttpResponse ask(const transport::HttpRequest& request) {
+  HttpResponse ask(transport::HttpRequest request) {
     now_ = test_->clock.wall();
+    // Signers set it; else the transport does.
+    if (transport::find_header(request.headers, "host").empty()) {
+      request.headers.push_back({"Host", "127.0.0.1:4566"});
+    }
     if (const auto refusal = gateway_.screen(request, request.body.size())) return seen(*refusal);
     const Gateway::Outcome outcome = gateway_.handle(request, workspace_);
     if (outcome.delay > config().request_timeout.get()) {
@@ -75,7 +79,9 @@ class LocalDeliveryTest : public LocalGatewayTest {
   }
   static HttpResponse seen(const Reply& reply) {
     if (reply.hang_up) return transport::MemoryTransport::failed(HttpOutcome::lost);
-    return transport::MemoryTransport::answered(reply.status, reply.body, reply.headers);
+    auto headers = reply.headers;
+    headers.push_back({"Content-Type", reply.content_type});
+    return transport::MemoryTransport::answered(reply.status, reply.body, headers);
   }
 
   void record_round() {
@@ -120,8 +126,10 @@ class LocalDeliveryTest : public LocalGatewayTest {
   };
   Held held() const {
     Held all;
-    for (const LogEvent& event : store_.logs.events("/shop/orders", "pod-1", 0, 1'000'000)) {
-      ++all.logs[static_cast<int>(Json(event.message)["n"].number())];
+    for (const LogEvent& event : store_.logs.events(log_group_, log_stream_, 0, 1'000'000)) {
+      const Json record(event.message);
+      const bool otlp = record.has("attributes");
+      ++all.logs[static_cast<int>((otlp ? record["attributes"] : record)["n"].number())];
     }
     for (const Segment& segment : store_.traces.segments({})) ++all.spans[segment.id];
     for (const MetricStatistics& series : store_.metrics.find({}, {}))
@@ -135,6 +143,8 @@ class LocalDeliveryTest : public LocalGatewayTest {
   std::unique_ptr<spillway::testing::TestEngine> test_;
   Histogram latency_;
   int recorded_ = 0;
+  std::string log_group_ = "/shop/orders";
+  std::string log_stream_ = "pod-1";
 };
 
 constexpr std::uint64_t all_events = rounds * events_per_round;
@@ -327,6 +337,77 @@ TEST_F(LocalDeliveryTest, WhatWasGivenUpAfterLostAnswersIsUncertain) {
   EXPECT_EQ(stats.delivery.uncertain_records, 2 * all_spans) << "sent again twice";
   EXPECT_EQ(held().spans.size(), all_spans);
   EXPECT_EQ(stats.logs.delivered, all_events) << "the others are not touched";
+}
+
+// ---- OTLP: to a collector's port, and signed as to CloudWatch and X-Ray ----
+
+class OtlpDelivery : public LocalDeliveryTest, public ::testing::WithParamInterface<bool> {
+ protected:
+  OtlpDelivery() {
+    if (GetParam()) {
+      make_stream();
+    } else {
+      log_group_ = "otlp";
+      log_stream_ = "orders";
+    }
+    start([](Config& config) { use_otlp(config); });
+  }
+  static void use_otlp(Config& config) {
+    config.metrics = MetricsTo::otlp;
+    config.logs = LogsTo::otlp;
+    config.traces = TracesTo::otlp;
+    config.otlp_endpoint = "http://127.0.0.1:4566";
+    config.otlp_sign = GetParam();
+  }
+  void expect_balanced() {
+    const Stats stats = test_->engine.stats();
+    EXPECT_TRUE(is_settled(stats.metrics));
+    EXPECT_TRUE(is_settled(stats.logs));
+    EXPECT_TRUE(is_settled(stats.spans));
+    EXPECT_EQ(held().samples, static_cast<double>(stats.metrics.delivered));
+    EXPECT_EQ(held().logs.size(), stats.logs.delivered);
+    EXPECT_EQ(held().spans.size(), stats.spans.delivered);
+    EXPECT_EQ(held().repeats(), 0U);
+    EXPECT_EQ(store_.traces.counts().otlp_spans, stats.spans.delivered);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Signed, OtlpDelivery, ::testing::Bool());
+
+TEST_P(OtlpDelivery, EverythingIsThereOnce) {
+  run();
+  const Stats stats = test_->engine.stats();
+  EXPECT_EQ(stats.metrics.delivered, all_events);
+  EXPECT_EQ(stats.logs.delivered, all_events);
+  EXPECT_EQ(stats.spans.delivered, all_spans);
+  expect_balanced();
+  EXPECT_TRUE(store_.statistics.errors.empty());
+  EXPECT_TRUE(store_.statistics.partial_rejects.empty());
+  int children = 0;
+  for (const Segment& segment : store_.traces.segments({})) children += segment.is_subsegment;
+  EXPECT_EQ(children, rounds * traces_per_round);
+}
+
+TEST_P(OtlpDelivery, FaultsThatPassCostNothing) {
+  for (const char* const fault :
+       {"throttle:count=3", "throttle:service=logs,count=2,retry_after=2", "error_503:count=3",
+        "refuse:operation=ExportTraces,count=2", "delay:ms=200"}) {
+    add_fault(fault);
+  }
+  run();
+  for (const FaultReport& report : faults_.reports()) EXPECT_GT(report.fired, 0U);
+  EXPECT_EQ(test_->engine.stats().spans.delivered, all_spans);
+  EXPECT_EQ(test_->engine.stats().logs.delivered, all_events);
+  expect_balanced();
+}
+
+TEST_P(OtlpDelivery, PartialSuccessesAreCountedOnBothSides) {
+  add_fault("partial_reject:service=logs,rejected=3,count=2");
+  add_fault("partial_reject:service=xray,rejected=2,count=3");
+  run();
+  const Stats stats = test_->engine.stats();
+  EXPECT_EQ(stats.logs.dropped_for(DropCause::rejected), 6U);
+  EXPECT_EQ(stats.spans.dropped_for(DropCause::rejected), 6U);
+  expect_balanced();
 }
 
 // ---- The daemon's port ----

@@ -156,11 +156,11 @@ TEST_F(LocalSignatureTest, WantsTheTokenOfATemporaryKey) {
   const SignatureVerifier verifier({{"ASIA", "secret", "token"}});
   HttpRequest request = aws_request(Service::logs, put_log_events, "{}");
   sign(request, Service::logs, now_, {"ASIA", "secret", "token"});
-  EXPECT_FALSE(verifier.refuse(request, Service::logs, now_));
+  EXPECT_FALSE(verifier.refuse(request, Service::logs, Protocol::logs, now_));
   for (const char* const token : {"", "tokem"}) {
     HttpRequest other = aws_request(Service::logs, put_log_events, "{}");
     sign(other, Service::logs, now_, {"ASIA", "secret", token});
-    const Refusal refusal = verifier.refuse(other, Service::logs, now_);
+    const Refusal refusal = verifier.refuse(other, Service::logs, Protocol::logs, now_);
     ASSERT_TRUE(refusal);
     EXPECT_EQ(refusal->code, "UnrecognizedClientException");
   }

@@ -224,7 +224,8 @@ TEST_F(LocalTracesTest, ForgetsTheOldestButCountsAll) {
   TraceStore store(2, 1'000'000);
   DocumentReport report;
   report.segment_count = 3;
-  for (int i = 0; i < 5; ++i) store.add(segment(), report, i % 2 == 0);
+  for (int i = 0; i < 5; ++i)
+    store.add(segment(), report, i % 2 == 0 ? TraceRoute::udp : TraceRoute::https);
   EXPECT_EQ(store.segments({}).size(), 2U);
   EXPECT_EQ(store.counts().udp_documents, 3U);
   EXPECT_EQ(store.counts().https_segments, 6U);

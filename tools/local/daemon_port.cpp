@@ -105,7 +105,7 @@ void DaemonPort::take(std::string_view datagram) {
   if (!document) {
     ++statistics.datagrams_malformed;
   } else if (report.problems.empty()) {
-    store_.traces.add(*document, report, true);
+    store_.traces.add(*document, report, TraceRoute::udp);
   }
   for (const DocumentProblem& problem : report.problems) ++statistics.partial_rejects[problem.code];
   arrived_.notify_all();

@@ -98,9 +98,9 @@ bool has_control_characters(std::string_view text) {
 }
 
 bool fits(const Fault& fault, std::string_view service, std::string_view operation) {
-  // Only two operations can be half refused.
+  // Only these can be half refused: these two, and the three of OTLP.
   if (fault.kind == FaultKind::partial_reject && operation != "PutLogEvents" &&
-      operation != "PutTraceSegments") {
+      operation != "PutTraceSegments" && !operation.starts_with("Export")) {
     return false;
   }
   return (fault.service == "*" || fault.service == service) &&

@@ -56,16 +56,16 @@ Service guess_service(const HttpRequest& request) {
 }
 
 // The failures that a fault can order in place of an answer.
-Refusal ordered_failure(const Fault& fault, Service service) {
+Refusal ordered_failure(const Fault& fault, Protocol protocol) {
   switch (fault.kind) {
     case FaultKind::throttle:
-      return common_error(service, CommonError::throttled, "Rate exceeded");
+      return common_error(protocol, CommonError::throttled, "Rate exceeded");
     case FaultKind::error_500:
-      return common_error(service, CommonError::internal, "An internal error was ordered.");
+      return common_error(protocol, CommonError::internal, "An internal error was ordered.");
     case FaultKind::error_503:
-      return common_error(service, CommonError::unavailable, "The service was ordered away.");
+      return common_error(protocol, CommonError::unavailable, "The service was ordered away.");
     case FaultKind::expired_token:
-      return common_error(service, CommonError::expired_token,
+      return common_error(protocol, CommonError::expired_token,
                           "The security token included in the request is expired");
     default:
       return std::nullopt;
@@ -138,9 +138,9 @@ Reply Gateway::too_large(const HttpRequest& head) {
       "The body may have " + std::to_string(body_bytes_max(head)) + " bytes.";
   const Operation* const operation = find_operation(head);
   if (operation == nullptr) return plain_error(413, message);
-  const ApiError error = common_error(operation->service, CommonError::too_large, message);
+  const ApiError error = common_error(operation->protocol, CommonError::too_large, message);
   count_request(operation->name, error.status);
-  return refuse(operation->service, error);
+  return refuse(operation->protocol, error);
 }
 
 Gateway::Outcome Gateway::handle(const HttpRequest& request, Workspace& workspace) {
@@ -161,44 +161,55 @@ Gateway::Outcome Gateway::handle(const HttpRequest& request, Workspace& workspac
 Reply Gateway::carry_out(const Operation& operation, const HttpRequest& request,
                          const FaultPlan& plan, Workspace& workspace) {
   const Service service = operation.service;
-  const auto fail = [&](const ApiError& error) { return refuse(service, error); };
+  const Protocol protocol = operation.protocol;
+  const auto fail = [&](const ApiError& error) { return refuse(protocol, error); };
   if (plan.verdict && plan.verdict->kind == FaultKind::refuse) return hang_up();
   const auto now = clock_();
-  if (check_signatures_) {
-    if (const auto refusal = verifier_.refuse(request, service, now + plan.skew)) {
+  // OTLP comes unsigned too, as to a collector.
+  const bool is_signed = find_header(request.headers, "authorization").starts_with("AWS4-");
+  if (check_signatures_ && (protocol != Protocol::otlp || is_signed)) {
+    if (const auto refusal = verifier_.refuse(request, service, protocol, now + plan.skew)) {
       return fail(*refusal);
     }
   }
   if (plan.verdict) {
-    if (const auto failure = ordered_failure(*plan.verdict, service)) {
+    if (const auto failure = ordered_failure(*plan.verdict, protocol)) {
       Reply reply = fail(*failure);
       add_retry_hints(*plan.verdict, reply);
       return reply;
     }
   }
-  const std::string_view media_type = content_type(service);
-  if (service != Service::xray && !has_content_type(request, media_type)) {
-    return fail({400, "UnknownOperationException",
+  const std::string_view media_type = content_type(protocol);
+  if (protocol != Protocol::xray && !has_content_type(request, media_type)) {
+    const bool otlp = protocol == Protocol::otlp;
+    return fail({otlp ? 415 : 400, otlp ? "UnsupportedMediaType" : "UnknownOperationException",
                  "Content-Type must be " + std::string(media_type) + "."});
   }
 
   const auto decoded = decode(operation, request, workspace);
   if (const auto* const error = std::get_if<ApiError>(&decoded)) return fail(*error);
   std::string_view body = std::get<std::string_view>(decoded);
+  const Fault* const partial =
+      plan.verdict && plan.verdict->kind == FaultKind::partial_reject ? &*plan.verdict : nullptr;
+  if (protocol == Protocol::otlp) {
+    return reply_of(protocol,
+                    call_otlp({operation.id, body, request, is_signed, now, partial, store_}));
+  }
   // A REST call without parameters may come without a body.
   if (body.empty() && service == Service::xray) body = "{}";
   simdjson::dom::object object;
   const auto parsed = workspace.parser.parse(body.data(), body.size()).get(object);
   if (parsed != simdjson::SUCCESS) {
     return fail(common_error(
-        service, CommonError::unreadable_body,
+        protocol, CommonError::unreadable_body,
         std::string("The body is not a JSON object: ") + simdjson::error_message(parsed)));
   }
 
-  const bool partial = plan.verdict && plan.verdict->kind == FaultKind::partial_reject;
-  Answer answer =
-      dispatch(operation, {operation.id, object, now, partial ? &*plan.verdict : nullptr, store_});
-  if (const auto* const error = std::get_if<ApiError>(&answer)) return fail(*error);
+  return reply_of(protocol, dispatch(operation, {operation.id, object, now, partial, store_}));
+}
+
+Reply Gateway::reply_of(Protocol protocol, Answer answer) {
+  if (const auto* const error = std::get_if<ApiError>(&answer)) return refuse(protocol, *error);
   return std::get<Reply>(std::move(answer));
 }
 
@@ -207,7 +218,7 @@ std::variant<std::string_view, ApiError> Gateway::decode(const Operation& operat
                                                          Workspace& workspace) {
   const std::string_view encoding = find_header(request.headers, "content-encoding");
   const auto unreadable = [&](std::string message) {
-    return common_error(operation.service, CommonError::unreadable_body, std::move(message));
+    return common_error(operation.protocol, CommonError::unreadable_body, std::move(message));
   };
   if (encoding.empty() || encoding == "identity") return std::string_view(request.body);
   if (!equal_without_case(encoding, "gzip") || !operation.takes_gzip) {
@@ -220,7 +231,7 @@ std::variant<std::string_view, ApiError> Gateway::decode(const Operation& operat
     case InflateResult::broken:
       return unreadable("The body is not one whole gzip member.");
     case InflateResult::too_large:
-      return common_error(operation.service, CommonError::too_large,
+      return common_error(operation.protocol, CommonError::too_large,
                           "The body inflates to more than " +
                               std::to_string(limits::inflated_bytes_max) + " bytes.");
   }
@@ -231,14 +242,14 @@ std::variant<std::string_view, ApiError> Gateway::decode(const Operation& operat
 
 Reply Gateway::refuse_unknown(const HttpRequest& request) {
   count_request("unknown", 404);
-  return refuse(guess_service(request),
+  return refuse(protocol_of(guess_service(request)),
                 {404, "UnknownOperationException", unknown_message(request)});
 }
 
-Reply Gateway::refuse(Service service, const ApiError& error) {
+Reply Gateway::refuse(Protocol protocol, const ApiError& error) {
   const std::scoped_lock lock(store_.mutex);
   ++store_.statistics.errors[error.code];
-  return error_reply(service, error);
+  return error_reply(protocol, error);
 }
 
 void Gateway::count_request(std::string_view operation, int status) {

@@ -57,7 +57,8 @@ class Gateway {
   std::chrono::system_clock::time_point now() const { return clock_(); }
 
  private:
-  Reply refuse(Service service, const ApiError& error);
+  Reply refuse(Protocol protocol, const ApiError& error);
+  Reply reply_of(Protocol protocol, Answer answer);
   Reply refuse_unknown(const transport::HttpRequest& request);
   Reply carry_out(const Operation& operation, const transport::HttpRequest& request,
                   const FaultPlan& plan, Workspace& workspace);

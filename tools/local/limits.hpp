@@ -103,6 +103,18 @@ inline constexpr std::size_t segment_name_chars_max = 200;
 /// 50 documents of 64 KB, escaped once more, with room to spare.
 inline constexpr std::size_t trace_body_bytes_max = 8U << 20;
 
+// ---- OTLP: CloudWatch user guide, "OTLP endpoints"; of metrics only the labels are published ----
+
+/// "1 MB", uncompressed; taken as 1 MiB, at which AWS's own exporter splits.
+inline constexpr std::size_t otlp_logs_bytes_max = 1U << 20;
+/// "5 MB", uncompressed.
+inline constexpr std::size_t otlp_traces_bytes_max = 5'000'000;
+inline constexpr std::size_t otlp_spans_max = 10'000;
+inline constexpr std::size_t otlp_span_bytes_max = 200'000;
+/// "16 KB" of resource and scope together, or the whole call is refused.
+inline constexpr std::size_t otlp_resource_bytes_max = 16U << 10;
+inline constexpr std::size_t otlp_labels_max = 150;
+
 // ---- Signature Version 4 ----
 
 /// "Signature expired: ... (... - 15 min.)", the text of every service's refusal.

@@ -38,11 +38,18 @@ void MetricStore::add(const MetricBatch& batch) {
 
 MetricStore::Series* MetricStore::series_of(std::string_view metric_namespace,
                                             const MetricDatum& datum) {
-  // No part can hold a NUL: all of them are printable.
-  key_.assign(metric_namespace).append(1, '\0').append(datum.name).append(1, '\0');
-  key_.append(datum.unit).append(1, datum.storage_resolution == 1 ? '1' : '6');
+  // Each part behind its length: in OTLP any of them may hold any character.
+  key_.clear();
+  const auto append = [this](std::string_view part) {
+    key_.append(std::to_string(part.size())).append(1, ':').append(part);
+  };
+  append(metric_namespace);
+  append(datum.name);
+  append(datum.unit);
+  key_.append(std::to_string(datum.storage_resolution));
   for (const auto& [name, value] : datum.dimensions) {
-    key_.append(1, '\0').append(name).append(1, '\0').append(value);
+    append(name);
+    append(value);
   }
   const auto found = series_.find(key_);
   if (found != series_.end()) return &found->second;

@@ -17,7 +17,7 @@ struct MetricStatistics {
   std::string name;
   std::vector<std::pair<std::string, std::string>> dimensions;  ///< sorted by name
   std::string unit;
-  int storage_resolution = 60;
+  int storage_resolution = 60;  ///< 0 of OTLP, which has none
   std::uint64_t datum_count = 0;
   double sample_count = 0;
   double sum = 0;
@@ -58,11 +58,15 @@ struct Segment {
   bool over_udp = false;
 };
 
+/// How a document came.
+enum class TraceRoute : std::uint8_t { https, udp, otlp };
+
 struct TraceCounts {
   std::uint64_t https_documents = 0;
   std::uint64_t udp_documents = 0;
   std::uint64_t https_segments = 0;  ///< segments and subsegments, at any depth
   std::uint64_t udp_segments = 0;
+  std::uint64_t otlp_spans = 0;
 };
 
 /// What was asked and how it was answered. The control pages are not in it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the three services speak HTTP: which request is which operation, and what an error looks like
-// in each one's protocol.
+// How the services speak HTTP: which request is which operation, and what an error looks like in each
+// one's protocol.
 #pragma once
 
 #include <cstddef>
@@ -20,6 +20,10 @@ enum class Service : std::uint8_t { monitoring, logs, xray };
 /// Also the name in a credential scope.
 std::string_view to_string(Service service) noexcept;
 
+/// In which words a service speaks: its own, or OTLP, which all three take.
+enum class Protocol : std::uint8_t { monitoring, logs, xray, otlp };
+constexpr Protocol protocol_of(Service service) noexcept { return static_cast<Protocol>(service); }
+
 enum class OperationId : std::uint8_t {
   put_metric_data,
   put_log_events,
@@ -33,22 +37,27 @@ enum class OperationId : std::uint8_t {
   put_telemetry_records,
   get_sampling_rules,
   get_sampling_targets,
+  export_metrics,
+  export_logs,
+  export_traces,
 };
 
 struct Operation {
   OperationId id;
   Service service;
   std::string_view name;
-  std::string_view selector;  ///< X-Amz-Target, or for X-Ray the path
+  std::string_view selector;  ///< X-Amz-Target, or for X-Ray and OTLP the path
   std::size_t body_bytes_max;
   bool takes_gzip;
+  Protocol protocol = protocol_of(service);
 };
 
 /// The operation that a request asks for; nothing when there is none.
 const Operation* find_operation(const transport::HttpRequest& request) noexcept;
 
-/// The media type of the service's requests and answers.
-std::string_view content_type(Service service) noexcept;
+/// The media type of the protocol's requests and answers.
+std::string_view content_type(Protocol protocol) noexcept;
+inline constexpr std::string_view otlp_content_type = "application/x-protobuf";
 
 /// What goes back over the connection. `hang_up`: nothing goes back, the connection is closed.
 struct Reply {
@@ -68,7 +77,7 @@ struct ApiError {
 /// What a check answers: nothing when all is well.
 using Refusal = std::optional<ApiError>;
 
-/// Refusals that every service knows, each under its own name and status.
+/// Refusals that every protocol knows, each under its own name and status.
 enum class CommonError : std::uint8_t {
   missing_token,
   incomplete_signature,
@@ -82,11 +91,11 @@ enum class CommonError : std::uint8_t {
   unreadable_body,
   too_large,
 };
-ApiError common_error(Service service, CommonError error, std::string message);
+ApiError common_error(Protocol protocol, CommonError error, std::string message);
 
 /// The success of an operation: its JSON in the service's content type.
 Reply ok_reply(Service service, std::string body);
-Reply error_reply(Service service, const ApiError& error);
+Reply error_reply(Protocol protocol, const ApiError& error);
 /// Outside of any service: plain JSON with a message.
 Reply plain_error(int status, std::string_view message);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A strict stand-in for CloudWatch, CloudWatch Logs, X-Ray and the X-Ray daemon on this machine: it
-// verifies signatures, enforces the services' limits, goes wrong on demand, and tells what arrived.
+// A strict stand-in for CloudWatch, CloudWatch Logs and X-Ray, in their own protocols and OTLP, and for
+// the X-Ray daemon on this machine: it verifies signatures, enforces the services' limits, goes wrong on demand, and tells what arrived.
 // `spillway local` runs one; tests and the demo embed it. See README.md in this folder.
 #pragma once
 

@@ -233,11 +233,11 @@ std::optional<Objection> check(const HttpRequest& request, Service service,
 SignatureVerifier::SignatureVerifier(std::vector<transport::Credentials> known)
     : known_(std::move(known)) {}
 
-Refusal SignatureVerifier::refuse(const HttpRequest& request, Service service,
+Refusal SignatureVerifier::refuse(const HttpRequest& request, Service service, Protocol protocol,
                                   system_clock::time_point now) const {
   auto objection = check(request, service, now, known_);
   if (!objection) return std::nullopt;
-  return common_error(service, objection->error, std::move(objection->message));
+  return common_error(protocol, objection->error, std::move(objection->message));
 }
 
 }  // namespace spillway::local

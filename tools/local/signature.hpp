@@ -20,8 +20,9 @@ class SignatureVerifier {
   explicit SignatureVerifier(std::vector<transport::Credentials> known);
 
   /// Why the request is refused, or nothing when its signature is right, by a known key, for
-  /// `service`, made within 15 minutes of `now`. A message never shows a secret or a token.
-  Refusal refuse(const transport::HttpRequest& request, Service service,
+  /// `service`, made within 15 minutes of `now`. The refusal is in the protocol's words; a message
+  /// never shows a secret or a token.
+  Refusal refuse(const transport::HttpRequest& request, Service service, Protocol protocol,
                  std::chrono::system_clock::time_point now) const;
 
  private:

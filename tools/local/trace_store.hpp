@@ -15,12 +15,12 @@
 
 namespace spillway::local {
 
-/// The documents as they came, the oldest forgotten first; counts stay exact. Its owner locks.
+/// The documents as they came, an OTLP span as the segment that it stands for, the oldest forgotten first; counts stay exact. Its owner locks.
 class TraceStore {
  public:
   TraceStore(std::size_t documents_kept_max, std::size_t bytes_kept_max);
 
-  void add(std::string_view document, const DocumentReport& report, bool over_udp);
+  void add(std::string_view document, const DocumentReport& report, TraceRoute route);
   void clear();
 
   const TraceCounts& counts() const { return counts_; }
@@ -32,7 +32,7 @@ class TraceStore {
   struct Document {
     std::string trace_id;
     std::string text;
-    bool over_udp;
+    TraceRoute route;
   };
   void forget_oldest();
 

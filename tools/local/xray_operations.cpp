@@ -40,7 +40,7 @@ class SegmentIntake {
       write_problem(json_, problem);
       ++call_.store.statistics.partial_rejects[problem.code];
     }
-    if (report.problems.empty()) call_.store.traces.add(document, report, false);
+    if (report.problems.empty()) call_.store.traces.add(document, report, TraceRoute::https);
   }
 
   std::string finish() {

@@ -25,8 +25,9 @@ using transport::parse_number;
 
 constexpr std::string_view usage = R"(usage: spillway local [options]
 
-Receives PutMetricData, PutLogEvents, PutTraceSegments and the X-Ray daemon's datagrams on loopback,
-checks them as strictly as AWS, and shows what arrived under /_spillway/.
+Receives PutMetricData, PutLogEvents, PutTraceSegments, OTLP in protobuf (/v1/metrics, /v1/logs,
+/v1/traces) and the X-Ray daemon's datagrams on loopback, checks them as strictly as AWS, and shows
+what arrived under /_spillway/.
 
   --host ADDRESS           a loopback address (127.0.0.1)
   --port N                 HTTP port, 0 for any free one (4566)
