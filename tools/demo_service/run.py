@@ -19,6 +19,9 @@ SIGNALS = ("metrics", "logs", "spans")
 # Counters: each measurement is 1, so a datum's value says how many it stands for. All others carry a SampleCount.
 COUNTERS = {"Requests", "ClientErrors", "Throttles", "Faults", "SlowRequests", "TenantRequests"}
 
+# Gauges, and how often each request sets one. OTLP carries a gauge's last value and no count.
+GAUGES = {"InFlight": 2}
+
 
 def wait_for(path, process):
     for _ in range(500):
@@ -87,19 +90,23 @@ def fetch(url):
         return json.load(answer)
 
 
-def received(endpoint):
-    """What the receiver holds, in records."""
+def received(endpoint, otlp, served):
+    """What the receiver holds, in records; `served` is how many requests there were."""
     measurements, requests = 0, {"orders": 0, "inventory": 0}
+    gauges = set()
     for series in fetch(f"{endpoint}/_spillway/metrics")["series"]:
         if series["name"] in COUNTERS:
             measurements += series["sum"]
             if series["name"] == "Requests":
                 requests[series["dimensions"]["Service"]] += series["sum"]
-        else:
+        elif series["name"] not in GAUGES or not otlp:
             measurements += series["sample_count"]
+        else:
+            gauges.add(series["name"])
+    measurements += sum(served * GAUGES[name] for name in gauges)
     spans = fetch(f"{endpoint}/_spillway/traces?limit=0")["segments"]
     return {"metrics": int(measurements), "logs": fetch(f"{endpoint}/_spillway/logs")["events"],
-            "spans": spans["https"] + spans["udp"]}, requests
+            "spans": sum(spans.values())}, requests
 
 
 def account(reports):
@@ -120,6 +127,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--stdout", action="store_true", help="EMF and JSON logs on stdout, no receiver, no network")
+    parser.add_argument("--otlp", action="store_true", help="all three signals as OTLP instead of CloudWatch's and X-Ray's calls")
     options = parser.parse_args()
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SPILLWAY_"))}
     with tempfile.TemporaryDirectory() as directory:
@@ -142,6 +150,16 @@ def show_stdout(options, work, environment):
     return 0
 
 
+def destination(options, endpoint):
+    """The variables that send everything to the receiver."""
+    if options.otlp:
+        return {"SPILLWAY_OTLP_ENDPOINT": endpoint, "SPILLWAY_METRICS": "otlp", "SPILLWAY_LOGS": "otlp",
+                "SPILLWAY_TRACES": "otlp"}
+    return {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local-secret", "SPILLWAY_METRICS": "put-metric-data",
+            "SPILLWAY_LOGS": "put-log-events", "SPILLWAY_TRACES": "put-trace-segments"}
+
+
 def run(options, work, environment):
     build, seconds = options.build, options.seconds
     cost = json.loads(subprocess.run([build / "tools/spillway-record-cost"], check=True, capture_output=True,
@@ -151,15 +169,12 @@ def run(options, work, environment):
     with running(receiver_command, env=environment, stdout=subprocess.DEVNULL) as receiver:
         endpoint = json.loads(wait_for(ports, receiver))["endpoint"]
         print(f"demo: receiver at {endpoint}; {seconds} s of load with telemetry and without, in turns", flush=True)
-        telemetry = {**environment, "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "eu-west-1",
-                     "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local-secret",
-                     "SPILLWAY_METRICS": "put-metric-data", "SPILLWAY_LOGS": "put-log-events",
-                     "SPILLWAY_TRACES": "put-trace-segments", "SPILLWAY_METRIC_INTERVAL": "1s"}
+        telemetry = {**environment, "SPILLWAY_METRIC_INTERVAL": "1s", **destination(options, endpoint)}
         nothing = {**environment, "SPILLWAY_METRICS": "none", "SPILLWAY_LOGS": "none", "SPILLWAY_TRACES": "none"}
         with serve(build, work, "on", telemetry) as (port_on, report), serve(build, work, "off", nothing) as (port_off, _):
             measured = drive({"on": port_on, "off": port_off}, seconds)
         reports = json.loads(report.read_text())
-        there, requests = received(endpoint)
+        there, requests = received(endpoint, options.otlp, sum(service["served"] for service in reports.values()))
 
     ledger = account(reports)
     failures = []
