@@ -19,6 +19,9 @@
 #include <spillway/middleware/resilience/breaker_step.hpp>
 #include <spillway/middleware/resilience/bulkhead_step.hpp>
 #include <spillway/middleware/resilience/deadline_step.hpp>
+#include <spillway/middleware/resilience/load_shedding_step.hpp>
+#include <spillway/middleware/signing/signer.hpp>
+#include <spillway/middleware/signing/verifier_step.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
 // g++ inlines the operators below and takes their malloc() and free() for a mismatch.
@@ -207,6 +210,120 @@ TEST_F(AllocationTest, AChainAllocatesNothingForARequest) {
               for (int i = 0; i < 1000; ++i) serve();
             }),
             0U);
+}
+
+TEST_F(AllocationTest, SignedRequestsAreVerifiedWithoutAny) {
+  using namespace middleware;
+  testing::TestEngine test(testing::aws_config());
+  const auto keys = std::make_shared<SigningKeys>(
+      std::vector<SigningKey>{{.id = "orders-1", .secret = std::string(32, 'k')}});
+  const RequestSigner signer(keys);
+  const Routes routes{{"POST", "/orders"}};
+  SignatureStep signature(test.engine, routes, keys);
+  const Chain chain(routes, signature);
+  constexpr std::size_t requests = 600;
+  std::vector<transport::HttpRequest> sent(requests);
+  std::vector<std::vector<HeaderField>> fields(requests);
+  std::vector<std::span<const HeaderField>> lists(requests);
+  for (std::size_t i = 0; i < requests; ++i) {  // Each has a nonce of its own.
+    sent[i].method = "POST";
+    sent[i].origin = "http://orders.internal";
+    sent[i].path = "/orders";
+    sent[i].headers = {{"Content-Type", "application/json"}, {"X-Tenant-ID", "acme"}};
+    sent[i].body = R"({"total":17})";
+    ASSERT_EQ(signer.sign(sent[i], std::chrono::system_clock::now()), "");
+    for (const auto& header : sent[i].headers) fields[i].push_back({header.name, header.value});
+    lists[i] = fields[i];
+  }
+  int accepted = 0;
+  const auto serve = [&](std::size_t i, std::string_view host) {
+    const std::string& body = sent[i].body;
+    auto exchange = chain.begin({.method = "POST",
+                                 .path = "/orders",
+                                 .host = host,
+                                 .headers = headers_of(lists[i]),
+                                 .body = body,
+                                 .body_bytes = static_cast<std::int64_t>(body.size())});
+    if (!exchange.has_reply()) ++accepted;
+    exchange.finish({.status = exchange.has_reply() ? exchange.reply().status : 200});
+  };
+  const auto serve_all = [&](std::size_t from, std::size_t to) {
+    for (std::size_t i = from; i < to; ++i) {
+      serve(i, "orders.internal");
+      serve(i, "orders.internal");  // Replayed.
+      serve(i, "other.internal");   // Of another text than was signed.
+    }
+  };
+  serve_all(0, requests / 2);
+  test.engine.flush(std::chrono::seconds(1));
+  EXPECT_EQ(allocations_in([&] { serve_all(requests / 2, requests); }), 0U);
+  EXPECT_EQ(accepted, static_cast<int>(requests));
+}
+
+TEST_F(AllocationTest, SheddingAllocatesNothingForAdmittedAndRefusedRequests) {
+  using namespace middleware;
+  testing::TestEngine test(testing::aws_config());
+  const Routes routes{{"GET", "/orders/{id}"}};
+  SteadyTime now{std::chrono::seconds(1000)};
+  bool queued = false;
+  LoadSheddingStep shedding(
+      test.engine, routes,
+      {.shedder = {.threads = false}, .arrived = [&](const Exchange& exchange) {
+         return exchange.begun - std::chrono::milliseconds(queued ? 50 : 0);
+       }});
+  const Chain chain(routes, shedding);
+  const std::vector<HeaderField> fields{{"X-Request-Priority", "sheddable"}};
+  const std::span<const HeaderField> list(fields);
+  int refused = 0;
+  const auto serve = [&](int requests) {
+    for (int i = 0; i < requests; ++i) {
+      now += std::chrono::milliseconds(1);
+      queued = i % 400 >= 200;  // A queue that stands for longer than an interval.
+      auto exchange =
+          chain.begin({.method = "GET", .path = "/orders/1", .headers = headers_of(list)}, now);
+      if (exchange.has_reply()) ++refused;
+      exchange.finish({.status = exchange.has_reply() ? 503 : 200}, now);
+    }
+  };
+  serve(400);
+  test.engine.flush(std::chrono::seconds(1));
+  refused = 0;
+  EXPECT_EQ(allocations_in([&] { serve(800); }), 0U);
+  EXPECT_GT(refused, 50);
+  EXPECT_LT(refused, 750);
+}
+
+TEST_F(AllocationTest, LimitsBySecretKeysAndByClientAllocateNothing) {
+  using namespace middleware;
+  testing::TestEngine test(testing::aws_config());
+  const Routes routes{{"GET", "/orders/{id}"}};
+  LocalRateStore store;
+  RateLimiter limiter(
+      test.engine, store,
+      {.policies = {{.name = "key",
+                     .limit = {.permits = 100, .window = std::chrono::seconds(60)},
+                     .by = {{RateKeySource::header, "X-Api-Key", true}, {RateKeySource::route}}},
+                    {.name = "client",
+                     .limit = {.permits = 1'000'000, .window = std::chrono::seconds(1)},
+                     .by = {{RateKeySource::client_address}}}}});
+  const Chain chain(routes, limiter);
+  const std::vector<HeaderField> fields{{"X-Api-Key", "0f1e2d3c4b5a69788796a5b4c3d2e1f0"}};
+  const std::span<const HeaderField> list(fields);
+  int denied = 0;
+  const auto serve = [&](int requests) {
+    for (int i = 0; i < requests; ++i) {
+      auto exchange = chain.begin({.method = "GET",
+                                   .path = "/orders/1",
+                                   .peer_address = "2001:db8::5",
+                                   .headers = headers_of(list)});
+      if (exchange.has_reply()) ++denied;
+      exchange.finish({.status = exchange.has_reply() ? 429 : 200});
+    }
+  };
+  serve(10);
+  test.engine.flush(std::chrono::seconds(1));
+  EXPECT_EQ(allocations_in([&] { serve(300); }), 0U);
+  EXPECT_GT(denied, 100);
 }
 
 TEST_F(AllocationTest, HealthIsAnsweredFromMemory) {

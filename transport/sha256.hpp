@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// SHA-256 and HMAC-SHA-256, from OpenSSL.
+// SHA-256 and HMAC-SHA-256, from OpenSSL. Neither allocates.
 #pragma once
 
 #include <array>
@@ -13,8 +13,8 @@ namespace spillway::transport {
 
 using Sha256 = std::array<std::uint8_t, 32>;
 
-Sha256 sha256(std::string_view bytes);
-Sha256 hmac_sha256(std::span<const std::uint8_t> key, std::string_view bytes);
+Sha256 sha256(std::string_view bytes) noexcept;
+Sha256 hmac_sha256(std::span<const std::uint8_t> key, std::string_view bytes) noexcept;
 
 /// Lower-case hexadecimal.
 std::string hex(std::span<const std::uint8_t> bytes);
