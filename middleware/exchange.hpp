@@ -160,7 +160,7 @@ class Exchange {
   bool deadline_is_callers = false;  ///< who may have granted next to nothing
   Priority priority = Priority::normal;
   /// Why a step answered in the handler's place ("bulkhead: tenant_full"): for the access log and the
-  /// segment, so that each such decision stands beside its request's trace id. A literal.
+  /// segment, so that each such decision stands beside its request's trace id. Outlives the request.
   std::string_view decision{};
   /// Who and where in the trace; set by the step that owns it. What enter() makes current.
   const Context* context = nullptr;

@@ -7,6 +7,7 @@
 #include <support/gunzip.hpp>
 
 #include <spillway/middleware/chain.hpp>
+#include <spillway/middleware/client_address.hpp>
 #include <spillway/middleware/rate_limit/local_store.hpp>
 #include <spillway/middleware/rate_limit/rate_limiter.hpp>
 
@@ -31,6 +32,7 @@ struct Answer {
   std::map<std::string, std::string> headers{};
   std::string content_type{};
   std::string body{};
+  std::string decision{};
 };
 
 class RateLimiterTest : public ::testing::Test {
@@ -50,7 +52,7 @@ class RateLimiterTest : public ::testing::Test {
   }
 
   Answer ask(const Request& request) {
-    Chain chain(routes, identity, *limiter);
+    Chain chain(routes, *client_address, identity, *limiter);
     const std::span<const HeaderField> list(request.headers);
     auto exchange = chain.begin({.method = request.method,
                                  .path = request.path,
@@ -64,6 +66,7 @@ class RateLimiterTest : public ::testing::Test {
                 std::string(exchange.reply().content_type),
                 std::string(exchange.reply().body)};
     }
+    answer.decision = exchange.decision;
     for (const HeaderField& field : exchange.headers())
       answer.headers[std::string(field.name)] = std::string(field.value);
     exchange.finish({.status = answer.status, .ending = request.ending});
@@ -77,6 +80,7 @@ class RateLimiterTest : public ::testing::Test {
   spillway::testing::AwsEnvironment environment;
   spillway::testing::TestEngine test{spillway::testing::aws_config()};
   Routes routes{{"GET", "/orders/{id}"}, {"POST", "/orders"}, {"GET", "/other"}};
+  std::optional<ClientAddress> client_address{std::in_place, ClientAddressOptions{}};
   Identity identity;
   LocalRateStore store;
   std::optional<RateLimiter> limiter;
@@ -108,6 +112,8 @@ TEST_F(RateLimiterTest, TellsTheClientWhereItStands) {
   ask({});
   const Answer denied = ask({});
   EXPECT_EQ(denied.status, 429);
+  EXPECT_EQ(first.decision, "");
+  EXPECT_EQ(denied.decision, "rate_limit: tenant") << "the policy that denied";
   EXPECT_EQ(denied.headers.at("Retry-After"), "50");
   EXPECT_EQ(denied.headers.at("X-RateLimit-Remaining"), "0");
   EXPECT_EQ(denied.content_type, "application/problem+json");
@@ -175,9 +181,8 @@ TEST_F(RateLimiterTest, ClientsAreToldApartByTheirNetwork) {
 }
 
 TEST_F(RateLimiterTest, ForwardedForCountsOnlyBehindTrustedProxies) {
-  RateLimiterOptions options{.policies = {policy("client", 1, 1s, {by_client})},
-                             .trusted_proxies = {"10.0.0.0/8"}};
-  limit_with(options);
+  limit({policy("client", 1, 1s, {by_client})});
+  client_address.emplace(ClientAddressOptions{.trusted_proxies = {"10.0.0.0/8"}});
   const auto via = [&](std::string_view peer, std::vector<HeaderField> headers) {
     return ask({.headers = std::move(headers), .peer = peer}).status;
   };
@@ -198,8 +203,8 @@ TEST_F(RateLimiterTest, ForwardedForCountsOnlyBehindTrustedProxies) {
 }
 
 TEST_F(RateLimiterTest, EveryFormOfAnAddressBehindAProxyIsOneClient) {
-  limit_with({.policies = {policy("client", 1, 1s, {by_client})},
-              .trusted_proxies = {"10.0.0.0/8", "fd00::/8"}});
+  limit({policy("client", 1, 1s, {by_client})});
+  client_address.emplace(ClientAddressOptions{.trusted_proxies = {"10.0.0.0/8", "fd00::/8"}});
   const auto via = [&](std::string_view peer, std::string_view forwarded) {
     return ask({.headers = {{"X-Forwarded-For", forwarded}}, .peer = peer}).status;
   };
@@ -273,13 +278,11 @@ TEST_F(RateLimiterTest, EveryErrorOfItsOptionsIsListedAtOnce) {
   RatePolicy global = policy("x", 1, 1s, {});
   global.global = true;
   try {
-    limit_with(
-        {.policies = {wrong, twice, global}, .trusted_proxies = {"10.0.0.0/33"}, .ipv6_prefix = 0});
+    limit_with({.policies = {wrong, twice, global}, .ipv6_prefix = 0});
     FAIL() << "it took them";
   } catch (const InvalidRateLimiter& invalid) {
     const std::vector<std::string> expected{
         "ipv6_prefix is 0, allowed is 1 to 128",
-        "trusted_proxies: \"10.0.0.0/33\" is no network, write 10.0.0.0/8 or an address",
         "policies[0]: name is \"a b\", allowed are 1 to 64 letters, digits, '-', '_', '.'",
         "policies[0]: has no key (by); say what it counts by, or global",
         "policies[0]: permits is 0, allowed is 1 to 2147483648",
@@ -318,6 +321,7 @@ TEST_F(RateLimiterTest, AStoreThatFailsClosedIsA503AndOneThatFailsOpenLetsPass) 
   const Answer answer = ask({});
   EXPECT_EQ(answer.status, 503);
   EXPECT_EQ(answer.headers.at("Retry-After"), "1");
+  EXPECT_EQ(answer.decision, "rate_limit: store_unavailable");
   DeadStore open(RateDecision::Outcome::admitted_unavailable);
   limiter.emplace(test.engine, open,
                   RateLimiterOptions{.policies = {policy("api", 1, 1s, {by_client})},

@@ -5,7 +5,6 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include <spillway/middleware/client_address.hpp>
 #include <spillway/middleware/rate_limit/rate_limiter.hpp>
 
 namespace spillway::middleware {
@@ -124,6 +123,7 @@ struct RateLimiter::Policy {
     std::string name;
   };
   std::string name;
+  std::string decision;
   Rule fallback;
   std::vector<Part> by;
   Overrides tenants;
@@ -151,14 +151,6 @@ RateLimiter::RateLimiter(Engine& engine, RateStore& store, const RateLimiterOpti
   };
   check_prefix("ipv4_prefix", ipv4_prefix_, 32);
   check_prefix("ipv6_prefix", ipv6_prefix_, 128);
-  for (const std::string& text : options.trusted_proxies) {
-    if (const auto network = IpNetwork::parse(text)) {
-      trusted_.push_back(*network);
-    } else {
-      errors.push_back("trusted_proxies: \"" + text +
-                       "\" is no network, write 10.0.0.0/8 or an address");
-    }
-  }
   for (std::size_t i = 0; i < options.policies.size(); ++i) {
     const RatePolicy& policy = options.policies[i];
     const std::string where = "policies[" + std::to_string(i) + "]";
@@ -218,6 +210,7 @@ RateLimiter::RateLimiter(Engine& engine, RateStore& store, const RateLimiterOpti
       return rules;
     };
     Policy& made = policies_.emplace_back(Policy{policy.name,
+                                                 "rate_limit: " + policy.name,
                                                  Rule(policy.name, policy.limit),
                                                  {},
                                                  compile(policy.tenants),
@@ -282,12 +275,7 @@ RateKey RateLimiter::key_of(const Policy& policy, const State& state,
 }
 
 void RateLimiter::find_client(State& state, const Exchange& exchange) const noexcept {
-  std::optional<IpAddress> client;
-  if (trusted_.empty()) {
-    client = IpAddress::parse(exchange.client_address);
-  } else {
-    client = forwarded_client(exchange.request, "X-Forwarded-For", trusted_);
-  }
+  const std::optional<IpAddress> client = IpAddress::parse(exchange.client_address);
   state.has_client_ = client.has_value();
   if (client) state.client_ = client->prefix(ipv4_prefix_, ipv6_prefix_);
 }
@@ -354,11 +342,12 @@ Verdict RateLimiter::deny(Exchange& exchange, const Policy& policy, const Rule& 
                  {"route", exchange.route.path_template}, {"retry_after_s", wait_s},
                  {"outcome", to_string(decision.outcome)});
   if (decision.outcome == Outcome::denied_unavailable)
-    return exchange.refuse(503, "the rate limiter is not available");
+    return exchange.refuse(503, "the rate limiter is not available",
+                           "rate_limit: store_unavailable");
   Line<400> detail;
   detail.add("the limit \"").add(policy.name).add("\" of ").add(rule.words);
   detail.add(" is reached; try again in ").add(wait_s).add(" s");
-  return exchange.refuse(429, detail.view());
+  return exchange.refuse(429, detail.view(), policy.decision);
 }
 
 void RateLimiter::after(State& state, const Exchange& exchange,

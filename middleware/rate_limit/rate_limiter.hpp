@@ -23,7 +23,8 @@
 // (draft-ietf-httpapi-ratelimit-headers-10).
 //
 // Metrics: RateLimitDecisions by Policy and Outcome (admitted, denied, admitted_unavailable,
-// denied_unavailable). A denial is a log at DEBUG.
+// denied_unavailable). A denial is a log at DEBUG; a denied request's `decision` is "rate_limit: " and the
+// policy, or "rate_limit: store_unavailable".
 #pragma once
 
 #include <array>
@@ -66,9 +67,8 @@ struct RatePolicy {
 
 struct RateLimiterOptions {
   std::vector<RatePolicy> policies{};  ///< 1 to rate_policies_max
-  /// Networks ("10.0.0.0/8") whose X-Forwarded-For is believed.
-  std::vector<std::string> trusted_proxies{};
-  /// Clients are told apart by so many bits of their address: a subscriber has a whole IPv6 /64.
+  /// Clients are told apart by so many bits of their address: a subscriber has a whole IPv6 /64. Whose
+  /// address it is behind proxies, the step ClientAddress finds, which stands before this one.
   int ipv4_prefix = 32;
   int ipv6_prefix = 64;
   /// Requests that were answered below 400 do not count: to limit failed logins.
@@ -129,7 +129,6 @@ class RateLimiter {
   Engine& engine_;
   RateStore& store_;
   std::vector<Policy> policies_;
-  std::vector<IpNetwork> trusted_;
   int ipv4_prefix_;
   int ipv6_prefix_;
   bool exclude_successful_;
