@@ -55,7 +55,7 @@ ExceptionInfo::ExceptionInfo(const std::exception& error) noexcept try {
 } catch (...) {  // No memory for the texts.
 }
 
-ExceptionInfo::ExceptionInfo(const std::exception_ptr& error) noexcept try {
+ExceptionInfo::ExceptionInfo(const std::exception_ptr& error, bool with_stack) noexcept try {
   if (error != nullptr) {
     try {
       std::rethrow_exception(error);
@@ -65,7 +65,7 @@ ExceptionInfo::ExceptionInfo(const std::exception_ptr& error) noexcept try {
       add_current();
     }
   }
-  take_stack();
+  if (with_stack) take_stack();
 } catch (...) {  // No memory for the texts.
 }
 

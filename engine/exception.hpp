@@ -31,8 +31,9 @@ class ExceptionInfo {
   static constexpr std::size_t frames_max = 32;
 
   explicit ExceptionInfo(const std::exception& error) noexcept;
-  /// As std::current_exception() gives it, in `catch (...)`.
-  explicit ExceptionInfo(const std::exception_ptr& error) noexcept;
+  /// As std::current_exception() gives it, in `catch (...)`. `with_stack`: false where nobody reads
+  /// stack(), which takes most of the time.
+  explicit ExceptionInfo(const std::exception_ptr& error, bool with_stack = true) noexcept;
 
   /// How many there are: the exception itself and those nested in it.
   std::size_t depth() const noexcept { return depth_; }

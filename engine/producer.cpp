@@ -104,15 +104,13 @@ namespace {
 /// The first word of a record of these fields but its size.
 std::uint64_t record_head_of(LogSite& site, std::span<const FieldCopy> fields) noexcept {
   std::uint64_t types = 0;
-  std::array<SiteKey, fields_max> keys{};
-  std::size_t count = 0;
-  for (const FieldCopy& field : fields) {
-    types = pack_type(types, field.type);
-    keys[count++] = {field.key, field.type};
-  }
+  for (const FieldCopy& field : fields) types = pack_type(types, field.type);
   if (site.types.load(std::memory_order_acquire) == types) {
     return site.record_head.load(std::memory_order_relaxed);
   }
+  std::array<SiteKey, fields_max> keys{};
+  std::size_t count = 0;
+  for (const FieldCopy& field : fields) keys[count++] = {field.key, field.type};
   return log_record_head(register_site(site, std::span(keys).first(count)));
 }
 

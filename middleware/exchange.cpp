@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
 #include <charconv>
-#include <cstdlib>
-#include <memory>
 #include <memory_resource>
-#include <typeinfo>
-
-#include <cxxabi.h>
 
 #include <spillway/encoders/json.hpp>
+#include <spillway/engine/exception.hpp>
 #include <spillway/middleware/exchange.hpp>
 #include <spillway/transport/text.hpp>
 
@@ -31,11 +27,26 @@ bool is_control(char c) noexcept {
   return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7F;
 }
 
-std::string_view type_name(const std::type_info& type,
-                           std::unique_ptr<char, void (*)(void*)>& text) {
-  int status = 0;
-  text.reset(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status));
-  return text != nullptr ? text.get() : type.name();
+// Whether one of eight bytes is below 0x20 or is 0x7F: a tab is too, which the caller looks at again.
+bool may_have_control(const char* eight) noexcept {
+  constexpr std::uint64_t ones = 0x0101010101010101;
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes, eight, sizeof bytes);
+  const std::uint64_t deletes = bytes ^ 0x7F * ones;  // A byte that is 0x7F becomes 0.
+  const std::uint64_t below_space = (bytes - 0x20 * ones) & ~bytes;
+  const std::uint64_t is_delete = (deletes - ones) & ~deletes;
+  return ((below_space | is_delete) & 0x80 * ones) != 0;
+}
+
+bool has_control(std::string_view text) noexcept {
+  constexpr std::size_t word = 8;
+  if (text.size() >= word) {
+    const char* const last = text.data() + text.size() - word;
+    bool may = may_have_control(last);
+    for (const char* at = text.data(); at < last; at += word) may |= may_have_control(at);
+    if (!may) return false;
+  }
+  return std::any_of(text.begin(), text.end(), is_control);
 }
 
 }  // namespace
@@ -59,8 +70,7 @@ void RequestView::target(std::string_view text) noexcept {
 }
 
 bool Exchange::add_header(std::string_view name, std::string_view value) noexcept {
-  if (header_count_ == headers_.size() || std::any_of(value.begin(), value.end(), is_control))
-    return false;
+  if (header_count_ == headers_.size() || has_control(value)) return false;
   const auto copy = keep(value);
   if (!copy) return false;
   std::construct_at(&headers_[header_count_++], HeaderField{name, *copy});
@@ -110,25 +120,24 @@ Verdict Exchange::refuse(int status, std::string_view detail, std::string_view w
 }
 
 void Exchange::fail(const std::exception_ptr& exception) noexcept {
-  std::unique_ptr<char, void (*)(void*)> demangled(nullptr, std::free);
-  const auto take = [&](std::string_view type, std::string_view message) {
+  const auto take = [&] {
+    const ExceptionInfo info(exception, false);
+    const std::string_view type =
+        info.depth() > 0 && !info.type(0).empty() ? info.type(0) : "unknown";
     exception_.type = keep(type.substr(0, exception_message_bytes_max)).value_or("unknown");
-    exception_.message =
-        keep(detail::cut_utf8(message, exception_message_bytes_max)).value_or(std::string_view{});
+    if (info.depth() == 0) return;
+    exception_.message = keep(detail::cut_utf8(info.message(0), exception_message_bytes_max))
+                             .value_or(std::string_view{});
   };
   try {
     if (exception) std::rethrow_exception(exception);
-    take("unknown", {});
   } catch (const HttpError& error) {
-    if (error.status() >= 500) take(type_name(typeid(error), demangled), error.what());
+    if (error.status() >= 500) take();
     refuse(error.status(), error.what());
     return;
-  } catch (const std::exception& error) {
-    take(type_name(typeid(error), demangled), error.what());
   } catch (...) {
-    const std::type_info* const type = abi::__cxa_current_exception_type();
-    take(type != nullptr ? type_name(*type, demangled) : "unknown", {});
   }
+  take();
   refuse(500);
 }
 

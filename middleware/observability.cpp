@@ -193,16 +193,15 @@ Verdict Observability::before(State& state, Exchange& exchange) {
   }
   ContextFields fields{
       .tenant = exchange.tenant, .user = exchange.user, .request_id = exchange.request_id};
-  auto caller = engine_.trace_of({.xray = exchange.request.header(trace_header_name),
-                                  .traceparent = joined(exchange, traceparent_name),
-                                  .tracestate = joined(exchange, tracestate_name)});
-  (options_.trust_trace_header ? fields.trace : fields.link) = std::move(caller);
+  IncomingTrace incoming{.xray = exchange.request.header(trace_header_name),
+                         .traceparent = joined(exchange, traceparent_name)};
+  if (!incoming.empty()) {
+    if (!incoming.traceparent.empty()) incoming.tracestate = joined(exchange, tracestate_name);
+    (options_.trust_trace_header ? fields.trace : fields.link) = engine_.trace_of(incoming);
+  }
   state.context_.emplace(fields);
   exchange.context = &*state.context_;
-  if (options_.tracing) {
-    begin_span(state, exchange);
-    if (options_.respond_trace_header) respond_trace(exchange);
-  }
+  if (options_.tracing) begin_span(state, exchange);
   if (options_.metrics) {
     in_flight_gauge_.set(
         static_cast<double>(in_flight_.fetch_add(1, std::memory_order_relaxed) + 1));
@@ -210,7 +209,7 @@ Verdict Observability::before(State& state, Exchange& exchange) {
   return Verdict::proceed;
 }
 
-void Observability::begin_span(State& state, const Exchange& exchange) const {
+void Observability::begin_span(State& state, Exchange& exchange) const {
   const Scope scope(*state.context_);
   const RequestView& request = exchange.request;
   Span& span = state.span_.emplace(InPlace{[&] {
@@ -218,6 +217,7 @@ void Observability::begin_span(State& state, const Exchange& exchange) const {
                         {.host = request.host, .method = request.method, .path = request.path});
   }});
   state.context_->follow();
+  if (options_.respond_trace_header) respond_trace(exchange);
   span.detach();
   if (!span.recording()) return;
   std::array<char, url_bytes_max> url;
@@ -237,8 +237,7 @@ void Observability::begin_span(State& state, const Exchange& exchange) const {
        .x_forwarded_for = exchange.client_address.data() != request.peer_address.data()});
 }
 
-void Observability::respond_trace(Exchange& exchange) const {
-  const Scope scope(*exchange.context);
+void Observability::respond_trace(Exchange& exchange) {
   const spillway::detail::Active& active = spillway::detail::current_active();
   if (!active.trace_id) return;
   std::array<std::byte, 4096> memory;  // ByteBuffer's first step.

@@ -137,8 +137,9 @@ class Observability {
 
  private:
   Handles make_handles(const Route& route, std::string_view operation) const;
-  void begin_span(State& state, const Exchange& exchange) const;
-  void respond_trace(Exchange& exchange) const;
+  void begin_span(State& state, Exchange& exchange) const;
+  /// Of the calling thread's context.
+  static void respond_trace(Exchange& exchange);
   void measure(const State& state, const ResponseFacts& facts, double micros,
                bool slow) const noexcept;
   void log(const State& state, const Exchange& exchange, const ResponseFacts& facts, double micros,

@@ -7,12 +7,20 @@
 
 namespace spillway::middleware {
 
+namespace {
+
+constexpr auto legal_in_id = [] {
+  std::array<bool, 256> legal{};
+  for (std::size_t c = '!'; c <= '~'; ++c) legal[c] = true;
+  for (const char c : std::string_view("\"',;\\")) legal[static_cast<unsigned char>(c)] = false;
+  return legal;
+}();
+
+}  // namespace
+
 bool is_request_id(std::string_view text) noexcept {
-  constexpr std::string_view excluded = "\"',;\\";
   return !text.empty() && text.size() <= request_id_chars_max &&
-         std::all_of(text.begin(), text.end(), [&](char c) {
-           return c > ' ' && c <= '~' && excluded.find(c) == std::string_view::npos;
-         });
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return legal_in_id[c]; });
 }
 
 Verdict RequestId::before(State& state, Exchange& exchange) const {

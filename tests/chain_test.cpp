@@ -324,6 +324,21 @@ TEST_F(ChainTest, HeadersAreCopiedAndCannotSplitTheResponse) {
   EXPECT_EQ(exchange.headers()[0].value, "17");
 }
 
+TEST_F(ChainTest, NoControlCharacterIsOverlookedWhereverItStands) {
+  for (std::size_t size = 1; size <= 26; ++size) {
+    for (std::size_t at = 0; at < size; ++at) {
+      for (int byte = 0; byte < 256; ++byte) {
+        std::string value(size, 'a');
+        value[at] = static_cast<char>(byte);
+        if (size > 1) value[(at + 1) % size] = '\t';
+        auto exchange = chain.begin(view());
+        EXPECT_EQ(exchange.add_header("X", value), (byte >= 0x20 && byte != 0x7F) || byte == '\t')
+            << byte << " at " << at << " of " << size;
+      }
+    }
+  }
+}
+
 TEST_F(ChainTest, TheArenaHasAnEnd) {
   auto exchange = chain.begin(view());
   EXPECT_FALSE(exchange.keep(std::string(exchange_text_bytes_max + 1, 'x')));
