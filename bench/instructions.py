@@ -20,22 +20,24 @@ TOLERANCE = 2
 
 def parse_dump(text):
     """The name of the case and the instructions of one dump."""
-    name = re.search(r"^desc: Trigger: Client Request: (\S+)$", text, re.MULTILINE)
+    name = re.search(r"^desc: Trigger: Client Request: (.+)$", text, re.MULTILINE)
     total = re.search(r"^(?:summary|totals): (\d+)", text, re.MULTILINE)
     return (name[1], int(total[1])) if name and total else None
 
 
-def count(build):
-    """{case: instructions per call}, the loop's own taken off."""
+def count(build, program="record_instructions"):
+    """{case: instructions per call} on the program's first thread, the loop's own taken off."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", build / "bench/record_instructions"],
+            ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={folder}/out",
+             build / "bench" / program],
             capture_output=True, text=True)
         if run.returncode != 0:
-            sys.exit(f"record_instructions failed:\n{run.stderr}{run.stdout}")
+            sys.exit(f"{program} failed:\n{run.stderr}{run.stdout}")
         calls = int(run.stdout.split()[0])
-        totals = dict(filter(None, (parse_dump(path.read_text()) for path in pathlib.Path(folder).iterdir())))
-    empty = totals.pop("empty")
+        dumps = pathlib.Path(folder).glob("out.*-01")
+        totals = dict(filter(None, (parse_dump(path.read_text()) for path in dumps)))
+    empty = totals.pop("empty", 0)
     return {case: round((total - empty) / calls, 1) for case, total in totals.items()}
 
 

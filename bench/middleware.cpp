@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <sys/resource.h>
+#include <valgrind/callgrind.h>
 
 #include "../tools/demo_service/http_service.hpp"
 #include "options.hpp"
@@ -51,9 +52,24 @@ struct Subject {
   std::array<Samples, 2> ns{};
 };
 
+constexpr int counted_calls = 100;
+
+/// Under callgrind: the instructions of some calls, a dump for each subject, for bench/instructions.py.
+void count(std::string_view name, const std::vector<Subject>& subjects) {
+  static std::deque<std::string> names;  // A dump is written a little later.
+  for (const Subject& one : subjects) {
+    for (int i = 0; i < 20; ++i) one.call();  // What only first calls do.
+    names.push_back(std::string(name) + "/" + one.name);
+    CALLGRIND_ZERO_STATS;
+    for (int i = 0; i < counted_calls; ++i) one.call();
+    CALLGRIND_DUMP_STATS_AT(names.back().c_str());
+  }
+}
+
 void measure_in_turns(const bench::Options& options, std::string_view name,
                       std::vector<Subject> subjects) {
   if (!options.wants(name)) return;
+  if (RUNNING_ON_VALGRIND != 0) return count(name, subjects);
   const bench::Plan plan{.calls = 10, .batches = 20, .bursts = options.times(100)};
   for (int round = 0; round < options.times(10); ++round) {
     for (Subject& one : subjects) {
@@ -307,7 +323,7 @@ void measure_rate_limits(const bench::Options& options) {
   spillway::detail::LeaseKeeper leased(std::move(parts));
   if (options.wants("rate_limit_leased")) {
     // Steady state: leases as long as the demand wants them.
-    const int enough = options.times(1'000'000);
+    const int enough = options.times(RUNNING_ON_VALGRIND != 0 ? 10'000 : 1'000'000);
     for (int i = 0; i < enough; ++i) decide(leased, "acme", bucket);
     std::thread([&] {
       for (int i = 0; i < enough; ++i) decide(leased, own_tenant(), bucket);
@@ -455,7 +471,7 @@ double process_cpu_ns() {
 /// takes of the whole process (client, server, flusher and sender), which other programs on the machine
 /// do not bend. On, off, off, on.
 void measure_throughput(const bench::Options& options) {
-  if (!options.wants("chain_throughput")) return;
+  if (!options.wants("chain_throughput") || RUNNING_ON_VALGRIND != 0) return;
   Everything everything(0.05);  // X-Ray's own default rate of traces.
   const middleware::Routes routes{{"GET", "/orders/{id}"}};
   const middleware::Chain<> empty(routes);
@@ -501,6 +517,7 @@ void measure_throughput(const bench::Options& options) {
 
 int main(int argc, char** argv) {
   const bench::Options options(argc, argv);
+  if (RUNNING_ON_VALGRIND != 0) std::printf("%d calls a case\n", counted_calls);
   measure_observability(options);
   measure_health(options);
   measure_rate_limits(options);

@@ -179,7 +179,12 @@ def run_spool(build, effort):
 
 
 def run_middleware(build, effort):
-    return rows_of(build / "bench/middleware", effort)
+    rows = rows_of(build / "bench/middleware", effort)
+    counted = {} if effort == ["--smoke"] else instructions.count(build, "middleware")
+    for row in rows:
+        if row["threads"] == 1:
+            row["instructions"] = counted.get(f"{row['case']}/{row['subject']}")
+    return rows
 
 
 SUITES = {"record": run_record, "encode": run_encode, "deliver": run_deliver, "spool": run_spool, "middleware": run_middleware}
