@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <ctime>
 
+#include <spillway/encoders/characters.hpp>
 #include <spillway/encoders/json.hpp>
 
 namespace spillway::detail {
@@ -25,7 +27,7 @@ bool must_be_escaped(std::uint32_t code) noexcept {
          (code >= 0x202A && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
 }
 
-char* append_u_escape(char* to, std::uint32_t code) noexcept {
+char* write_u_escape(char* to, std::uint32_t code) noexcept {
   *to++ = '\\';
   *to++ = 'u';
   for (int shift = 12; shift >= 0; shift -= 4) *to++ = hex_digits[code >> shift & 15U];
@@ -92,11 +94,6 @@ char* write_hex8(char* to, std::uint32_t value) noexcept {
   std::memcpy(to, &word, sizeof word);
   return to + sizeof word;
 }
-char* write_hex16(char* to, std::uint64_t value) noexcept {
-  to = write_hex8(to, static_cast<std::uint32_t>(value >> 32));
-  return write_hex8(to, static_cast<std::uint32_t>(value));
-}
-
 constexpr auto digit_pairs = [] {
   std::array<char, 200> pairs{};
   for (std::size_t i = 0; i < 100; ++i) {
@@ -113,33 +110,37 @@ char* write_4_digits(char* to, std::uint32_t value) noexcept {
   return write_pair(write_pair(to, value / 100), value % 100);
 }
 
-template <class Number>
-void append_chars(ByteBuffer& out, Number value) {
-  char* const to = out.reserve(32);
-  out.advance_to(std::to_chars(to, to + 32, value).ptr);
+constexpr auto powers_of_10 = [] {
+  std::array<std::uint64_t, 20> powers{1};
+  for (std::size_t i = 1; i < powers.size(); ++i) powers[i] = powers[i - 1] * 10;
+  return powers;
+}();
+unsigned decimal_digits(std::uint64_t value) noexcept {
+  // 1233 / 4096 is log10(2), or a little less: it is this many digits, or one more.
+  const auto least = static_cast<unsigned>(std::bit_width(value | 1)) * 1233 >> 12;
+  return least + (value >= powers_of_10[least] ? 1U : 0U) + (value == 0 ? 1U : 0U);
 }
 
-// Numbers as most are: whole, or with up to three decimals. False: this is none.
+// Numbers as most are: whole, or with up to three decimals. Null: this is none.
 //
 // A decimal of at most 15 digits is the only one of its length that reads back as the same double, and
 // thousandths / 1000 is rounded as a reader of the decimal rounds. So what this writes is the
 // shortest text, as std::to_chars finds it by a longer way.
-bool append_short_number(ByteBuffer& out, double value) {
+char* write_short_number(char* to, double value) noexcept {
   constexpr double largest = 1e9;
   if (!(value >= 1 && value < largest)) {
-    if (value != 0 || std::signbit(value)) return false;
-    out.append('0');
-    return true;
+    if (value != 0 || std::signbit(value)) return nullptr;
+    *to = '0';
+    return to + 1;
   }
   const auto thousandths = static_cast<std::uint64_t>(value * 1000 + 0.5);
-  if (static_cast<double>(thousandths) / 1000 != value) return false;
+  if (static_cast<double>(thousandths) / 1000 != value) return nullptr;
   const std::uint64_t whole = thousandths / 1000;
   auto decimals = static_cast<std::uint32_t>(thousandths % 1000);
   // Where a power of ten is shorter: 1e+05.
   constexpr std::uint64_t power_may_be_shorter = 100'000;
-  if (decimals == 0 && whole >= power_may_be_shorter && whole % 10 == 0) return false;
-  char* const begin = out.reserve(16);
-  char* to = std::to_chars(begin, begin + 10, whole).ptr;
+  if (decimals == 0 && whole >= power_may_be_shorter && whole % 10 == 0) return nullptr;
+  to = write_number(to, whole);
   if (decimals != 0) {
     *to++ = '.';
     for (std::uint32_t unit = 100; decimals != 0; unit /= 10) {
@@ -147,8 +148,78 @@ bool append_short_number(ByteBuffer& out, double value) {
       decimals %= unit;
     }
   }
-  out.advance_to(to);
-  return true;
+  return to;
+}
+
+// The character at `from`, of `left` bytes, that a JSON string does not take as it is; steps behind it.
+[[gnu::noinline]] char* write_escape(char* to, const char*& from, std::size_t left) noexcept {
+  const Utf8Character character = decode_utf8({from, left});
+  if (character.bytes == 0) {
+    to = write_u_escape(to, 0xFFFD);
+  } else if (character.code == '\n' || character.code == '\r' || character.code == '\t') {
+    *to++ = '\\';
+    *to++ = *from == '\n' ? 'n' : *from == '\r' ? 'r' : 't';
+  } else if (must_be_escaped(character.code)) {
+    to = write_u_escape(to, character.code);
+  } else {
+    to = write_bytes(to, {from, character.bytes});
+  }
+  from += std::max(character.bytes, std::size_t{1});
+  return to;
+}
+
+constexpr std::size_t block_bytes = sizeof(Characters);
+constexpr std::size_t escaped_block_bytes_max = 3 * block_bytes;
+static_assert(json_string_bytes_max("") == 2 + escaped_block_bytes_max);
+
+// Escapes `size` characters, at most sixteen, up to one that needs more than a backslash before it;
+// returns where the next one goes. Needs room for escaped_block_bytes_max, and twice sixteen bytes that
+// can be read. A document within a document has a quote in every eight characters, so what is behind a
+// quote or backslash is copied again, a byte further on, in place of a branch for each character.
+[[gnu::always_inline]] inline char* write_block(char* to, const char*& from,
+                                                std::size_t size) noexcept {
+  Characters block;
+  std::memcpy(&block, from, block_bytes);
+  std::memcpy(to, &block, block_bytes);
+  std::uint32_t marked = bits_of((block == all('"')) | (block == all('\\')));
+  const std::uint32_t others = bits_of((block < all(' ')) | (block > all('~')));
+  // A branch: where the next block begins does not wait for this one's outcome.
+  std::size_t taken = size;
+  if (others != 0) [[unlikely]] {
+    taken = std::min(size, static_cast<std::size_t>(std::countr_zero(others)));
+  }
+  marked &= (1U << taken) - 1;
+  for (; marked != 0; marked &= marked - 1) {
+    const auto at = static_cast<std::size_t>(std::countr_zero(marked));
+    to[at] = '\\';
+    ++to;
+    std::memcpy(to + at, from + at, block_bytes);
+  }
+  from += taken;
+  return to + taken;
+}
+
+// Calls `room()` before each block: it returns where that goes.
+template <class Room>
+char* write_escaped(char* to, std::string_view text, const Room& room) {
+  const char* from = text.data();
+  const char* end = from + text.size();
+  const auto left = [&] { return static_cast<std::size_t>(end - from); };
+  while (left() >= 2 * block_bytes) {
+    const char* const block_end = from + block_bytes;
+    to = write_block(room(to), from, block_bytes);
+    if (from != block_end) [[unlikely]]
+      to = write_escape(to, from, left());
+  }
+  std::array<char, 4 * block_bytes> padded{};  // Nothing is read behind the text.
+  write_bytes(padded.data(), {from, left()});
+  end = padded.data() + left();
+  for (from = padded.data(); from != end;) {
+    const char* const block_end = from + std::min(left(), block_bytes);
+    to = write_block(room(to), from, std::min(left(), block_bytes));
+    if (from != block_end) to = write_escape(to, from, left());
+  }
+  return to;
 }
 
 }  // namespace
@@ -178,35 +249,12 @@ Utf8Character decode_utf8(std::string_view text) noexcept {
 }
 
 void append_json_escaped(ByteBuffer& out, std::string_view text) {
-  if (char* const to = out.reserve(text.size()); copy_plain(to, text)) {
-    return out.advance_to(to + text.size());
-  }
-  while (true) {
-    const auto* const plain_end = std::find_if_not(
-        text.begin(), text.end(), [](char c) { return is_plain[static_cast<unsigned char>(c)]; });
-    const auto plain = static_cast<std::size_t>(plain_end - text.begin());
-    out.append(text.substr(0, plain));
-    text.remove_prefix(plain);
-    if (text.empty()) return;
-    char* to = out.reserve(8);
-    const Utf8Character character = decode_utf8(text);
-    if (character.bytes == 0) {
-      to = append_u_escape(to, 0xFFFD);
-    } else if (character.code == '"' || character.code == '\\') {
-      *to++ = '\\';
-      *to++ = text.front();
-    } else if (character.code == '\n' || character.code == '\r' || character.code == '\t') {
-      *to++ = '\\';
-      *to++ = text.front() == '\n' ? 'n' : text.front() == '\r' ? 'r' : 't';
-    } else if (must_be_escaped(character.code)) {
-      to = append_u_escape(to, character.code);
-    } else {
-      std::memcpy(to, text.data(), character.bytes);
-      to += character.bytes;
-    }
-    text.remove_prefix(std::max(character.bytes, std::size_t{1}));
-    out.advance_to(to);
-  }
+  char* to = out.reserve(text.size());
+  if (copy_plain(to, text)) return out.advance_to(to + text.size());
+  out.advance_to(write_escaped(to, text, [&out](char* at) {
+    out.advance_to(at);
+    return out.reserve(escaped_block_bytes_max);
+  }));
 }
 
 void append_json_string(ByteBuffer& out, std::string_view text) {
@@ -220,32 +268,70 @@ void append_json_string(ByteBuffer& out, std::string_view text) {
   out.append('"');
 }
 
-void append_number(ByteBuffer& out, double value) {
-  if (std::isnan(value)) return out.append("\"NaN\"");
-  if (std::isinf(value)) return out.append(value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
-  if (append_short_number(out, value)) return;
-  if (std::fabs(value) < 0x1p63) return append_chars(out, value);
-  char* const to = out.reserve(32);
-  out.advance_to(std::to_chars(to, to + 32, value, std::chars_format::scientific).ptr);
+char* write_json_string(char* to, std::string_view text) noexcept {
+  *to++ = '"';
+  to = copy_plain(to, text) ? to + text.size()
+                            : write_escaped(to, text, [](char* at) { return at; });
+  *to++ = '"';
+  return to;
 }
-void append_number(ByteBuffer& out, std::uint64_t value) { append_chars(out, value); }
-void append_number(ByteBuffer& out, std::int64_t value) { append_chars(out, value); }
 
+char* write_number(char* to, double value) noexcept {
+  if (char* const end = write_short_number(to, value)) return end;
+  if (std::isnan(value)) return write_bytes(to, "\"NaN\"");
+  if (std::isinf(value)) return write_bytes(to, value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+  char* const end = to + number_bytes_max;
+  if (std::fabs(value) < 0x1p63) return std::to_chars(to, end, value).ptr;
+  return std::to_chars(to, end, value, std::chars_format::scientific).ptr;
+}
+char* write_number(char* to, std::uint64_t value) noexcept {
+  char* const end = to + decimal_digits(value);
+  char* at = end;
+  for (; value >= 100; value /= 100) write_pair(at -= 2, static_cast<std::uint32_t>(value % 100));
+  if (value >= 10) {
+    write_pair(at - 2, static_cast<std::uint32_t>(value));
+  } else {
+    at[-1] = static_cast<char>('0' + value);
+  }
+  return end;
+}
+char* write_number(char* to, std::int64_t value) noexcept {
+  const auto bits = static_cast<std::uint64_t>(value);
+  if (value >= 0) return write_number(to, bits);
+  *to = '-';
+  return write_number(to + 1, 0 - bits);
+}
+void append_number(ByteBuffer& out, double value) {
+  out.advance_to(write_number(out.reserve(number_bytes_max), value));
+}
+void append_number(ByteBuffer& out, std::uint64_t value) {
+  out.advance_to(write_number(out.reserve(number_bytes_max), value));
+}
+void append_number(ByteBuffer& out, std::int64_t value) {
+  out.advance_to(write_number(out.reserve(number_bytes_max), value));
+}
+
+char* write_hex16(char* to, std::uint64_t value) noexcept {
+  to = write_hex8(to, static_cast<std::uint32_t>(value >> 32));
+  return write_hex8(to, static_cast<std::uint32_t>(value));
+}
 void append_hex16(ByteBuffer& out, std::uint64_t value) {
   out.advance_to(write_hex16(out.reserve(16), value));
 }
 
-void append_xray_trace_id(ByteBuffer& out, const TraceId& id) {
-  char* to = out.reserve(35);
+char* write_xray_trace_id(char* to, const TraceId& id) noexcept {
   *to++ = '1';
   *to++ = '-';
   to = write_hex8(to, static_cast<std::uint32_t>(id.high >> 32));
   *to++ = '-';
   to = write_hex8(to, static_cast<std::uint32_t>(id.high));
-  out.advance_to(write_hex16(to, id.low));
+  return write_hex16(to, id.low);
+}
+void append_xray_trace_id(ByteBuffer& out, const TraceId& id) {
+  out.advance_to(write_xray_trace_id(out.reserve(xray_trace_id_bytes), id));
 }
 
-void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
+char* write_iso8601(char* to, std::int64_t time_ns) noexcept {
   constexpr std::int64_t second = 1'000'000'000;
   std::int64_t seconds = time_ns / second;
   std::int64_t fraction = time_ns % second;
@@ -265,27 +351,28 @@ void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
     }
     known_second = seconds;
   }
-  char* to = out.reserve(30);
-  // NOLINTNEXTLINE(bugprone-not-null-terminated-result): JSON, not a C string.
-  std::memcpy(to, known_text, 19);
-  to[19] = '.';
+  to = write_bytes(to, {known_text, 19});
+  *to++ = '.';
   const auto nanoseconds = static_cast<std::uint32_t>(fraction);
-  to[20] = static_cast<char>('0' + nanoseconds / 100'000'000);
-  to = write_4_digits(to + 21, nanoseconds / 10'000 % 10'000);
+  *to++ = static_cast<char>('0' + nanoseconds / 100'000'000);
+  to = write_4_digits(to, nanoseconds / 10'000 % 10'000);
   to = write_4_digits(to, nanoseconds % 10'000);
   *to++ = 'Z';
-  out.advance_to(to);
+  return to;
+}
+void append_iso8601(ByteBuffer& out, std::int64_t time_ns) {
+  out.advance_to(write_iso8601(out.reserve(iso8601_bytes), time_ns));
 }
 
-void append_epoch_seconds(ByteBuffer& out, std::int64_t time_ns) {
+char* write_epoch_seconds(char* to, std::int64_t time_ns) noexcept {
   const std::int64_t known_ns = std::max(time_ns, std::int64_t{0});
-  const std::int64_t micros = known_ns / 1000 + (known_ns % 1000 >= 500 ? 1 : 0);
-  append_chars(out, micros / 1'000'000);
-  char* to = out.reserve(7);
+  const auto micros =
+      static_cast<std::uint64_t>(known_ns / 1000 + (known_ns % 1000 >= 500 ? 1 : 0));
+  to = write_number(to, micros / 1'000'000);
   *to++ = '.';
   const auto fraction = static_cast<std::uint32_t>(micros % 1'000'000);
   to = write_pair(to, fraction / 10'000);
-  out.advance_to(write_4_digits(to, fraction % 10'000));
+  return write_4_digits(to, fraction % 10'000);
 }
 
 std::string_view cut_utf8(std::string_view text, std::size_t bytes_max) noexcept {

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include <spillway/buffers/byte_buffer.hpp>
+#include <spillway/encoders/bytes.hpp>
 
 namespace spillway::detail::protobuf {
 
@@ -53,10 +54,6 @@ inline char* write_fixed64(char* to, std::uint64_t value) noexcept {
 }
 inline char* write_fixed64_big_endian(char* to, std::uint64_t value) noexcept {
   return write_fixed64(to, __builtin_bswap64(value));
-}
-inline char* write_bytes(char* to, std::string_view bytes) noexcept {
-  if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
-  return to + bytes.size();
 }
 
 /// Bytes of `text` as a field of type string, which parsers refuse when it is not UTF-8: each byte

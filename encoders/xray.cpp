@@ -397,12 +397,13 @@ void append_span(const SpanView& span, bool is_segment, const ContextTexts& cont
   out.append(",\"id\":\"");
   append_hex16(out, span.body.span_id);
   out.append("\",\"start_time\":");
-  append_epoch_seconds(out, span.start_ns);
+  out.advance_to(write_epoch_seconds(out.reserve(number_bytes_max), span.start_ns));
   if ((span.body.flags & span_in_progress) != 0) {
     out.append(",\"in_progress\":true");
   } else {
     out.append(",\"end_time\":");
-    append_epoch_seconds(out, std::max(span.end_ns, span.start_ns));
+    out.advance_to(write_epoch_seconds(out.reserve(number_bytes_max),
+                                       std::max(span.end_ns, span.start_ns)));
   }
   if ((span.body.flags & span_error) != 0) out.append(",\"error\":true");
   if ((span.body.flags & span_throttle) != 0) out.append(",\"throttle\":true");

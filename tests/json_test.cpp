@@ -9,6 +9,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <support/json.hpp>
@@ -49,7 +50,8 @@ TEST(JsonStringTest, EachByteAtEachPlaceIsAsItIsAlone) {
     detail::ByteBuffer alone;
     const char c = static_cast<char>(byte);
     detail::append_json_escaped(alone, {&c, 1});
-    for (std::size_t size = 1; size <= 19; ++size) {
+    for (const std::size_t size :
+         {1U, 2U, 3U, 4U, 5U, 7U, 8U, 9U, 15U, 16U, 17U, 19U, 31U, 32U, 33U, 49U}) {
       for (std::size_t at = 0; at < size; ++at) {
         std::string text(size, '~');
         text[at] = c;
@@ -61,8 +63,38 @@ TEST(JsonStringTest, EachByteAtEachPlaceIsAsItIsAlone) {
         out.clear();
         detail::append_json_string(out, text);
         ASSERT_EQ(out.view(), '"' + expected + '"');
+        std::vector<char> written(json_string_bytes_max(text));
+        char* const end = write_json_string(written.data(), text);
+        ASSERT_EQ(std::string_view(written.data(), static_cast<std::size_t>(end - written.data())),
+                  out.view());
       }
     }
+  }
+}
+
+// Against the escapes of each character alone: any mix of them, at any place of any block. What is
+// written has exactly the room that it asks for.
+TEST(JsonStringTest, AnyMixIsItsCharactersOneByOne) {
+  const std::uint64_t seed = testing::seed_or(9);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  const std::string characters[] = {"a",    "\"",       "\\",           "\n",
+                                    "\x1b", "\xc3\xbc", "\xe2\x80\xa8", "\xff"};
+  for (int round = 0; round < 5000; ++round) {
+    const std::size_t plain = random() % 20;  // of so many, one is another
+    std::string text;
+    std::string expected;
+    for (std::size_t left = random() % 90; left > 0; --left) {
+      const std::string& one =
+          characters[random() % (plain + 1) == 0 ? random() % std::size(characters) : 0];
+      text += one;
+      const std::string alone = escaped(one);
+      expected += alone.substr(1, alone.size() - 2);
+    }
+    ASSERT_EQ(escaped(text), '"' + expected + '"');
+    std::vector<char> written(json_string_bytes_max(text));
+    char* const end = write_json_string(written.data(), text);
+    ASSERT_EQ(std::string(written.data(), end), '"' + expected + '"');
   }
 }
 
@@ -215,6 +247,24 @@ TEST(JsonNumberTest, IntegersKeepEveryDigit) {
   EXPECT_EQ(out.view(), "18446744073709551615 -9223372036854775808");
 }
 
+TEST(JsonNumberTest, IntegersOfEachWidth) {
+  const auto check = [](auto value) {
+    ByteBuffer out;
+    append_number(out, value);
+    ASSERT_EQ(out.view(), std::to_string(value));
+  };
+  check(std::uint64_t{0});
+  for (std::uint64_t power = 1;; power *= 10) {
+    for (const std::uint64_t value : {power - 1, power, power + 1, power * 2 - 1}) {
+      check(value);
+      check(static_cast<std::int64_t>(value));
+      check(static_cast<std::int64_t>(0 - value));
+    }
+    if (power > ~std::uint64_t{0} / 10) break;
+  }
+  for (int bits = 0; bits < 64; ++bits) check((std::uint64_t{1} << bits) - 1);
+}
+
 // ---- Ids and times ----
 
 TEST(JsonIdTest, IdsHaveTheirLeadingZeroes) {
@@ -265,7 +315,11 @@ TEST(JsonTimeTest, TimesBeforeTheEpochAreWhole) {
 }
 
 TEST(JsonTimeTest, EpochSecondsHaveSixDecimals) {
-  const auto seconds = [](std::int64_t time_ns) { return text_of(append_epoch_seconds, time_ns); };
+  const auto seconds = [](std::int64_t time_ns) {
+    std::array<char, number_bytes_max> text{};
+    char* const end = write_epoch_seconds(text.data(), time_ns);
+    return std::string(text.data(), end);
+  };
   EXPECT_EQ(seconds(0), "0.000000");
   EXPECT_EQ(seconds(1'795'220'308'120'145'000), "1795220308.120145");
   EXPECT_EQ(seconds(1'000), "0.000001");

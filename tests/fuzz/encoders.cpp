@@ -71,7 +71,7 @@ SPILLWAY_FUZZ_TARGET(json_number) {
           "an integer reads back the same");
   out.clear();
   append_iso8601(out, whole);
-  append_epoch_seconds(out, whole);
+  out.advance_to(write_epoch_seconds(out.reserve(number_bytes_max), whole));
 }
 
 ContextTexts take_context(Input& input, std::deque<std::string>& texts) {
