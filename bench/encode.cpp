@@ -221,8 +221,8 @@ void our_otlp_spans(Payload& payload) {
   encoder.encode(inputs().spans, inputs().context, payload);
 }
 void our_segment(Payload& payload) {
-  static const XrayOptions options{"orders", "1.0", 64'000};
-  encode_trace(inputs().spans, inputs().context, options, payload);
+  static XrayEncoder encoder({"orders", "1.0", 64'000});
+  encoder.encode(inputs().spans, inputs().context, payload);
 }
 
 /// What it costs to have these bytes at all: they are copied from where they stand.

@@ -3,9 +3,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <iterator>
-#include <unordered_map>
-#include <vector>
+#include <utility>
 
 #include <spillway/encoders/json.hpp>
 #include <spillway/encoders/limits.hpp>
@@ -14,15 +12,10 @@
 namespace spillway::detail {
 namespace {
 
-struct Entry {
-  EntryClass entry_class;
-  ValueType type;
-  std::string_view scope;  // of metadata: its namespace
-  std::string key;
-  std::uint64_t bits = 0;
-  std::string_view text;
-};
+using Entry = XrayEncoder::Entry;
+using Entries = std::vector<Entry>;
 
+// As X-Ray takes it: others than letters, digits and '_' are '_'.
 std::string legal_annotation_key(std::string_view key) {
   std::string legal(key.substr(0, limits::segment_string_chars_max));
   for (char& c : legal) {
@@ -38,46 +31,14 @@ std::string legal_metadata_key(std::string_view key) {
   return key.starts_with("AWS.") ? "AWS_" + std::string(key.substr(4)) : std::string(key);
 }
 
+std::string legal_key(EntryClass entry_class, std::string_view name) {
+  if (entry_class == EntryClass::annotation) return legal_annotation_key(name);
+  if (entry_class == EntryClass::metadata) return legal_metadata_key(name);
+  return std::string(name);
+}
+
 constexpr std::string_view default_namespace = "default";
 constexpr std::string_view own_namespace = "spillway";
-
-// The entries of a span; of several with one key the last one stands, where each says one thing.
-std::vector<Entry> read_entries(std::span<const std::byte> bytes) {
-  std::vector<Entry> entries;
-  std::string_view scope = default_namespace;
-  for (ValueReader reader(bytes); !reader.empty();) {
-    const EntryHeader header = reader.entry();
-    const std::string_view name = name_of(header.name());
-    Entry entry{header.entry_class(), header.type(), {}, {}, 0, {}};
-    if (entry.type == ValueType::string) {
-      entry.text = reader.string();
-    } else {
-      entry.bits = reader.number();
-    }
-    if (entry.type > ValueType::string) continue;  // There is no JSON for it.
-    if (entry.entry_class == EntryClass::metadata_namespace) {
-      scope = name.starts_with("AWS.") ? default_namespace : name;
-      continue;
-    }
-    if (entry.entry_class == EntryClass::annotation) {
-      entry.key = legal_annotation_key(name);
-    } else if (entry.entry_class == EntryClass::metadata) {
-      entry.key = legal_metadata_key(name);
-      entry.scope = scope;
-    } else {
-      entry.key = name;
-    }
-    scope = default_namespace;
-    if (entry.entry_class <= EntryClass::http_response || entry.entry_class == EntryClass::sql) {
-      std::erase_if(entries, [&](const Entry& other) {
-        return other.entry_class == entry.entry_class && other.key == entry.key &&
-               other.scope == entry.scope;
-      });
-    }
-    entries.push_back(std::move(entry));
-  }
-  return entries;
-}
 
 void append_value(const Entry& entry, std::size_t text_bytes_max, ByteBuffer& out) {
   switch (entry.type) {
@@ -100,27 +61,30 @@ void append_value(const Entry& entry, std::size_t text_bytes_max, ByteBuffer& ou
   }
 }
 
+// ,"key": without the comma where it is the first of its object.
+void append_key(const Entry& entry, bool is_first, ByteBuffer& out) {
+  out.append(std::string_view(entry.key->member).substr(is_first ? 1 : 0));
+}
+
 // Members of one class between braces, separated; returns whether there were any.
-bool append_members(const std::vector<Entry>& entries, EntryClass wanted,
-                    std::size_t text_bytes_max, ByteBuffer& out, std::string_view scope = {}) {
+bool append_members(const Entries& entries, EntryClass wanted, std::size_t text_bytes_max,
+                    ByteBuffer& out, std::string_view scope = {}) {
   bool any = false;
   for (const Entry& entry : entries) {
     if (entry.entry_class != wanted || entry.scope != scope) continue;
-    if (any) out.append(',');
-    append_json_string(out, entry.key);
-    out.append(':');
+    append_key(entry, !any, out);
     append_value(entry, text_bytes_max, out);
     any = true;
   }
   return any;
 }
 
-bool has(const std::vector<Entry>& entries, EntryClass wanted) {
+bool has(const Entries& entries, EntryClass wanted) {
   return std::any_of(entries.begin(), entries.end(),
                      [&](const Entry& entry) { return entry.entry_class == wanted; });
 }
 
-void append_http(const SpanView& span, const std::vector<Entry>& entries, ByteBuffer& out) {
+void append_http(const SpanView& span, const Entries& entries, ByteBuffer& out) {
   const bool request = has(entries, EntryClass::http_request);
   const bool response = span.body.http_status != 0 || has(entries, EntryClass::http_response);
   if (!request && !response) return;
@@ -144,7 +108,7 @@ void append_http(const SpanView& span, const std::vector<Entry>& entries, ByteBu
 }
 
 // "links" of a segment (the OpenTelemetry X-Ray exporter's span_links.go; not in the guide of 2023).
-void append_links(const std::vector<Entry>& entries, ByteBuffer& out) {
+void append_links(const Entries& entries, ByteBuffer& out) {
   bool any = false;
   bool open = false;  // A link, with or without attributes.
   bool attributes = false;
@@ -167,9 +131,8 @@ void append_links(const std::vector<Entry>& entries, ByteBuffer& out) {
       out.append('"');
       any = open = true;
     } else if (entry.entry_class == EntryClass::link_attribute && open) {
-      out.append(attributes ? "," : ",\"attributes\":{");
-      append_json_string(out, entry.key);
-      out.append(':');
+      if (!attributes) out.append(",\"attributes\":{");
+      append_key(entry, !attributes, out);
       append_value(entry, limits::segment_string_chars_max, out);
       attributes = true;
     }
@@ -178,7 +141,7 @@ void append_links(const std::vector<Entry>& entries, ByteBuffer& out) {
   if (any) out.append(']');
 }
 
-void append_precursors(const std::vector<Entry>& entries, ByteBuffer& out) {
+void append_precursors(const Entries& entries, ByteBuffer& out) {
   char separator = '[';
   for (const Entry& entry : entries) {
     if (entry.entry_class != EntryClass::precursor) continue;
@@ -192,37 +155,36 @@ void append_precursors(const std::vector<Entry>& entries, ByteBuffer& out) {
   if (separator == ',') out.append(']');
 }
 
-// Members of one class; what may be there several times is a list.
-bool append_members_and_lists(const std::vector<Entry>& entries, EntryClass wanted,
-                              std::initializer_list<std::string_view> lists, ByteBuffer& out) {
+// Members of one class, but for one called `without`; what may be there several times is a list.
+bool append_members_and_lists(const Entries& entries, EntryClass wanted,
+                              std::initializer_list<std::string_view> lists, ByteBuffer& out,
+                              std::string_view without = {}) {
   bool any = false;
-  const auto begin_member = [&](std::string_view key) {
-    if (any) out.append(',');
-    append_json_string(out, key);
-    out.append(':');
-    any = true;
-  };
   const auto is_list = [&](std::string_view key) {
     return std::find(lists.begin(), lists.end(), key) != lists.end();
   };
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const Entry& entry = entries[i];
-    if (entry.entry_class != wanted || is_list(entry.key)) continue;
-    const bool comes_again = std::any_of(
-        entries.begin() + static_cast<std::ptrdiff_t>(i) + 1, entries.end(),
-        [&](const Entry& later) { return later.entry_class == wanted && later.key == entry.key; });
+    if (entry.entry_class != wanted || entry.key->name == without || is_list(entry.key->name)) {
+      continue;
+    }
+    const bool comes_again =
+        std::any_of(entries.begin() + static_cast<std::ptrdiff_t>(i) + 1, entries.end(),
+                    [&](const Entry& later) { return later.key == entry.key; });
     if (comes_again) continue;
-    begin_member(entry.key);
+    append_key(entry, !any, out);
     append_value(entry, limits::segment_string_chars_max, out);
+    any = true;
   }
   for (const std::string_view list : lists) {
     char separator = '[';
     for (const Entry& entry : entries) {
-      if (entry.entry_class != wanted || entry.key != list) continue;
-      if (separator == '[') begin_member(list);
+      if (entry.entry_class != wanted || entry.key->name != list) continue;
+      if (separator == '[') append_key(entry, !any, out);
       out.append(separator);
       append_value(entry, limits::segment_string_chars_max, out);
       separator = ',';
+      any = true;
     }
     if (separator == ',') out.append(']');
   }
@@ -231,7 +193,7 @@ bool append_members_and_lists(const std::vector<Entry>& entries, EntryClass want
 
 // The exceptions of a cause with their stacks. What belongs to none, because the entry that begins one
 // is missing, is left out.
-void append_exceptions(const std::vector<Entry>& entries, ByteBuffer& out) {
+void append_exceptions(const Entries& entries, ByteBuffer& out) {
   bool any = false;
   bool in_exception = false;
   bool in_stack = false;
@@ -241,7 +203,7 @@ void append_exceptions(const std::vector<Entry>& entries, ByteBuffer& out) {
     in_stack = in_frame = false;
   };
   for (const Entry& entry : entries) {
-    if (entry.entry_class == EntryClass::exception && entry.key == "id") {
+    if (entry.entry_class == EntryClass::exception && entry.key->name == "id") {
       close_stack();
       out.append(any ? "},{\"id\":\"" : "\"exceptions\":[{\"id\":\"");
       append_hex16(out, entry.bits);
@@ -249,10 +211,8 @@ void append_exceptions(const std::vector<Entry>& entries, ByteBuffer& out) {
       any = in_exception = true;
     } else if (entry.entry_class == EntryClass::exception && in_exception) {
       if (in_stack) continue;
-      out.append(',');
-      append_json_string(out, entry.key);
-      out.append(':');
-      if (entry.key == "cause") {
+      append_key(entry, false, out);
+      if (entry.key->name == "cause") {
         out.append('"');
         append_hex16(out, entry.bits);
         out.append('"');
@@ -260,11 +220,10 @@ void append_exceptions(const std::vector<Entry>& entries, ByteBuffer& out) {
         append_value(entry, limits::segment_string_chars_max, out);
       }
     } else if (entry.entry_class == EntryClass::frame && in_exception) {
-      const bool begins = entry.key == "path";
+      const bool begins = entry.key->name == "path";
       if (!begins && !in_frame) continue;
-      out.append(!begins ? "," : in_stack ? "},{" : ",\"stack\":[{");
-      append_json_string(out, entry.key);
-      out.append(':');
+      if (begins) out.append(in_stack ? "},{" : ",\"stack\":[{");
+      append_key(entry, begins, out);
       append_value(entry, limits::segment_string_chars_max, out);
       in_stack = in_frame = true;
     }
@@ -273,15 +232,15 @@ void append_exceptions(const std::vector<Entry>& entries, ByteBuffer& out) {
   if (any) out.append("}]");
 }
 
-void append_cause(const std::vector<Entry>& entries, ByteBuffer& out) {
+void append_cause(const Entries& entries, ByteBuffer& out) {
   const bool exceptions = std::any_of(entries.begin(), entries.end(), [](const Entry& entry) {
-    return entry.entry_class == EntryClass::exception && entry.key == "id";
+    return entry.entry_class == EntryClass::exception && entry.key->name == "id";
   });
   const Entry* of_another = nullptr;
   bool described = false;
   for (const Entry& entry : entries) {
     if (entry.entry_class != EntryClass::cause) continue;
-    if (entry.key == "id") {
+    if (entry.key->name == "id") {
       of_another = &entry;
     } else {
       described = true;
@@ -289,11 +248,8 @@ void append_cause(const std::vector<Entry>& entries, ByteBuffer& out) {
   }
   if (exceptions || described) {
     out.append(",\"cause\":{");
-    std::vector<Entry> own;  // Without the id, which stands alone or not at all.
-    std::copy_if(entries.begin(), entries.end(), std::back_inserter(own), [](const Entry& entry) {
-      return entry.entry_class == EntryClass::cause && entry.key != "id";
-    });
-    const bool any = append_members_and_lists(own, EntryClass::cause, {"paths"}, out);
+    // The id stands alone or not at all.
+    const bool any = append_members_and_lists(entries, EntryClass::cause, {"paths"}, out, "id");
     if (any && exceptions) out.append(',');
     append_exceptions(entries, out);
     out.append('}');
@@ -304,7 +260,7 @@ void append_cause(const std::vector<Entry>& entries, ByteBuffer& out) {
   }
 }
 
-void append_sql(const std::vector<Entry>& entries, ByteBuffer& out) {
+void append_sql(const Entries& entries, ByteBuffer& out) {
   if (!has(entries, EntryClass::sql)) return;
   out.append(",\"sql\":{");
   append_members(entries, EntryClass::sql, limits::segment_string_chars_max, out);
@@ -312,19 +268,10 @@ void append_sql(const std::vector<Entry>& entries, ByteBuffer& out) {
 }
 
 // By namespace, in the order in which they came.
-void append_metadata(const std::vector<Entry>& entries, bool all, bool cut, ByteBuffer& out) {
-  std::vector<std::string_view> scopes;
-  for (const Entry& entry : entries) {
-    if (!all || entry.entry_class != EntryClass::metadata) continue;
-    if (std::find(scopes.begin(), scopes.end(), entry.scope) == scopes.end()) {
-      scopes.push_back(entry.scope);
-    }
-  }
-  if (cut && std::find(scopes.begin(), scopes.end(), own_namespace) == scopes.end()) {
-    scopes.push_back(own_namespace);
-  }
+void append_metadata(const Entries& entries, bool all, bool cut, ByteBuffer& out) {
   char separator = '{';
-  for (const std::string_view scope : scopes) {
+  bool is_own_cut = false;
+  const auto append_scope = [&](std::string_view scope) {
     if (separator == '{') out.append(",\"metadata\":");
     out.append(separator);
     separator = ',';
@@ -332,308 +279,64 @@ void append_metadata(const std::vector<Entry>& entries, bool all, bool cut, Byte
     out.append(":{");
     const bool any =
         all && append_members(entries, EntryClass::metadata, ~std::size_t{0}, out, scope);
-    if (cut && scope == own_namespace) out.append(any ? ",\"cut\":true" : "\"cut\":true");
+    if (cut && scope == own_namespace) {
+      out.append(any ? ",\"cut\":true" : "\"cut\":true");
+      is_own_cut = true;
+    }
     out.append('}');
+  };
+  for (std::size_t i = 0; all && i < entries.size(); ++i) {
+    if (entries[i].entry_class != EntryClass::metadata) continue;
+    const bool is_begun = std::any_of(
+        entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(i),
+        [&](const Entry& earlier) {
+          return earlier.entry_class == EntryClass::metadata && earlier.scope == entries[i].scope;
+        });
+    if (!is_begun) append_scope(entries[i].scope);
   }
+  if (cut && !is_own_cut) append_scope(own_namespace);
   if (separator == ',') out.append('}');
 }
 
-// How much of a span is written: first all of it; when that is more than a document holds, less.
-enum class Detail : std::uint8_t { full, without_metadata, bare };
+// Plain in a name of X-Ray's and in a JSON string.
+constexpr auto is_plain_in_name = [] {
+  std::array<bool, 256> table{};
+  for (const char c : std::string_view(" _.:/%&#=+-@0123456789abcdefghijklmnopqrstuvwxyz"
+                                       "ABCDEFGHIJKLMNOPQRSTUVWXYZ")) {
+    table[static_cast<unsigned char>(c)] = true;
+  }
+  return table;
+}();
 
-void append_segment_members(const std::vector<Entry>& entries, const ContextTexts& context,
-                            const XrayOptions& options, ByteBuffer& out) {
-  out.append(",\"service\":{");
-  if (!options.service_version.empty()) {
-    out.append("\"version\":");
-    append_json_string(out, cut_utf8(options.service_version, limits::segment_string_chars_max));
-    out.append(',');
-  }
-  out.append("\"runtime\":\"C++\"}");
-  if (!options.resource.origin.empty()) {
-    out.append(",\"origin\":");
-    append_json_string(out, options.resource.origin);
-  }
-  if (!context.user.empty()) {
-    out.append(",\"user\":");
-    append_json_string(out, cut_utf8(context.user, limits::segment_string_chars_max));
-  }
-  out.append(",\"aws\":{\"xray\":{\"sdk\":\"spillway for C++\",\"sdk_version\":\"0.1.0\"");
-  for (const Entry& entry : entries) {
-    if (entry.entry_class != EntryClass::sampling_rule) continue;
-    out.append(",\"sampling_rule_name\":");
-    append_json_string(out, entry.text);
-    break;
-  }
-  out.append('}');
-  if (has(entries, EntryClass::aws)) {
-    out.append(',');
-    append_members_and_lists(entries, EntryClass::aws, {"table_names", "resource_names"}, out);
-  }
-  for (const XrayResource::Block& block : options.resource.blocks) {
-    // What the span says itself stands.
-    if (block.name == "account_id" &&
-        std::any_of(entries.begin(), entries.end(), [](const Entry& entry) {
-          return entry.entry_class == EntryClass::aws && entry.key == "account_id";
-        })) {
-      continue;
-    }
-    out.append(",\"");
-    out.append(block.name);
-    out.append("\":");
-    out.append(block.json);
-  }
-  out.append('}');
+constexpr std::size_t name_bytes_max = 4 * limits::segment_name_chars_max;
+
+// legal_segment_name() with its quotes; most names are legal as they stand.
+char* write_name(char* to, std::string_view name) {
+  const bool is_plain = !name.empty() && name.size() <= limits::segment_name_chars_max &&
+                        std::all_of(name.begin(), name.end(), [](char c) {
+                          return is_plain_in_name[static_cast<unsigned char>(c)];
+                        });
+  if (!is_plain) return write_json_string(to, legal_segment_name(name));
+  *to++ = '"';
+  to = write_bytes(to, name);
+  *to++ = '"';
+  return to;
 }
 
-// Everything of a span's object but its subsegments and the closing brace.
-void append_span(const SpanView& span, bool is_segment, const ContextTexts& context,
-                 const XrayOptions& options, Detail level, ByteBuffer& out) {
-  const std::vector<Entry> entries =
-      level == Detail::bare ? std::vector<Entry>{} : read_entries(span.entries);
-  out.append("{\"name\":");
-  const bool service_names_it = is_segment && !options.service.empty();
-  append_json_string(out, legal_segment_name(service_names_it ? options.service : span.name));
-  out.append(",\"id\":\"");
-  append_hex16(out, span.body.span_id);
-  out.append("\",\"start_time\":");
-  out.advance_to(write_epoch_seconds(out.reserve(number_bytes_max), span.start_ns));
-  if ((span.body.flags & span_in_progress) != 0) {
-    out.append(",\"in_progress\":true");
-  } else {
-    out.append(",\"end_time\":");
-    out.advance_to(write_epoch_seconds(out.reserve(number_bytes_max),
-                                       std::max(span.end_ns, span.start_ns)));
-  }
-  if ((span.body.flags & span_error) != 0) out.append(",\"error\":true");
-  if ((span.body.flags & span_throttle) != 0) out.append(",\"throttle\":true");
-  if ((span.body.flags & span_fault) != 0) out.append(",\"fault\":true");
-  if (!is_segment && (span.body.flags & span_aws) != 0) {
-    out.append(",\"namespace\":\"aws\"");
-  } else if (!is_segment && (span.body.flags & span_remote) != 0) {
-    out.append(",\"namespace\":\"remote\"");
-  }
-  append_http(span, entries, out);
-  append_sql(entries, out);
-  append_cause(entries, out);
-  append_precursors(entries, out);
-  if (is_segment) {
-    append_links(entries, out);
-    append_segment_members(entries, context, options, out);
-  } else if (has(entries, EntryClass::aws)) {
-    out.append(",\"aws\":{");
-    append_members_and_lists(entries, EntryClass::aws, {"table_names", "resource_names"}, out);
-    out.append('}');
-  }
+// Room for all that append_span() writes first: the name, the id, times and flags.
+constexpr std::size_t span_head_bytes_max = 6 * name_bytes_max + 512;
 
-  // What the segment says of the request it served, unless the user annotated it already. X-Ray's
-  // service map goes by the segment's name, so what the service did is an annotation.
-  const auto wants = [&](std::string_view key, std::string_view value) {
-    return is_segment && !value.empty() &&
-           std::none_of(entries.begin(), entries.end(), [&](const Entry& e) {
-             return e.entry_class == EntryClass::annotation && e.key == key;
-           });
-  };
-  const bool tenant = wants("tenant", context.tenant);
-  const bool request_id = wants("request_id", context.request_id);
-  const bool operation =
-      service_names_it && span.name != options.service && wants("operation", span.name);
-  if (operation || tenant || request_id || has(entries, EntryClass::annotation)) {
-    out.append(",\"annotations\":{");
-    bool any =
-        append_members(entries, EntryClass::annotation, limits::annotation_string_chars_max, out);
-    const auto append_own = [&](std::string_view key, std::string_view value) {
-      out.append(any ? "," : "");
-      append_json_string(out, key);
-      out.append(':');
-      append_json_string(out, cut_utf8(value, limits::annotation_string_chars_max));
-      any = true;
-    };
-    if (operation) append_own("operation", span.name);
-    if (tenant) append_own("tenant", context.tenant);
-    if (request_id) append_own("request_id", context.request_id);
-    out.append('}');
+char* write_flags(char* to, std::uint16_t flags, bool is_segment) noexcept {
+  if ((flags & span_error) != 0) to = write_bytes(to, ",\"error\":true");
+  if ((flags & span_throttle) != 0) to = write_bytes(to, ",\"throttle\":true");
+  if ((flags & span_fault) != 0) to = write_bytes(to, ",\"fault\":true");
+  if (!is_segment && (flags & span_aws) != 0) {
+    to = write_bytes(to, ",\"namespace\":\"aws\"");
+  } else if (!is_segment && (flags & span_remote) != 0) {
+    to = write_bytes(to, ",\"namespace\":\"remote\"");
   }
-  const bool cut = level != Detail::full || (span.body.flags & span_cut) != 0;
-  append_metadata(entries, level == Detail::full, cut, out);
+  return to;
 }
-
-// What makes a document of a span: a segment's, or an independent subsegment's, members.
-void append_document_members(const SpanView& span, bool is_segment, ByteBuffer& out) {
-  out.append(",\"trace_id\":\"");
-  append_xray_trace_id(out, span.body.trace_id);
-  out.append('"');
-  if (span.body.parent_id != 0) {
-    out.append(",\"parent_id\":\"");
-    append_hex16(out, span.body.parent_id);
-    out.append('"');
-  }
-  if (!is_segment) out.append(",\"type\":\"subsegment\"");
-}
-constexpr std::size_t document_members_bytes_max = 128;
-constexpr std::size_t nesting_bytes = sizeof(",\"subsegments\":[]}") + 1;
-
-// The spans of one segment as a tree, each with its own text and the size of all that is below it.
-class TraceTree {
- public:
-  TraceTree(std::span<const SpanView> spans, const ContextTexts& context,
-            const XrayOptions& options)
-      : spans_(spans), options_(options) {
-    nodes_.resize(spans.size());
-    std::unordered_map<std::uint64_t, std::size_t> by_id;
-    for (std::size_t i = 0; i < spans.size(); ++i) {
-      by_id.emplace(spans[i].body.span_id, i);
-      write_text(i, context);
-    }
-    for (std::size_t i = 0; i < spans.size(); ++i) {
-      const auto parent = by_id.find(spans[i].body.parent_id);
-      if (is_root(i) || parent == by_id.end() || parent->second == i) continue;
-      if (nodes_[i].too_large || nodes_[parent->second].too_large) continue;
-      nodes_[i].parent = parent->second;
-      nodes_[parent->second].children.push_back(i);
-    }
-  }
-
-  TraceEncoded write_documents(Payload& payload) {
-    TraceEncoded result;
-    for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      if (nodes_[i].too_large) ++result.spans_too_large;
-    }
-    for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      // What a tree before this one could not hold is measured, and a root, already.
-      if (nodes_[i].parent == none && !nodes_[i].measured) fit(i);
-    }
-    // A cycle of parents (ids made by somebody else) is in no tree; each of its spans goes alone.
-    for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      if (!nodes_[i].measured) {
-        nodes_[i].children.clear();
-        nodes_[i].parent = none;
-        roots_.push_back(i);
-      }
-    }
-    for (const std::size_t root : roots_) {
-      if (nodes_[root].too_large) continue;
-      const std::size_t offset = payload.bytes.size();
-      payload.bytes.append(text_of(root));
-      append_document_members(spans_[root], is_segment(root), payload.bytes);
-      std::uint64_t spans = write_below(root, payload.bytes);
-      if ((spans_[root].body.flags & span_in_progress) != 0) --spans;  // Counted when it ends.
-      payload.end_item(offset, spans, spans_[root].end_ns / 1'000'000, spans_[root].body.span_id);
-    }
-    return result;
-  }
-
- private:
-  static constexpr std::size_t none = ~std::size_t{0};
-  struct Node {
-    std::size_t text_offset = 0;
-    std::size_t text_bytes = 0;
-    std::size_t parent = none;
-    std::size_t bytes = 0;  // with everything below
-    std::size_t levels = 1;
-    bool too_large = false;
-    bool measured = false;
-    std::vector<std::size_t> children;
-  };
-
-  bool is_root(std::size_t i) const { return spans_[i].body.span_id == spans_[i].body.segment_id; }
-  // In Lambda the service's root is a subsegment of the segment that Lambda writes.
-  bool is_segment(std::size_t i) const {
-    return is_root(i) && (spans_[i].body.flags & span_joined) == 0;
-  }
-  std::string_view text_of(std::size_t i) const {
-    return texts_.view(nodes_[i].text_offset, nodes_[i].text_bytes);
-  }
-  std::size_t room() const {
-    return options_.document_bytes_max - document_members_bytes_max - nesting_bytes;
-  }
-
-  void write_text(std::size_t i, const ContextTexts& context) {
-    Node& node = nodes_[i];
-    node.text_offset = texts_.size();
-    for (const Detail level : {Detail::full, Detail::without_metadata, Detail::bare}) {
-      texts_.truncate(node.text_offset);
-      append_span(spans_[i], is_segment(i), context, options_, level, texts_);
-      node.text_bytes = texts_.size() - node.text_offset;
-      if (node.text_bytes <= room()) return;
-    }
-    node.too_large = true;
-  }
-
-  // Measures the tree below `top`, children first, and takes the largest children out of whatever
-  // has grown too large for a document, and what is nested too deep; they become documents of their
-  // own. Without recursion: a trace may be a chain of any length.
-  void fit(std::size_t top) {
-    std::vector<std::size_t> order{top};
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      const auto& children = nodes_[order[i]].children;
-      order.insert(order.end(), children.begin(), children.end());
-    }
-    for (auto at = order.rbegin(); at != order.rend(); ++at) {
-      Node& node = nodes_[*at];
-      node.measured = true;
-      std::sort(node.children.begin(), node.children.end(),
-                [&](std::size_t a, std::size_t b) { return nodes_[a].bytes < nodes_[b].bytes; });
-      const auto split_off = [&](std::size_t child) {
-        nodes_[child].parent = none;
-        roots_.push_back(child);
-      };
-      std::erase_if(node.children, [&](std::size_t child) {
-        const bool deep = nodes_[child].levels == limits::segment_levels_max;
-        if (deep) split_off(child);
-        return deep;
-      });
-      node.bytes = node.text_bytes + nesting_bytes;
-      for (const std::size_t child : node.children) node.bytes += nodes_[child].bytes + 1;
-      while (!node.children.empty() && node.bytes > room()) {
-        const std::size_t largest = node.children.back();
-        node.children.pop_back();
-        node.bytes -= nodes_[largest].bytes + 1;
-        split_off(largest);
-      }
-      node.levels = 1;
-      for (const std::size_t child : node.children) {
-        node.levels = std::max(node.levels, nodes_[child].levels + 1);
-      }
-      std::sort(node.children.begin(), node.children.end(), [&](std::size_t a, std::size_t b) {
-        return spans_[a].start_ns < spans_[b].start_ns;
-      });
-    }
-    roots_.push_back(top);
-  }
-
-  // Writes the subsegments of `top` and the closing brace; returns how many spans that is with
-  // `top`.
-  std::uint64_t write_below(std::size_t top, ByteBuffer& out) {
-    std::uint64_t spans = 1;
-    struct Open {
-      std::size_t node;
-      std::size_t next_child;
-    };
-    std::vector<Open> open{{top, 0}};
-    while (!open.empty()) {
-      auto& [node, next_child] = open.back();
-      const auto& children = nodes_[node].children;
-      if (next_child == children.size()) {
-        out.append(children.empty() ? "}" : "]}");
-        open.pop_back();
-        continue;
-      }
-      out.append(next_child == 0 ? ",\"subsegments\":[" : ",");
-      const std::size_t child = children[next_child++];
-      out.append(text_of(child));
-      ++spans;
-      open.push_back({child, 0});
-    }
-    return spans;
-  }
-
-  std::span<const SpanView> spans_;
-  const XrayOptions& options_;
-  ByteBuffer texts_;
-  std::vector<Node> nodes_;
-  std::vector<std::size_t> roots_;
-};
 
 // Letters, digits, blanks and some punctuation. Beyond ASCII, where the table of all letters would
 // be long: what is not in a block of controls, symbols, private use or emoji.
@@ -666,9 +369,385 @@ std::string legal_segment_name(std::string_view name) {
   return legal.empty() ? "unnamed" : legal;
 }
 
-TraceEncoded encode_trace(std::span<const SpanView> spans, const ContextTexts& context,
-                          const XrayOptions& options, Payload& payload) {
-  return TraceTree(spans, context, options).write_documents(payload);
+namespace {
+
+// What makes a document of a span: a segment's, or an independent subsegment's, members.
+char* write_document_members(char* to, const SpanView& span, bool is_segment) noexcept {
+  to = write_bytes(to, ",\"trace_id\":\"");
+  to = write_xray_trace_id(to, span.body.trace_id);
+  *to++ = '"';
+  if (span.body.parent_id != 0) {
+    to = write_bytes(to, ",\"parent_id\":\"");
+    to = write_hex16(to, span.body.parent_id);
+    *to++ = '"';
+  }
+  return is_segment ? to : write_bytes(to, ",\"type\":\"subsegment\"");
+}
+constexpr std::size_t document_members_bytes_max = 128;
+constexpr std::size_t nesting_bytes = sizeof(",\"subsegments\":[]}") + 1;
+
+std::string json_text(std::string_view text) {
+  ByteBuffer out;
+  append_json_string(out, text);
+  return std::string(out.view());
+}
+
+std::string service_members_of(const XrayOptions& options) {
+  std::string members = ",\"service\":{";
+  if (!options.service_version.empty()) {
+    const std::string_view version(options.service_version);
+    members +=
+        "\"version\":" + json_text(cut_utf8(version, limits::segment_string_chars_max)) + ",";
+  }
+  members += "\"runtime\":\"C++\"}";
+  if (!options.resource.origin.empty()) {
+    members += ",\"origin\":" + json_text(options.resource.origin);
+  }
+  return members;
+}
+
+}  // namespace
+
+XrayEncoder::XrayEncoder(XrayOptions options)
+    : options_(std::move(options)),
+      segment_name_(options_.service.empty() ? ""
+                                             : json_text(legal_segment_name(options_.service))),
+      service_members_(service_members_of(options_)),
+      operation_(key_named(EntryClass::annotation, "operation")),
+      tenant_(key_named(EntryClass::annotation, "tenant")),
+      request_id_(key_named(EntryClass::annotation, "request_id")) {
+  for (const XrayResource::Block& block : options_.resource.blocks) {
+    const std::string member = ",\"" + block.name + "\":" + block.json;
+    aws_blocks_ += member;
+    if (block.name != "account_id") aws_blocks_without_account_ += member;
+  }
+}
+
+// ---- The entries of a span ----
+
+XrayEncoder::Key& XrayEncoder::key_named(EntryClass entry_class, std::string_view name) {
+  std::string legal = legal_key(entry_class, name);
+  std::unique_ptr<Key>& key = keys_[static_cast<std::size_t>(entry_class)][legal];
+  if (key == nullptr) {
+    std::string member = "," + json_text(legal) + ":";
+    key = std::make_unique<Key>(Key{std::move(legal), std::move(member)});
+  }
+  return *key;
+}
+
+XrayEncoder::Key& XrayEncoder::key_of(EntryHeader header) {
+  std::vector<Key*>& keys = keys_of_class_[static_cast<std::size_t>(header.entry_class())];
+  std::uint32_t number = header.name();
+  if (number >= keys.size()) {
+    // A number that is none, out of a damaged record, must not decide how large the table is.
+    const std::string_view name = name_of(number);
+    if (name.data() == name_of(0).data()) number = 0;
+    if (number >= keys.size()) keys.resize(number + 1);
+  }
+  if (keys[number] == nullptr) keys[number] = &key_named(header.entry_class(), name_of(number));
+  return *keys[number];
+}
+
+// Of several with one key the last one stands, where each says one thing.
+void XrayEncoder::read_entries(std::span<const std::byte> bytes) {
+  std::string_view scope = default_namespace;
+  for (ValueReader reader(bytes); !reader.empty();) {
+    const EntryHeader header = reader.entry();
+    Entry entry{header.entry_class(), header.type(), {}, nullptr, 0, {}};
+    if (entry.type == ValueType::string) {
+      entry.text = reader.string();
+    } else {
+      entry.bits = reader.number();
+    }
+    if (entry.type > ValueType::string) continue;  // There is no JSON for it.
+    if (entry.entry_class == EntryClass::metadata_namespace) {
+      const std::string_view name = name_of(header.name());
+      scope = name.starts_with("AWS.") ? default_namespace : name;
+      continue;
+    }
+    entry.key = &key_of(header);
+    if (entry.entry_class == EntryClass::metadata) entry.scope = scope;
+    scope = default_namespace;
+    const bool says_one_thing =
+        entry.entry_class <= EntryClass::http_response || entry.entry_class == EntryClass::sql;
+    if (says_one_thing && entry.key->span == span_number_) {
+      std::erase_if(entries_, [&](const Entry& other) {
+        return other.key == entry.key && other.scope == entry.scope;
+      });
+    }
+    entry.key->span = span_number_;
+    classes_ |= 1U << static_cast<unsigned>(entry.entry_class);
+    entries_.push_back(entry);
+  }
+}
+
+// ---- A span ----
+
+void XrayEncoder::append_segment_members(std::string_view user) {
+  ByteBuffer& out = texts_;
+  out.append(service_members_);
+  if (!user.empty()) {
+    out.append(",\"user\":");
+    append_json_string(out, cut_utf8(user, limits::segment_string_chars_max));
+  }
+  out.append(",\"aws\":{\"xray\":{\"sdk\":\"spillway for C++\",\"sdk_version\":\"0.1.0\"");
+  const auto rule = std::find_if(entries_.begin(), entries_.end(), [](const Entry& entry) {
+    return entry.entry_class == EntryClass::sampling_rule;
+  });
+  if (rule != entries_.end()) {
+    out.append(",\"sampling_rule_name\":");
+    append_json_string(out, rule->text);
+  }
+  out.append('}');
+  bool has_own_account = false;
+  if (has(entries_, EntryClass::aws)) {
+    out.append(',');
+    append_members_and_lists(entries_, EntryClass::aws, {"table_names", "resource_names"}, out);
+    has_own_account = std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) {
+      return entry.entry_class == EntryClass::aws && entry.key->name == "account_id";
+    });
+  }
+  // What the span says itself stands.
+  out.append(has_own_account ? aws_blocks_without_account_ : aws_blocks_);
+  out.append('}');
+}
+
+// With what the segment says of the request it served, unless the user annotated it already. X-Ray's
+// service map goes by the segment's name, so what the service did is an annotation.
+void XrayEncoder::append_annotations(const SpanView& span, bool is_segment) {
+  ByteBuffer& out = texts_;
+  bool any = false;
+  const auto begin_member = [&](std::string_view member) {
+    if (!any) out.append(",\"annotations\":{");
+    out.append(member.substr(any ? 0 : 1));
+    any = true;
+  };
+  if ((classes_ & 1U << static_cast<unsigned>(EntryClass::annotation)) != 0) {
+    for (const Entry& entry : entries_) {
+      if (entry.entry_class != EntryClass::annotation) continue;
+      begin_member(entry.key->member);
+      append_value(entry, limits::annotation_string_chars_max, out);
+    }
+  }
+  const auto append_own = [&](const Key& key, std::string_view value) {
+    if (value.empty() || is_annotated(key)) return;
+    begin_member(key.member);
+    append_json_string(out, cut_utf8(value, limits::annotation_string_chars_max));
+  };
+  if (is_segment) {
+    if (!segment_name_.empty() && span.name != options_.service) append_own(operation_, span.name);
+    append_own(tenant_, context_->tenant);
+    append_own(request_id_, context_->request_id);
+  }
+  if (any) out.append('}');
+}
+
+// Everything of a span's object but its subsegments and the closing brace.
+void XrayEncoder::append_span(const SpanView& span, bool is_segment, Detail level) {
+  ++span_number_;
+  classes_ = 0;
+  entries_.clear();
+  if (level != Detail::bare) read_entries(span.entries);
+
+  ByteBuffer& out = texts_;
+  char* to = out.reserve(span_head_bytes_max + segment_name_.size());
+  to = write_bytes(to, "{\"name\":");
+  to = is_segment && !segment_name_.empty() ? write_bytes(to, segment_name_)
+                                            : write_name(to, span.name);
+  to = write_bytes(to, ",\"id\":\"");
+  to = write_hex16(to, span.body.span_id);
+  to = write_bytes(to, "\",\"start_time\":");
+  to = write_epoch_seconds(to, span.start_ns);
+  if ((span.body.flags & span_in_progress) != 0) {
+    to = write_bytes(to, ",\"in_progress\":true");
+  } else {
+    to = write_bytes(to, ",\"end_time\":");
+    to = write_epoch_seconds(to, std::max(span.end_ns, span.start_ns));
+  }
+  out.advance_to(write_flags(to, span.body.flags, is_segment));
+
+  // Most spans have annotations and nothing else.
+  const bool has_more = (classes_ & ~(1U << static_cast<unsigned>(EntryClass::annotation))) != 0;
+  if (has_more || span.body.http_status != 0) append_http(span, entries_, out);
+  if (has_more) {
+    append_sql(entries_, out);
+    append_cause(entries_, out);
+    append_precursors(entries_, out);
+    if (is_segment) append_links(entries_, out);
+  }
+  if (is_segment) {
+    append_segment_members(context_->user);
+  } else if (has_more && has(entries_, EntryClass::aws)) {
+    out.append(",\"aws\":{");
+    append_members_and_lists(entries_, EntryClass::aws, {"table_names", "resource_names"}, out);
+    out.append('}');
+  }
+  append_annotations(span, is_segment);
+  const bool cut = level != Detail::full || (span.body.flags & span_cut) != 0;
+  if (has_more || cut) append_metadata(entries_, level == Detail::full, cut, out);
+}
+
+// ---- The spans of one segment as a tree, each with its own text and the size of all below it ----
+
+bool XrayEncoder::is_root(std::size_t i) const noexcept {
+  return spans_[i].body.span_id == spans_[i].body.segment_id;
+}
+// In Lambda the service's root is a subsegment of the segment that Lambda writes.
+bool XrayEncoder::is_segment(std::size_t i) const noexcept {
+  return is_root(i) && (spans_[i].body.flags & span_joined) == 0;
+}
+std::size_t XrayEncoder::room() const noexcept {
+  return options_.document_bytes_max - document_members_bytes_max - nesting_bytes;
+}
+
+void XrayEncoder::write_text(std::size_t i) {
+  Node& node = nodes_[i];
+  node.text_offset = texts_.size();
+  for (const Detail level : {Detail::full, Detail::without_metadata, Detail::bare}) {
+    texts_.truncate(node.text_offset);
+    append_span(spans_[i], is_segment(i), level);
+    node.text_bytes = texts_.size() - node.text_offset;
+    if (node.text_bytes <= room()) return;
+  }
+  node.too_large = true;
+}
+
+// Of spans with the same id the first one is their children's parent.
+void XrayEncoder::find_parents() {
+  by_id_.clear();
+  for (std::size_t i = 0; i < spans_.size(); ++i) by_id_.emplace_back(spans_[i].body.span_id, i);
+  std::sort(by_id_.begin(), by_id_.end());
+  for (std::size_t i = 0; i < spans_.size(); ++i) {
+    const std::uint64_t parent_id = spans_[i].body.parent_id;
+    const auto parent =
+        std::lower_bound(by_id_.begin(), by_id_.end(), std::pair(parent_id, std::size_t{0}));
+    if (is_root(i) || parent == by_id_.end() || parent->first != parent_id) continue;
+    if (parent->second == i || nodes_[i].too_large || nodes_[parent->second].too_large) continue;
+    nodes_[i].parent = parent->second;
+    ++nodes_[parent->second].child_count;
+  }
+  std::size_t first = 0;
+  for (Node& node : nodes_) {
+    node.first_child = first;
+    first += std::exchange(node.child_count, 0);
+  }
+  children_.resize(first);
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (nodes_[i].parent == none) continue;
+    Node& parent = nodes_[nodes_[i].parent];
+    children_[parent.first_child + parent.child_count++] = i;
+  }
+}
+
+void XrayEncoder::split_off(std::size_t child) {
+  nodes_[child].parent = none;
+  roots_.push_back(child);
+}
+
+// Measures the tree below `top`, children first, and takes the largest children out of whatever has
+// grown too large for a document, and what is nested too deep; they become documents of their own.
+// Without recursion: a trace may be a chain of any length.
+void XrayEncoder::fit(std::size_t top) {
+  order_.assign(1, top);
+  for (std::size_t i = 0; i < order_.size(); ++i) {
+    const auto children = children_of(nodes_[order_[i]]);
+    order_.insert(order_.end(), children.begin(), children.end());
+  }
+  for (auto at = order_.rbegin(); at != order_.rend(); ++at) {
+    Node& node = nodes_[*at];
+    node.measured = true;
+    const auto all = children_of(node);
+    const auto kept = std::remove_if(all.begin(), all.end(), [&](std::size_t child) {
+      const bool deep = nodes_[child].levels == limits::segment_levels_max;
+      if (deep) split_off(child);
+      return deep;
+    });
+    node.child_count = static_cast<std::size_t>(kept - all.begin());
+    node.bytes = node.text_bytes + nesting_bytes;
+    for (const std::size_t child : children_of(node)) node.bytes += nodes_[child].bytes + 1;
+    if (node.bytes > room()) {
+      const auto children = children_of(node);
+      std::sort(children.begin(), children.end(),
+                [&](std::size_t a, std::size_t b) { return nodes_[a].bytes < nodes_[b].bytes; });
+    }
+    while (node.child_count > 0 && node.bytes > room()) {
+      const std::size_t largest = children_of(node).back();
+      --node.child_count;
+      node.bytes -= nodes_[largest].bytes + 1;
+      split_off(largest);
+    }
+    const auto children = children_of(node);
+    for (const std::size_t child : children) {
+      node.levels = std::max(node.levels, nodes_[child].levels + 1);
+    }
+    std::sort(children.begin(), children.end(), [&](std::size_t a, std::size_t b) {
+      return spans_[a].start_ns < spans_[b].start_ns;
+    });
+  }
+  roots_.push_back(top);
+}
+
+// Writes the subsegments of `top` and the closing brace; returns how many spans that is with `top`.
+std::uint64_t XrayEncoder::write_below(std::size_t top, ByteBuffer& out) {
+  std::uint64_t spans = 1;
+  open_.assign(1, {top, 0});
+  while (!open_.empty()) {
+    auto& [node, next_child] = open_.back();
+    const auto children = children_of(nodes_[node]);
+    if (next_child == children.size()) {
+      out.append(children.empty() ? "}" : "]}");
+      open_.pop_back();
+      continue;
+    }
+    out.append(next_child == 0 ? ",\"subsegments\":[" : ",");
+    const std::size_t child = children[next_child++];
+    out.append(text_of(nodes_[child]));
+    ++spans;
+    open_.emplace_back(child, 0);
+  }
+  return spans;
+}
+
+void XrayEncoder::write_document(std::size_t root, Payload& payload) {
+  const SpanView& span = spans_[root];
+  ByteBuffer& out = payload.bytes;
+  const std::size_t offset = out.size();
+  out.append(text_of(nodes_[root]));
+  out.advance_to(
+      write_document_members(out.reserve(document_members_bytes_max), span, is_segment(root)));
+  std::uint64_t spans = write_below(root, out);
+  if ((span.body.flags & span_in_progress) != 0) --spans;  // Counted when it ends.
+  payload.end_item(offset, spans, span.end_ns / 1'000'000, span.body.span_id);
+}
+
+TraceEncoded XrayEncoder::encode(std::span<const SpanView> spans, const ContextTexts& context,
+                                 Payload& payload) {
+  spans_ = spans;
+  context_ = &context;
+  texts_.clear();
+  nodes_.assign(spans.size(), Node{});
+  roots_.clear();
+  TraceEncoded result;
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    write_text(i);
+    if (nodes_[i].too_large) ++result.spans_too_large;
+  }
+  find_parents();
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    // What a tree before this one could not hold is measured, and a root, already.
+    if (nodes_[i].parent == none && !nodes_[i].measured) fit(i);
+  }
+  // A cycle of parents (ids made by somebody else) is in no tree; each of its spans goes alone.
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (nodes_[i].measured) continue;
+    nodes_[i].child_count = 0;
+    nodes_[i].parent = none;
+    roots_.push_back(i);
+  }
+  for (const std::size_t root : roots_) {
+    if (!nodes_[root].too_large) write_document(root, payload);
+  }
+  return result;
 }
 
 void append_put_trace_segments(const Payload& payload, ByteBuffer& out) {

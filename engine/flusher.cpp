@@ -47,10 +47,11 @@ TraceAssembler::Encode trace_encoder(const Config& config) {
           return TraceEncoded{};
         };
   }
-  return [options = XrayOptions{config.service, config.service_version,
-                                limits::segment_document_bytes_max, xray_resource(config)}](
-             std::span<const SpanView> spans, const ContextTexts& context, Payload& payload) {
-    return encode_trace(spans, context, options, payload);
+  auto encoder = std::make_shared<XrayEncoder>(XrayOptions{config.service, config.service_version,
+                                                           limits::segment_document_bytes_max,
+                                                           xray_resource(config)});
+  return [encoder](std::span<const SpanView> spans, const ContextTexts& context, Payload& payload) {
+    return encoder->encode(spans, context, payload);
   };
 }
 

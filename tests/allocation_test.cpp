@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Recording allocates nothing after a thread's first records: every allocation of this thread is
-// counted, by operator new and, where no sanitizer owns it, by malloc.
+// Recording allocates nothing after a thread's first records, and neither do the encoders: every
+// allocation of this thread is counted, by operator new and, where no sanitizer owns it, by malloc.
 #include <cstdlib>
 #include <new>
 
 #include <support/engine_fixture.hpp>
+#include <support/records.hpp>
 
+#include <spillway/encoders/emf.hpp>
+#include <spillway/encoders/log_event.hpp>
+#include <spillway/encoders/otlp_logs.hpp>
+#include <spillway/encoders/otlp_metrics.hpp>
+#include <spillway/encoders/otlp_traces.hpp>
+#include <spillway/encoders/put_log_events.hpp>
+#include <spillway/encoders/put_metric_data.hpp>
+#include <spillway/encoders/xray.hpp>
 #include <spillway/middleware/chain.hpp>
 #include <spillway/middleware/client_address.hpp>
 #include <spillway/middleware/cors.hpp>
@@ -145,6 +154,76 @@ TEST_F(AllocationTest, RecordingAllocatesNothingAfterWarmUp) {
             }),
             0U);
   EXPECT_GT(test.engine.stats().logs.dropped_for(DropCause::ring_full), 0U);
+}
+
+TEST_F(AllocationTest, EncodersAllocateNothingOnceTheyHaveRun) {
+  using namespace detail;
+  testing::Points points({{"Route", "/orders"}, {"Service", "orders"}});
+  points.counter("Requests", 1234, 10);
+  points.gauge("Depth", 1, 9, 4, 30, 7);
+  points.histogram("Latency", testing::rising_values(200, 3));
+
+  const ContextTexts context{"acme", "u-17", "r-1", {0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4}};
+  const SiteInfo site{Severity::warn,
+                      "order placed",
+                      "orders.cpp",
+                      42,
+                      {{"order_id", ValueType::integer}, {"http.url", ValueType::string}}};
+  testing::Packed values;
+  values.number(std::int64_t{17}).string("/orders?q=\"a longer text with quotes\"");
+  const LogView log{&site, testing::test_time_ms * 1'000'000, 7, &context, values.bytes()};
+
+  testing::Packed entries;
+  const auto text = [&](std::string_view name, EntryClass entry_class, std::string_view value) {
+    entries.entry(intern_name(name), entry_class, ValueType::string).string(value);
+  };
+  text("not-legal", EntryClass::annotation, "yes");
+  text("provider", EntryClass::annotation, "acme");
+  text("provider", EntryClass::annotation, "of two, this one");
+  text("method", EntryClass::http_request, "POST");
+  text("sanitized_query", EntryClass::sql, "select \"x\"");
+  text("shop", EntryClass::metadata_namespace, "");
+  text("basket", EntryClass::metadata, "three things");
+  text("table_name", EntryClass::aws, "orders");
+  std::vector<SpanView> spans;
+  for (std::uint64_t id = 1; id <= 20; ++id) {
+    spans.push_back({"POST /orders",
+                     log.time_ns,
+                     log.time_ns + 5'000'000,
+                     {0, id, id / 2, 1, context.trace_id, span_fault, 500, 0},
+                     entries.bytes()});
+  }
+
+  LogEncoder logs("orders");
+  OtlpLogEncoder otlp_logs;
+  OtlpMetricEncoder otlp_metrics;
+  OtlpSpanEncoder otlp_spans(100'000);
+  XrayEncoder xray({"orders", "1.0", 8'000});
+  Payload payload = testing::make_payload();
+  ByteBuffer body;
+  const auto encode_all = [&] {
+    payload.clear();
+    body.clear();
+    encode_emf(points.points, {"Shop"}, payload);
+    for (const MetricPoint& point : points.points) {
+      encode_metric_datums(point, DatumFormat::json, payload);
+      encode_metric_datums(point, DatumFormat::cbor, payload);
+      otlp_metrics.encode(point, point.time_ms + 1000, payload);
+    }
+    for (const std::size_t bytes_max : {100'000U, 1024U}) {
+      const std::size_t offset = payload.bytes.size();
+      logs.append_json(log, bytes_max, payload.bytes);
+      logs.append_console(log, bytes_max, payload.bytes);
+      otlp_logs.append(log, bytes_max, payload.bytes);
+      payload.end_item(offset, 1);
+    }
+    otlp_spans.encode(spans, context, payload);
+    xray.encode(spans, context, payload);
+    append_put_log_events(payload, "group", "stream", body);
+    append_put_trace_segments(payload, body);
+  };
+  encode_all();
+  EXPECT_EQ(allocations_in(encode_all), 0U);
 }
 
 // A step that refuses every other request, with a problem document.

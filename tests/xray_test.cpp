@@ -74,7 +74,7 @@ class Trace {
                       std::size_t bytes_max = limits::segment_document_bytes_max) {
     for (std::size_t i = 0; i < owners_.size(); ++i) owners_[i]->entries = entries_[i].bytes();
     const std::vector<SpanView> spans(spans_.begin(), spans_.end());
-    return encode_trace(spans, context, {service, "2.4.1", bytes_max}, payload);
+    return XrayEncoder({service, "2.4.1", bytes_max}).encode(spans, context, payload);
   }
   std::vector<Json> documents(std::size_t bytes_max = limits::segment_document_bytes_max) {
     Payload payload = testing::make_payload();

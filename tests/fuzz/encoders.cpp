@@ -317,7 +317,7 @@ SPILLWAY_FUZZ_TARGET(xray) {
   }
   if (spans.empty()) return;
   Payload payload = make_payload();
-  const TraceEncoded encoded = encode_trace(spans, context, options, payload);
+  const TraceEncoded encoded = XrayEncoder(options).encode(spans, context, payload);
   require(payload.records() + encoded.spans_too_large == spans.size(),
           "every span is in a document or counted");
   for (const PayloadItem& item : payload.items) {
