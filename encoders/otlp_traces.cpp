@@ -3,8 +3,10 @@
 #include <array>
 #include <bit>
 #include <string>
+#include <utility>
 
 #include <spillway/buffers/names.hpp>
+#include <spillway/encoders/json.hpp>
 #include <spillway/encoders/otlp.hpp>
 #include <spillway/encoders/otlp_traces.hpp>
 
@@ -24,16 +26,23 @@ constexpr std::uint32_t span_start = 7;
 constexpr std::uint32_t span_end = 8;
 constexpr std::uint32_t span_attributes = 9;
 constexpr std::uint32_t span_dropped_attributes = 10;
+constexpr std::uint32_t span_events = 11;
+constexpr std::uint32_t span_dropped_events = 12;
 constexpr std::uint32_t span_links = 13;
+constexpr std::uint32_t span_dropped_links = 14;
 constexpr std::uint32_t span_status = 15;
 constexpr std::uint32_t span_trace_flags = 16;
 // Of Link.
 constexpr std::uint32_t link_trace_id = 1;
 constexpr std::uint32_t link_span_id = 2;
-constexpr int links_max = 128;  // OpenTelemetry SDK configuration: LinkCountLimit.
+constexpr std::uint32_t link_attributes = 4;
+constexpr std::uint32_t link_dropped_attributes = 5;
+constexpr std::uint64_t links_max = 128;  // OpenTelemetry SDK configuration: LinkCountLimit.
 // Of Status.
+constexpr std::uint32_t status_message = 2;
 constexpr std::uint32_t status_code = 3;
 constexpr std::uint64_t status_error = 2;
+constexpr std::size_t status_message_bytes_max = 1024;  // Ours: it is for a line of a page.
 // SpanKind.
 constexpr char kind_internal = 1;
 constexpr char kind_server = 2;
@@ -51,7 +60,7 @@ struct BlockName {
   std::string_view ours;
   std::string_view theirs;
 };
-constexpr std::array<BlockName, 19> block_names{
+constexpr std::array<BlockName, 17> block_names{
     {{EntryClass::http_request, "method", "http.request.method"},
      {EntryClass::http_request, "url", "url.full"},
      {EntryClass::http_request, "user_agent", "user_agent.original"},
@@ -68,12 +77,9 @@ constexpr std::array<BlockName, 19> block_names{
      {EntryClass::sql, "url", "db.url"},
      {EntryClass::sql, "sanitized_query", "db.query.text"},
      {EntryClass::sql, "database_type", "db.system.name"},
-     {EntryClass::sql, "user", "db.user"},
-     {EntryClass::exception, "type", "exception.type"},
-     {EntryClass::exception, "message", "exception.message"}}};
+     {EntryClass::sql, "user", "db.user"}}};
 
-// What has a place of its own in a span, or none: only the last exception's type and message are
-// attributes.
+// What has a place of its own in a span, or none, is no attribute.
 bool is_attribute(const EntryHeader& header) noexcept {
   switch (header.entry_class()) {
     case EntryClass::metadata_namespace:
@@ -82,11 +88,8 @@ bool is_attribute(const EntryHeader& header) noexcept {
     case EntryClass::link:
     case EntryClass::link_attribute:
     case EntryClass::precursor:
+    case EntryClass::exception:
       return false;
-    case EntryClass::exception: {
-      const std::string_view name = name_of(header.name());
-      return name == "type" || name == "message";
-    }
     default:
       return true;
   }
@@ -100,32 +103,19 @@ std::string_view attribute_name(const EntryHeader& header) noexcept {
   return name;
 }
 
-void append_links(const SpanView& span, ByteBuffer& out) {
-  int links = 0;
-  for (ValueReader reader(span.entries); !reader.empty() && links < links_max;) {
-    const EntryHeader header = reader.entry();
-    if (header.type() != ValueType::string) {
-      reader.number();
-      continue;
-    }
-    const std::string_view text = reader.string();
-    LinkBody link{};
-    if (header.entry_class() != EntryClass::link || text.size() != sizeof link) continue;
-    std::memcpy(&link, text.data(), sizeof link);
-    const std::size_t message = begin_nested(out, span_links);
-    char* to = out.reserve(32);
-    *to++ = length_tag(link_trace_id);
-    *to++ = 16;
-    to = write_fixed64_big_endian(to, link.trace_id.high);
-    to = write_fixed64_big_endian(to, link.trace_id.low);
-    // A link without a span is none in OpenTelemetry; its id is zero then.
-    *to++ = length_tag(link_span_id);
-    *to++ = 8;
-    to = write_fixed64_big_endian(to, link.span_id);
-    out.advance_to(to);
-    end_nested(out, message);
-    ++links;
-  }
+// Begins a link; returns what end_nested() wants.
+std::size_t begin_link(const LinkBody& link, ByteBuffer& out) {
+  const std::size_t message = begin_nested(out, span_links);
+  char* to = out.reserve(32);
+  *to++ = length_tag(link_trace_id);
+  *to++ = 16;
+  to = write_fixed64_big_endian(to, link.trace_id.high);
+  to = write_fixed64_big_endian(to, link.trace_id.low);
+  // A link without a span is none in OpenTelemetry; its id is zero then.
+  *to++ = length_tag(link_span_id);
+  *to++ = 8;
+  out.advance_to(write_fixed64_big_endian(to, link.span_id));
+  return message;
 }
 
 bool has_failed(const SpanView& span) noexcept {
@@ -235,8 +225,11 @@ void OtlpSpanEncoder::append_attributes(const SpanView& span, const ContextTexts
   if (span.body.http_status != 0 && is_free(status_code_)) {
     attributes.add(status_code_, std::int64_t{span.body.http_status});
   }
-  // X-Ray's three kinds of failure are one in OpenTelemetry, unless a status or this tells more.
-  if (span.body.http_status == 0) {
+  // X-Ray's three kinds of failure are one in OpenTelemetry, unless an exception, a status or this
+  // tells more.
+  if (!exceptions_.type().empty()) {
+    add_text(error_type_, exceptions_.type());
+  } else if (span.body.http_status == 0) {
     add_text(error_type_, (span.body.flags & span_fault) != 0      ? "fault"
                           : (span.body.flags & span_throttle) != 0 ? "throttle"
                           : (span.body.flags & span_error) != 0    ? "error"
@@ -251,6 +244,69 @@ void OtlpSpanEncoder::append_attributes(const SpanView& span, const ContextTexts
   if (attributes.dropped() != 0) {
     append_varint_field(out, span_dropped_attributes, attributes.dropped());
   }
+}
+
+void OtlpSpanEncoder::append_links(const SpanView& span, std::size_t bytes_max, ByteBuffer& out) {
+  const std::size_t start = out.size();
+  std::uint64_t links = 0;
+  std::uint64_t dropped_links = 0;
+  std::size_t message = 0;
+  bool in_link = false;
+  std::uint64_t dropped = 0;  // attributes of the link in work
+  link_keys_.clear();
+  const auto end_link = [&] {
+    if (!in_link) return;
+    if (dropped != 0) append_varint_field(out, link_dropped_attributes, std::exchange(dropped, 0));
+    end_nested(out, message);
+    link_keys_.clear();
+    in_link = false;
+  };
+  for (ValueReader reader(span.entries); !reader.empty();) {
+    const EntryHeader header = reader.entry();
+    if (header.type() != ValueType::string) {
+      reader.number();
+      continue;
+    }
+    const std::string_view text = reader.string();
+    LinkBody link{};
+    if (header.entry_class() == EntryClass::link && text.size() == sizeof link) {
+      end_link();
+      if (links == links_max || out.size() - start > bytes_max) {
+        ++dropped_links;
+        continue;
+      }
+      std::memcpy(&link, text.data(), sizeof link);
+      message = begin_link(link, out);
+      in_link = true;
+      ++links;
+    } else if (header.entry_class() == EntryClass::link_attribute && in_link) {
+      const Key* const key = &key_of(header);
+      // A key stands once.
+      if (std::find(link_keys_.begin(), link_keys_.end(), key) != link_keys_.end()) continue;
+      const std::size_t before = out.size();
+      append_attribute(out, link_attributes, key->key.bytes(), text);
+      if (out.size() - start > bytes_max) {
+        out.truncate(before);
+        ++dropped;
+      } else {
+        link_keys_.push_back(key);
+      }
+    }
+  }
+  end_link();
+  if (dropped_links != 0) append_varint_field(out, span_dropped_links, dropped_links);
+}
+
+void OtlpSpanEncoder::append_status(ByteBuffer& out) {
+  const std::size_t status = begin_nested(out, span_status);
+  append_varint_field(out, status_code, status_error);
+  if (!exceptions_.empty()) {
+    status_text_.assign(exceptions_.type());
+    if (!exceptions_.type().empty() && !exceptions_.message().empty()) status_text_ += ": ";
+    status_text_ += exceptions_.message();
+    append_string_field(out, status_message, cut_utf8(status_text_, status_message_bytes_max));
+  }
+  end_nested(out, status);
 }
 
 void OtlpSpanEncoder::append_span(const SpanView& span, const ContextTexts& context,
@@ -284,19 +340,23 @@ void OtlpSpanEncoder::append_span(const SpanView& span, const ContextTexts& cont
   to = write_varint(to, span_trace_flags << 3 | static_cast<std::uint32_t>(WireType::fixed32));
   std::memcpy(to, &flags, sizeof flags);
   to += sizeof flags;
-  if (has_failed(span)) {
-    *to++ = length_tag(span_status);
-    *to++ = 2;
-    *to++ = varint_tag(status_code);
-    *to++ = status_error;
-  }
   out.advance_to(to);
   append_string_field(out, span_name, span.name);
-  append_links(span, out);
-  // What the length of the message and dropped_attributes_count may come to beside them.
-  constexpr std::size_t reserved_bytes = 2 * (1 + varint_bytes_max);
-  const std::size_t used = out.size() - start + reserved_bytes;
-  append_attributes(span, context, span_bytes_max_ - std::min(used, span_bytes_max_), out);
+  exceptions_.clear();
+  // A span with an exception is a fault (Span::record_exception).
+  if ((span.body.flags & span_fault) != 0) exceptions_.read(span.entries);
+  if (has_failed(span)) append_status(out);
+  // What the length of the message and the counts of what is left out may come to.
+  constexpr std::size_t reserved_bytes = 4 * (2 + varint_bytes_max);
+  const auto room = [&] {
+    const std::size_t used = out.size() - start + reserved_bytes;
+    return span_bytes_max_ - std::min(used, span_bytes_max_);
+  };
+  append_links(span, room() / 2, out);
+  const auto end_ns = static_cast<std::uint64_t>(std::max(span.end_ns, start_ns));
+  const std::size_t dropped = exceptions_.append(span_events, end_ns, room() / 2, out);
+  if (dropped != 0) append_varint_field(out, span_dropped_events, dropped);
+  append_attributes(span, context, room(), out);
   end_nested(out, message);
 }
 

@@ -3,6 +3,7 @@
 // Spans as OTLP Span messages (opentelemetry-proto trace/v1; OpenTelemetry semantic conventions,
 // read 2026-08). A segment is a SERVER span, a call to another service a CLIENT one, the rest is
 // INTERNAL. Annotations and metadata are attributes; the http block becomes the conventions' own.
+// Exceptions are events at the span's end, and the last of them says what the status and error.type are.
 #pragma once
 
 #include <array>
@@ -18,14 +19,16 @@
 #include <spillway/buffers/batch.hpp>
 #include <spillway/buffers/payload.hpp>
 #include <spillway/encoders/otlp.hpp>
+#include <spillway/encoders/otlp_exceptions.hpp>
 
 namespace spillway::detail {
 
 /// Keeps the attribute keys that it has met: as many as there are names in the program. One thread.
 class OtlpSpanEncoder {
  public:
-  /// `span_bytes_max`: attributes that would make a span longer are left out and counted in its
-  /// dropped_attributes_count. At least 4096.
+  /// `span_bytes_max`: links, events and attributes that would make a span longer are left out and
+  /// counted as dropped in it; links may have half of the room, and events half of what is left. At
+  /// least 4096.
   explicit OtlpSpanEncoder(std::size_t span_bytes_max);
 
   /// Appends each span as one item, in the order given. All carry the context's tenant, user and
@@ -52,6 +55,8 @@ class OtlpSpanEncoder {
   Key& key_named(std::string_view name);
   Key& key_of(EntryHeader header);
   void read_entries(std::span<const std::byte> bytes);
+  void append_links(const SpanView& span, std::size_t bytes_max, ByteBuffer& out);
+  void append_status(ByteBuffer& out);
   void append_span(const SpanView& span, const ContextTexts& context, ByteBuffer& out);
   void append_attributes(const SpanView& span, const ContextTexts& context, std::size_t bytes_max,
                          ByteBuffer& out);
@@ -65,7 +70,10 @@ class OtlpSpanEncoder {
   Key& tenant_;
   Key& user_;
   Key& request_id_;
-  std::vector<Entry> entries_;  // of the span in work
+  std::vector<Entry> entries_;         // of the span in work
+  std::vector<const Key*> link_keys_;  // of the link in work
+  std::string status_text_;
+  OtlpExceptions exceptions_;
   std::uint64_t span_number_ = 0;
 };
 

@@ -494,9 +494,187 @@ TEST(OtlpSpan, LinksAndBlocksHaveTheirPlaces) {
   EXPECT_EQ(message.message(13).text(1),
             "\x11\x12\x13\x14\x15\x16\x17\x18\x21\x22\x23\x24\x25\x26\x27\x28");
   EXPECT_EQ(message.message(13).text(2), id_bytes(0x3132333435363738));
+  EXPECT_EQ(attributes_of(message.message(13), 4), (Attributes{{"key", "s:x"}}));
+  EXPECT_EQ(attributes_of(message, 9),
+            (Attributes{{"rpc.method", "s:x"}, {"db.query.text", "s:x"}}));
+  EXPECT_FALSE(message.has(11)) << "an exception's type without its beginning is none";
+}
+
+void append_link(Packed& entries, std::uint64_t span_id) {
+  const LinkBody link{{1, 2}, span_id};
+  entries.entry(intern_name("link"), EntryClass::link, ValueType::string)
+      .string({reinterpret_cast<const char*>(&link), sizeof link});
+}
+void append_link_attribute(Packed& entries, const std::string& key, std::string_view value) {
+  entries.entry(intern_name(key), EntryClass::link_attribute, ValueType::string).string(value);
+}
+
+TEST(OtlpSpan, ALinkKeepsItsOwnAttributes) {
+  SpanView span = make_span("s", 1, 0, 1);
+  Packed entries;
+  append_link_attribute(entries, "of_none", "x");
+  append_link(entries, 7);
+  append_link_attribute(entries, "queue", "q-1");
+  append_link_attribute(entries, "queue", "again");
+  append_link(entries, 8);
+  append_link_attribute(entries, "queue", "q-2");
+  span.entries = entries.bytes();
+  const auto links = encoded({span}).front().messages(13);
+  ASSERT_EQ(links.size(), 2U);
+  EXPECT_EQ(attributes_of(links[0], 4), (Attributes{{"queue", "s:q-1"}}));
+  EXPECT_EQ(attributes_of(links[1], 4), (Attributes{{"queue", "s:q-2"}}));
+  EXPECT_EQ(links[1].text(2), id_bytes(8));
+}
+
+TEST(OtlpSpan, LinksHaveBounds) {
+  SpanView span = make_span("s", 1, 0, 1);
+  Packed entries;
+  for (std::uint64_t i = 0; i < 130; ++i) append_link(entries, i);
+  span.entries = entries.bytes();
+  const ProtoMessage many = encoded({span}).front();
+  EXPECT_EQ(many.count(13), 128U);
+  EXPECT_EQ(many.varint(14), 2U);
+
+  Packed long_one;
+  append_link(long_one, 1);
+  append_link_attribute(long_one, "small", "x");
+  append_link_attribute(long_one, "big", std::string(3000, 'x'));
+  span.entries = long_one.bytes();
+  const ProtoMessage cut = encoded({span}, nobody, 4096).front().message(13);
+  EXPECT_EQ(attributes_of(cut, 4), (Attributes{{"small", "s:x"}}));
+  EXPECT_EQ(cut.varint(5), 1U);
+}
+
+// ---- Exceptions ----
+
+/// An exception's entries as Span writes them.
+void append_exception(Packed& entries, std::uint64_t id, std::string_view type,
+                      std::string_view message, std::uint64_t cause = 0) {
+  const auto text = [&](const char* name, std::string_view value) {
+    if (value.empty()) return;
+    entries.entry(intern_name(name), EntryClass::exception, ValueType::string).string(value);
+  };
+  entries.entry(intern_name("id"), EntryClass::exception, ValueType::unsigned_integer).number(id);
+  text("type", type);
+  text("message", message);
+  if (cause == 0) return;
+  entries.entry(intern_name("cause"), EntryClass::exception, ValueType::unsigned_integer)
+      .number(cause);
+}
+void append_frame(Packed& entries, std::string_view path, std::uint64_t line,
+                  std::string_view label) {
+  entries.entry(intern_name("path"), EntryClass::frame, ValueType::string).string(path);
+  if (line != 0) {
+    entries.entry(intern_name("line"), EntryClass::frame, ValueType::unsigned_integer).number(line);
+  }
+  if (!label.empty()) {
+    entries.entry(intern_name("label"), EntryClass::frame, ValueType::string).string(label);
+  }
+}
+ProtoMessage failed_span(const Packed& entries, std::size_t bytes_max = 200'000) {
+  SpanView span = make_span("s", 1, 0, 1, span_fault);
+  span.entries = entries.bytes();
+  return encoded({span}, nobody, bytes_max).front();
+}
+
+TEST(OtlpException, IsAnEventWithItsStackAndWhatCausedIt) {
+  Packed entries;
+  append_exception(entries, 5, "shop::Refused", "order 17", 6);
+  append_frame(entries, "pay.cpp", 32, "shop::pay(int)");
+  append_frame(entries, "libshop.so", 0, "");
+  entries.entry(intern_name("truncated"), EntryClass::exception, ValueType::unsigned_integer)
+      .number(std::uint64_t{12});
+  append_exception(entries, 6, "std::system_error", "connection reset");
+  append_exception(entries, 7, "std::bad_alloc", "");
+  const ProtoMessage message = failed_span(entries);
+  const auto events = message.messages(11);
+  ASSERT_EQ(events.size(), 2U);
+  EXPECT_EQ(events[0].text(2), "exception");
+  EXPECT_EQ(events[0].fixed64(1), message.fixed64(8)) << "the end of the span";
+  EXPECT_EQ(attributes_of(events[0], 3),
+            (Attributes{{"exception.type", "s:shop::Refused"},
+                        {"exception.message", "s:order 17"},
+                        {"exception.stacktrace",
+                         "s:shop::Refused: order 17\n"
+                         "\tat shop::pay(int) (pay.cpp:32)\n"
+                         "\tat ? (libshop.so)\n"
+                         "\t... 12 more\n"
+                         "Caused by: std::system_error: connection reset"}}));
+  EXPECT_EQ(attributes_of(events[1], 3), (Attributes{{"exception.type", "s:std::bad_alloc"}}));
+  EXPECT_EQ(message.message(15).varint(3), 2U);
+  EXPECT_EQ(message.message(15).text(2), "std::bad_alloc");
+  EXPECT_EQ(attributes_of(message, 9), (Attributes{{"error.type", "s:std::bad_alloc"}}));
+}
+
+TEST(OtlpException, TheCauseMayBeRecordedFirst) {
+  Packed entries;
+  append_exception(entries, 6, "inner", "a");
+  append_exception(entries, 5, "outer", "b", 6);
+  const ProtoMessage message = failed_span(entries);
+  ASSERT_EQ(message.count(11), 1U);
+  EXPECT_EQ(attributes_of(message.message(11), 3)["exception.stacktrace"],
+            "s:outer: b\nCaused by: inner: a");
+  EXPECT_EQ(message.message(15).text(2), "outer: b");
+}
+
+TEST(OtlpException, CausesInACircleOrElsewhereEnd) {
+  Packed circle;
+  append_exception(circle, 1, "a", "", 2);
+  append_exception(circle, 2, "b", "", 1);
+  append_exception(circle, 3, "c", "", 3);
+  append_exception(circle, 4, "d", "", 99);  // Of another span.
+  const auto events = failed_span(circle).messages(11);
+  ASSERT_EQ(events.size(), 4U);
+  EXPECT_TRUE(attributes_of(events[0], 3)["exception.stacktrace"].starts_with(
+      "s:a\nCaused by: b\nCaused by: a"));
+  EXPECT_EQ(attributes_of(events[3], 3), (Attributes{{"exception.type", "s:d"}}));
+}
+
+TEST(OtlpException, HasBounds) {
+  Packed many;
+  for (std::uint64_t id = 1; id <= 130; ++id) append_exception(many, id, "t", "");
+  const ProtoMessage message = failed_span(many);
+  EXPECT_EQ(message.count(11), 128U);
+  EXPECT_EQ(message.varint(12), 2U);
+
+  // A stack that does not fit is left out; then the message's event.
+  Packed deep;
+  append_exception(deep, 1, "t", "m");
+  for (int i = 0; i < 32; ++i) append_frame(deep, std::string(100, 'p'), 1, "f()");
+  append_exception(deep, 2, "t", std::string(3000, 'm'));
+  const ProtoMessage cut = failed_span(deep, 4096);
+  ASSERT_EQ(cut.count(11), 1U);
+  EXPECT_EQ(attributes_of(cut.message(11), 3),
+            (Attributes{{"exception.type", "s:t"}, {"exception.message", "s:m"}}));
+  EXPECT_EQ(cut.varint(12), 1U);
+  EXPECT_LE(cut.message(15).text(2).size(), 1024U);
+}
+
+TEST(OtlpException, WithoutATypeIsUnknownAndTheNextSpanKnowsNothingOfIt) {
+  Packed entries;
+  append_exception(entries, 1, "", "only a message");
+  SpanView failed = make_span("s", 1, 0, 1, span_fault);
+  failed.entries = entries.bytes();
+  const auto spans = encoded({failed, make_span("t", 2, 0, 2, span_fault)});
   EXPECT_EQ(
-      attributes_of(message, 9),
-      (Attributes{{"exception.type", "s:x"}, {"rpc.method", "s:x"}, {"db.query.text", "s:x"}}));
+      attributes_of(spans[0].message(11), 3),
+      (Attributes{{"exception.type", "s:unknown"}, {"exception.message", "s:only a message"}}));
+  EXPECT_EQ(spans[0].message(15).text(2), "only a message");
+  EXPECT_EQ(attributes_of(spans[0], 9)["error.type"], "s:fault");
+  EXPECT_FALSE(spans[1].has(11));
+  EXPECT_FALSE(spans[1].message(15).has(2));
+}
+
+TEST(OtlpException, DamagedEntriesLeadNowhere) {
+  Packed entries;
+  append_exception(entries, 1, "type", "message", 2);
+  append_frame(entries, "path", 3, "label");
+  append_exception(entries, 2, "type", "message");
+  for (std::size_t size = entries.bytes().size(); size-- > 0;) {
+    Packed cut = entries;
+    cut.cut(size);
+    failed_span(cut);
+  }
 }
 
 TEST(OtlpSpan, KindsAndParents) {

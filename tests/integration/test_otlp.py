@@ -248,6 +248,29 @@ def test_spans_by_seed_carry_what_was_recorded(probe, seed):
         assert (span.status.code == Status.STATUS_CODE_ERROR) == failed, description
 
 
+def test_exceptions_and_links_are_the_events_and_links_of_a_span(probe):
+    requests, result = probe.bodies({"traces": [{"name": "POST /orders", "everything": True}]}, ENVIRONMENT)
+    assert result["stats"]["spans"]["delivered"] == 1
+    (scope,) = decoded(requests, "/v1/traces", ExportTraceServiceRequest)
+    (span,) = scope.spans
+    known, remote = span.events
+    for event in span.events:
+        assert event.name == "exception" and event.time_unix_nano == span.end_time_unix_nano
+    outer = attributes(known.attributes)
+    assert "std::invalid_argument" in outer["exception.type"] and outer["exception.message"] == "order 7"
+    assert outer["exception.stacktrace"] == (
+        f"{outer['exception.type']}: order 7\n\tat place() (orders.cpp:17)\n\tat main() (main.cpp:3)\n"
+        "Caused by: std::out_of_range: no such key")
+    assert attributes(remote.attributes)["exception.type"] == "Remote"
+    assert span.status.code == Status.STATUS_CODE_ERROR and span.status.message.startswith("Remote")
+    (link,) = span.links
+    assert link.trace_id.hex() == "6b00e3540f1e2d3c4b5a69788796a5b4" and link.span_id.hex() == "0000000000000007"
+    assert attributes(link.attributes) == {"queue": "q-1"}
+    found = attributes(span.attributes)
+    assert found["error.type"] == "Remote" and found["http.response.status_code"] == 503
+    assert not any(key.startswith("exception.") for key in found)
+
+
 def test_exemplars_name_the_trace_of_a_slow_value(probe):
     durations = [3.0, 250.5, 17.25, 900.0, 8.0]
     requests, result = probe.bodies(
