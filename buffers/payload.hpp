@@ -31,6 +31,8 @@ struct Payload {
   Signal signal = Signal::metrics;
   std::uint64_t sequence = 0;     ///< in the order of sealing
   std::size_t charged_bytes = 0;  ///< of the outbox's budget
+  /// Of a process that died: the files that it left hold these records until they are settled.
+  bool recovered = false;
 
   std::string_view item(const PayloadItem& which) const noexcept {
     return bytes.view(which.offset, which.bytes);

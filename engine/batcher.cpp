@@ -104,6 +104,7 @@ void Batcher::seal() noexcept {
   const Signal signal = exporter_.signal();
   const std::uint64_t records = payload_->records();
   payload_->signal = signal;
+  payload_->recovered = recovered_;
   // Counted first: the sender may be done with it before send() returns.
   ledger_.of(signal).sealed.fetch_add(records, std::memory_order_relaxed);
   if (outbox_.send(payload_)) {

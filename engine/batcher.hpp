@@ -31,6 +31,8 @@ class Batcher {
   void seal_if_due(SteadyTime now) noexcept;
   /// Sends what there is.
   void seal() noexcept;
+  /// Whether what is appended from here on is of a process that died. Only while it is empty.
+  void set_recovered(bool recovered) noexcept { recovered_ = recovered; }
   /// Payloads sealed so far, sent or dropped.
   std::uint64_t seals() const noexcept { return seals_; }
   bool empty() const noexcept { return payload_ == nullptr || payload_->items.empty(); }
@@ -52,6 +54,7 @@ class Batcher {
   std::size_t opened_bytes_ = 0;
   SteadyTime oldest_{};
   std::uint64_t seals_ = 0;
+  bool recovered_ = false;
   // Sums over the items that are known to fit.
   std::size_t fitting_items_ = 0;
   std::size_t fitting_bytes_ = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -33,20 +34,32 @@ bool take_text(std::string_view& bytes, std::string& text) {
   return true;
 }
 
-std::optional<std::string> contents(Disk& disk, Disk::Handle directory, const std::string& name) {
+enum class FileState : std::uint8_t { read, missing, refused };
+
+/// `refused`: it is there, and the disk does not give it now.
+FileState read_file(Disk& disk, Disk::Handle directory, const std::string& name,
+                    std::string& text) {
   std::uint64_t size = 0;
   const Disk::Handle file = disk.open(directory, name, size);
-  if (file < 0) return std::nullopt;
-  std::string text;
-  bool good = size <= file_bytes_max;
-  if (good) text.resize(size);
-  for (std::uint64_t got = 0; good && got < size;) {
-    const std::int64_t more = disk.read(file, text.data() + got, size - got);
-    good = more > 0;
-    got += static_cast<std::uint64_t>(std::max(more, std::int64_t{0}));
+  if (file == -ENOENT) return FileState::missing;
+  if (file < 0 || size > file_bytes_max) {
+    if (file >= 0) disk.close(file);
+    return FileState::refused;
+  }
+  bool good = true;
+  try {
+    text.resize(size);
+    for (std::uint64_t got = 0; good && got < size;) {
+      const std::int64_t more = disk.read(file, text.data() + got, size - got);
+      good = more > 0;
+      got += static_cast<std::uint64_t>(std::max(more, std::int64_t{0}));
+    }
+  } catch (...) {
+    disk.close(file);
+    throw;
   }
   disk.close(file);
-  return good ? std::optional(std::move(text)) : std::nullopt;
+  return good ? FileState::read : FileState::refused;
 }
 
 std::span<const std::byte> bytes_of(const std::string& text) {
@@ -61,6 +74,12 @@ struct CrashRecovery::DeadProcess {
   std::unordered_map<std::uint32_t, std::string> names;
   std::unordered_map<std::uint32_t, SiteInfo> sites;
 
+  static bool is_of_another_version(std::string_view bytes) {
+    CrashClock clock{};
+    return take(bytes, clock) &&
+           std::memcmp(clock.magic, CrashClock::expected_magic, sizeof clock.magic) == 0 &&
+           clock.version != CrashClock::current_version;
+  }
   bool read_clock(std::string_view bytes) {
     if (!take(bytes, clock) ||
         std::memcmp(clock.magic, CrashClock::expected_magic, sizeof clock.magic) != 0 ||
@@ -207,39 +226,8 @@ struct CrashRecovery::DeadProcess {
     return false;
   }
 
-  void read_lane(const std::string& file, RecoveredRecords& records, Counts& counts) const {
-    const std::size_t ring_bytes = clock.ring_bytes;
-    if (file.size() != clock.head_bytes + ring_bytes + 2 * sizeof(CrashContext)) return;
-    records.begin_lane();
-    std::uint64_t head = 0;
-    std::uint64_t at = 0;
-    std::memcpy(&head, file.data() + clock.published_at, sizeof head);
-    std::memcpy(&at, file.data() + clock.released_at, sizeof at);
-    if (head < at || head - at > ring_bytes || head % 8 != 0 || at % 8 != 0) {
-      counts.unreadable_bytes += ring_bytes;
-      return;
-    }
-    read_context(file, at, records, counts);
-    const std::span<const std::byte> ring = bytes_of(file).subspan(clock.head_bytes, ring_bytes);
-    while (at != head) {
-      const std::size_t offset = at & (ring_bytes - 1);
-      RecordHeader header{};
-      std::memcpy(&header.size_and_kind, ring.data() + offset, sizeof header.size_and_kind);
-      const std::size_t bytes = header.bytes();
-      const bool is_skip = header.kind() == RecordKind::skip;
-      bool good = bytes >= (is_skip ? 8 : sizeof header) && bytes % 8 == 0 && bytes <= head - at &&
-                  offset + bytes <= ring_bytes;
-      if (good && !is_skip) {
-        std::memcpy(&header, ring.data() + offset, sizeof header);
-        good = read_record(header, ring.subspan(offset + sizeof header, bytes - sizeof header),
-                           records, counts);
-      }
-      if (!good) {
-        counts.unreadable_bytes += head - at;
-        return;
-      }
-      at += bytes;
-    }
+  std::size_t lane_bytes() const noexcept {
+    return clock.head_bytes + clock.ring_bytes + 2 * sizeof(CrashContext);
   }
 
   /// On whose behalf the first record was made, if that was said before it.
@@ -296,35 +284,152 @@ std::unique_ptr<CrashRecovery> CrashRecovery::find(const std::string& directory,
   return found->boxes_.empty() ? nullptr : std::move(found);
 }
 
+CrashRecovery::CrashRecovery() = default;
 CrashRecovery::~CrashRecovery() {
-  for (const Box& box : boxes_) disk_->close(box.handle);
+  for (const Box& box : boxes_) {
+    if (!box.gone) disk_->close(box.handle);
+  }
 }
 
-CrashRecovery::Counts CrashRecovery::read(RecoveredRecords& records) {
-  Counts counts;
-  for (const Box& box : boxes_) read_box(box, records, counts);
-  return counts;
+// What can run out of memory comes before the place that is remembered moves on.
+void CrashRecovery::read(RecoveredRecords& records, const std::function<bool()>& enough) {
+  while (!is_read()) {
+    if (enough()) return;
+    if (dead_ == nullptr) {
+      open_box(records);
+      continue;
+    }
+    const std::vector<std::string>& files = boxes_[box_].files;
+    while (file_ < files.size() && !files[file_].starts_with("lane-")) ++file_;
+    if (file_ == files.size()) {
+      end_box();
+      continue;
+    }
+    if (!lane_) open_lane(files[file_], records);
+    if (lane_) {
+      if (!read_lane(records, enough)) return;
+      lane_.reset();
+    }
+    ++file_;
+  }
 }
 
-void CrashRecovery::read_box(const Box& box, RecoveredRecords& records, Counts& counts) {
-  DeadProcess dead;
-  const auto clock = contents(*disk_, box.handle, "clock");
-  if (!clock || !dead.read_clock(*clock)) return;
-  ++counts.processes;
-  records.begin_process();
-  if (const auto names = contents(*disk_, box.handle, "names")) dead.read_names(*names);
-  for (const std::string& file : box.files) {
-    if (!file.starts_with("lane-")) continue;
-    if (const auto lane = contents(*disk_, box.handle, file)) {
-      dead.read_lane(*lane, records, counts);
+void CrashRecovery::open_box(RecoveredRecords& records) {
+  Box& box = boxes_[box_];
+  auto dead = std::make_unique<DeadProcess>();
+  std::string text;
+  const FileState clock = read_file(*disk_, box.handle, "clock", text);
+  const bool is_good = clock == FileState::read && dead->read_clock(text);
+  if (is_good) {
+    std::string names;
+    if (read_file(*disk_, box.handle, "names", names) == FileState::read) dead->read_names(names);
+    ++counts_.processes;
+    records.begin_process();
+    dead_ = std::move(dead);
+    return;
+  }
+  if (clock == FileState::refused || DeadProcess::is_of_another_version(text)) {
+    box.stays = true;
+    ++counts_.left;
+  } else {
+    for (const std::string& file : box.files) {
+      std::uint64_t size = 0;
+      const Disk::Handle lane =
+          file.starts_with("lane-") ? disk_->open(box.handle, file, size) : -1;
+      if (lane >= 0) disk_->close(lane);
+      counts_.unreadable_bytes += size;
     }
   }
+  end_box();
 }
 
-void CrashRecovery::remove() noexcept {
-  for (const Box& box : boxes_) {
-    for (const std::string& file : box.files) disk_->remove(box.handle, file);
+void CrashRecovery::end_box() noexcept {
+  dead_.reset();
+  file_ = 0;
+  ++box_;
+}
+
+void CrashRecovery::open_lane(const std::string& name, RecoveredRecords& records) {
+  Box& box = boxes_[box_];
+  OpenLane lane;
+  const FileState state = read_file(*disk_, box.handle, name, lane.bytes);
+  if (state == FileState::refused && !box.stays) {
+    box.stays = true;
+    ++counts_.left;
   }
+  if (state != FileState::read || lane.bytes.empty()) return;  // Empty: it died while making it.
+  const CrashClock& clock = dead_->clock;
+  if (lane.bytes.size() != dead_->lane_bytes()) {
+    counts_.unreadable_bytes += lane.bytes.size();
+    return;
+  }
+  std::memcpy(&lane.head, lane.bytes.data() + clock.published_at, sizeof lane.head);
+  std::memcpy(&lane.at, lane.bytes.data() + clock.released_at, sizeof lane.at);
+  if (lane.head < lane.at || lane.head - lane.at > clock.ring_bytes || lane.head % 8 != 0 ||
+      lane.at % 8 != 0) {
+    counts_.unreadable_bytes += clock.ring_bytes;
+    return;
+  }
+  records.begin_lane();
+  dead_->read_context(lane.bytes, lane.at, records, counts_);
+  lane_ = std::move(lane);
+}
+
+bool CrashRecovery::read_lane(RecoveredRecords& records, const std::function<bool()>& enough) {
+  const CrashClock& clock = dead_->clock;
+  const std::size_t ring_bytes = clock.ring_bytes;
+  const std::span<const std::byte> ring =
+      bytes_of(lane_->bytes).subspan(clock.head_bytes, ring_bytes);
+  std::uint64_t& at = lane_->at;
+  while (at != lane_->head) {
+    if (enough()) return false;
+    const std::uint64_t left = lane_->head - at;
+    const std::size_t offset = at & (ring_bytes - 1);
+    RecordHeader header{};
+    std::memcpy(&header.size_and_kind, ring.data() + offset, sizeof header.size_and_kind);
+    const std::size_t bytes = header.bytes();
+    const bool is_skip = header.kind() == RecordKind::skip;
+    bool good = bytes >= (is_skip ? 8 : sizeof header) && bytes % 8 == 0 && bytes <= left &&
+                offset + bytes <= ring_bytes;
+    if (good && !is_skip) {
+      std::memcpy(&header, ring.data() + offset, sizeof header);
+      good = dead_->read_record(header, ring.subspan(offset + sizeof header, bytes - sizeof header),
+                                records, counts_);
+    }
+    if (!good) {
+      counts_.unreadable_bytes += left;
+      return true;
+    }
+    at += bytes;
+  }
+  return true;
+}
+
+void CrashRecovery::sealed(std::uint64_t sequence) noexcept {
+  for (std::size_t i = 0; i < box_; ++i) {
+    if (!boxes_[i].sequence) boxes_[i].sequence = sequence;
+  }
+}
+
+bool CrashRecovery::remove(const std::function<bool(std::uint64_t)>& settled,
+                           const std::atomic<bool>& keep) noexcept {
+  bool all = is_read();
+  for (Box& box : boxes_) {
+    if (box.gone || box.stays) continue;
+    if (!box.sequence || !settled(*box.sequence)) {
+      all = false;
+      continue;
+    }
+    // Behind settled(): what is dropped is said before it is settled.
+    if (keep.load(std::memory_order_relaxed)) {
+      box.stays = true;
+      continue;
+    }
+    for (const std::string& file : box.files) disk_->remove(box.handle, file);
+    disk_->close(box.handle);
+    box.gone = true;
+  }
+  return all;
 }
 
 }  // namespace spillway::detail

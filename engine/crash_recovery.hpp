@@ -3,12 +3,17 @@
 // Reads the rings that a dead process left in crash_dir (crash_rings.hpp). Trusts nothing in them: the
 // process may have died anywhere, and what is out of bounds ends the reading of its ring, and is
 // counted.
+//
+// A box is deleted when its last payload is settled, and stays for the next engine when something of
+// it was dropped for what may pass. What this version cannot read, another one may: it stays too.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,6 +52,8 @@ class CrashRecovery {
     std::uint64_t logs = 0;
     std::uint64_t spans = 0;
     std::uint64_t unreadable_bytes = 0;  ///< of rings, behind something that is no record
+    /// Processes of another version, or whose files the disk does not give: they stay.
+    std::uint64_t left = 0;
   };
 
   /// Takes the boxes of engines of `service` that are gone. `own_box` is this engine's. Null: there
@@ -56,22 +63,50 @@ class CrashRecovery {
                                              const std::string& own_box);
   ~CrashRecovery();
 
-  Counts read(RecoveredRecords& records);
-  /// Deletes what was read: it is settled.
-  void remove() noexcept;
+  /// Reads on until `enough`, which is asked before each record. Throws std::bad_alloc: what was
+  /// given until then counts, and the next call goes on behind it.
+  void read(RecoveredRecords& records, const std::function<bool()>& enough);
+  bool is_read() const noexcept { return box_ == boxes_.size(); }
+  const Counts& counts() const noexcept { return counts_; }
+
+  /// All that was given so far is in payloads up to this one.
+  void sealed(std::uint64_t sequence) noexcept;
+  /// Deletes the boxes that are settled, or with `keep` leaves them. True: all have been read, and
+  /// none waits any more.
+  bool remove(const std::function<bool(std::uint64_t)>& settled,
+              const std::atomic<bool>& keep) noexcept;
 
  private:
   struct Box {
     transport::Disk::Handle handle = -1;
     std::vector<std::string> files;
+    std::optional<std::uint64_t> sequence{};  // of the last payload with something of it
+    bool stays = false;
+    bool gone = false;
   };
   struct DeadProcess;
+  /// The lane's file that is being read.
+  struct OpenLane {
+    std::string bytes;
+    std::uint64_t at = 0;
+    std::uint64_t head = 0;
+  };
 
-  CrashRecovery() = default;
-  void read_box(const Box& box, RecoveredRecords& records, Counts& counts);
+  CrashRecovery();
+  void open_box(RecoveredRecords& records);
+  void open_lane(const std::string& name, RecoveredRecords& records);
+  /// Whether the lane has ended.
+  bool read_lane(RecoveredRecords& records, const std::function<bool()>& enough);
+  void end_box() noexcept;
 
   std::shared_ptr<transport::Disk> disk_ = transport::system_disk();
   std::vector<Box> boxes_;
+  Counts counts_;
+  // Where the reading is: in which box, in which of its files, and in what of that.
+  std::size_t box_ = 0;
+  std::size_t file_ = 0;
+  std::unique_ptr<DeadProcess> dead_;  // null: the box is to be opened
+  std::optional<OpenLane> lane_;       // nothing: the file is to be opened
 };
 
 }  // namespace spillway::detail

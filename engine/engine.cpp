@@ -146,6 +146,7 @@ class Engine::Core final : public detail::EngineServices {
       sampling_client_.emplace(sampling_client_parts(runtime));
     }
     if (!has_threads_) return;
+    recovering_ = flusher_.is_recovering();
     flusher_beats_.beat(clock_->steady());
     sender_thread_ = transport::start_thread("spillway-send", [this] { run_sender(); });
     try {
@@ -344,10 +345,14 @@ class Engine::Core final : public detail::EngineServices {
       flusher_.begin_flush();
       const bool complete = flusher_.flush_all();
       diagnostics_.deliver();
-      return settle_by_hand() && complete;
+      return settle_by_hand() && complete && !flusher_.is_recovering();
     }
     const SteadyTime deadline = clock_->steady() + timeout;
     std::unique_lock lock(mutex_);
+    // What a dead process left comes first.
+    if (!progress_.wait_until(lock, deadline, [&] { return !recovering_ || stopping_; })) {
+      return false;
+    }
     if (stopping_) return sender_.settled(outbox_.last_sequence());
     const std::uint64_t ticket = ++flushes_wanted_;
     flusher_wakes_.notify_one();
@@ -632,6 +637,7 @@ class Engine::Core final : public detail::EngineServices {
         sender_.wake();
       }
       lock.lock();
+      recovering_ = flusher_.is_recovering();
       if (flushed) {
         flushes_done_ = ticket;
         if (flush == Flush::last) {
@@ -711,6 +717,7 @@ class Engine::Core final : public detail::EngineServices {
   bool sender_stops_ = false;
   bool flusher_has_ended_ = false;
   bool sender_has_ended_ = false;
+  bool recovering_ = false;
   std::uint64_t flushes_wanted_ = 0;
   std::uint64_t flushes_done_ = 0;
   std::thread flusher_thread_;

@@ -299,10 +299,13 @@ class Flusher::Recovered final : public RecoveredRecords {
     flusher_.ledger_.of(signal).recovered.fetch_add(1, std::memory_order_relaxed);
     flusher_.take_record(signal, 1, work);
   }
+  void drop_without_destination(Signal signal) {
+    flusher_.ledger_.drop_in_batch(signal, DropCause::no_destination, 1);
+  }
 
   void add_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
                std::uint64_t span_id, std::span<const std::byte> values) {
-    if (!flusher_.logs_) return;
+    if (!flusher_.logs_) return drop_without_destination(Signal::logs);
     std::uint32_t& number = sites_[dead_site];
     if (number == 0) {
       SiteInfo marked = site;
@@ -318,7 +321,7 @@ class Flusher::Recovered final : public RecoveredRecords {
   }
   void add_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                 const SpanBody& body, std::span<const std::byte> entries) {
-    if (!flusher_.assembler_) return;
+    if (!flusher_.assembler_) return drop_without_destination(Signal::spans);
     values_ = mark_;
     values_.insert(values_.end(), entries.begin(), entries.end());
     SpanView span{name, start_ns, std::max(start_ns, end_ns), body,
@@ -333,27 +336,75 @@ class Flusher::Recovered final : public RecoveredRecords {
   std::vector<std::byte> values_;
 };
 
-void Flusher::recover() {
-  if (!recovered_sequence_) {
-    Recovered records(*this);
-    const CrashRecovery::Counts counts = recovery_->read(records);
-    if (assembler_) assembler_->flush(now_);
-    for (auto* const batcher : {&logs_, &traces_}) {
-      if (*batcher) (*batcher)->seal();
+void Flusher::set_recovered(bool recovered) {
+  if (assembler_) assembler_->flush(now_);
+  for (auto* const batcher : {&logs_, &traces_}) {
+    if (!*batcher) continue;
+    (*batcher)->seal();
+    (*batcher)->set_recovered(recovered);
+  }
+}
+
+// No further than half of the budget: what is in the files can wait, what is recorded now cannot.
+void Flusher::recover() try {
+  const auto enough = [this] { return outbox_.bytes() > outbox_.bytes_max() / 2; };
+  if (is_recovering() && !enough()) {
+    // Drops of this thread for what may pass.
+    const auto drops = [this] {
+      std::uint64_t sum = 0;
+      for (const Signal signal : {Signal::logs, Signal::spans}) {
+        const SignalLedger& ledger = ledger_.of(signal);
+        const auto count = [](const auto& causes, DropCause cause) {
+          return causes[static_cast<std::size_t>(cause)].load(std::memory_order_relaxed);
+        };
+        sum += count(ledger.dropped_in_batch, DropCause::no_memory) +
+               count(ledger.dropped_in_queue, DropCause::queue_full);
+      }
+      return sum;
+    };
+    if (recovered_ == nullptr) recovered_ = std::make_unique<Recovered>(*this);
+    set_recovered(true);
+    const std::uint64_t drops_before = drops();
+    try {
+      recovery_->read(*recovered_, enough);
+    } catch (const std::bad_alloc&) {  // Goes on there in the next round.
     }
-    recovered_sequence_ = outbox_.last_sequence();
-    report_("recovered " + std::to_string(counts.logs) + " log records and " +
-            std::to_string(counts.spans) + " spans of " + std::to_string(counts.processes) +
-            " processes that died; " + std::to_string(counts.unreadable_bytes) +
-            " bytes could not be read");
+    set_recovered(false);
+    if (drops() != drops_before) ledger_.recovered_dropped.store(true, std::memory_order_relaxed);
+    recovery_->sealed(outbox_.last_sequence());
+    if (recovery_->is_read()) {
+      recovered_.reset();
+      report_recovery();
+    }
   }
   finish_recovery();
+} catch (const std::bad_alloc&) {  // The next round may find memory.
+}
+
+void Flusher::report_recovery() {
+  const CrashRecovery::Counts& counts = recovery_->counts();
+  std::string text = "recovered " + std::to_string(counts.logs) + " log records and " +
+                     std::to_string(counts.spans) + " spans of " +
+                     std::to_string(counts.processes) + " processes that died; " +
+                     std::to_string(counts.unreadable_bytes) + " bytes could not be read";
+  const auto nowhere = [&](bool goes_nowhere, std::uint64_t records, const char* signal) {
+    if (!goes_nowhere || records == 0) return;
+    text += std::string("; the ") + signal + " are dropped, because no destination is set for them";
+  };
+  nowhere(!logs_, counts.logs, "log records");
+  nowhere(!traces_, counts.spans, "spans");
+  if (counts.left != 0) {
+    text += "; what " + std::to_string(counts.left) +
+            " more processes left stays in crash_dir: it is of another version of Spillway, which "
+            "can ship it with `spillway recover`, or cannot be read now";
+  }
+  report_(text);
 }
 
 void Flusher::finish_recovery() {
-  if (recovery_ == nullptr || !recovered_sequence_ || !settled_(*recovered_sequence_)) return;
-  recovery_->remove();
-  recovery_.reset();
+  if (recovery_ != nullptr && recovery_->remove(settled_, ledger_.recovered_dropped)) {
+    recovery_.reset();
+  }
 }
 
 void Flusher::drain_record(LaneContext& context, const std::byte* record,

@@ -87,6 +87,8 @@ class Flusher {
   /// Deletes what a dead process left if it is settled by now: each round does it, and the end of the
   /// engine, when there are no more.
   void finish_recovery();
+  /// Something that a dead process left is not read yet: the outbox has no room for it now.
+  bool is_recovering() const noexcept { return recovery_ != nullptr && !recovery_->is_read(); }
 
   /// Metrics that have more series than they may, as of the last metric interval. Any thread.
   std::vector<FoldedMetric> folded_metrics() const { return cardinality_.found(); }
@@ -103,8 +105,11 @@ class Flusher {
 
   class Recovered;
 
-  /// Ships what a dead process left, and deletes it once it is settled.
+  /// Ships what a dead process left, as far as the outbox has room, and deletes it once it is settled.
   void recover();
+  /// Seals what there is; what comes then is of a dead process, or is not.
+  void set_recovered(bool recovered);
+  void report_recovery();
   void end_round_of_crash_rings();
   /// Counts records of a signal as drained and has `work` make of it what goes into a payload; without
   /// memory for that it is dropped, and the others go on.
@@ -177,7 +182,7 @@ class Flusher {
   std::optional<DebugRetention> retention_;
   CrashRings* const crash_rings_;
   std::unique_ptr<CrashRecovery> recovery_;
-  std::optional<std::uint64_t> recovered_sequence_;  // the last payload of what was recovered
+  std::unique_ptr<Recovered> recovered_;  // while recovery_ is being read
   const std::function<bool(std::uint64_t)> settled_;
   Outbox& outbox_;
 

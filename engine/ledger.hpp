@@ -49,6 +49,8 @@ struct Ledger {
   std::array<SignalLedger, signal_count> signals;
   std::atomic<std::uint64_t> measurements_unbucketed{0};
   std::atomic<std::uint64_t> samples_drained{0};
+  /// Records of a process that died were dropped for what may pass: its files have to stay.
+  std::atomic<bool> recovered_dropped{false};
 
   SignalLedger& of(Signal signal) noexcept { return signals[static_cast<std::size_t>(signal)]; }
   void drop_in_batch(Signal signal, DropCause cause, std::uint64_t records) noexcept {

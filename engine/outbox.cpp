@@ -32,6 +32,7 @@ std::unique_ptr<Payload> smaller_copy(Payload& payload) noexcept try {
   copy->bytes.append(payload.bytes.view());
   copy->items.assign(payload.items.begin(), payload.items.end());
   copy->signal = payload.signal;
+  copy->recovered = payload.recovered;
   return copy;
 } catch (const std::bad_alloc&) {
   return nullptr;

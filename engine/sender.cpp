@@ -310,9 +310,9 @@ void Sender::slow_down(Lane& lane, const Outcome& outcome, SteadyTime now) {
 
 void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now) {
   job.refusals = outcome.failure == Failure::credentials ? job.refusals + 1 : 0;
-  const bool spent = parts_.attempts_max > 0 &&
-                     (job.attempts >= parts_.attempts_max || job.refusals >= refusals_max);
   // What is on disk is tried until it is delivered or too old.
+  const bool spent = parts_.attempts_max > 0 && !job.payload->recovered &&
+                     (job.attempts >= parts_.attempts_max || job.refusals >= refusals_max);
   if (job.stored == nullptr && (spent || is_down(lane)) && !store_and_keep(lane, job) && spent) {
     account(job, 0, job.unaccounted, outcome.cause);
     return finish(std::move(job));
@@ -357,6 +357,9 @@ void Sender::put_back(std::size_t lane, Job job) noexcept {
     *waiting.emplace(place) = std::move(job);
   } catch (const std::bad_alloc&) {
     if (stored) return;  // It stays on disk, held.
+    if (job.payload->recovered) {
+      parts_.ledger.recovered_dropped.store(true, std::memory_order_relaxed);
+    }
     account(job, 0, job.unaccounted, DropCause::no_memory);
     finish(std::move(job));
   }
@@ -373,6 +376,7 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
   try {
     half = std::make_unique<Payload>(job.payload->items.get_allocator().resource());
     half->signal = job.payload->signal;
+    half->recovered = job.payload->recovered;
     half->sequence = job.payload->sequence;
     for (std::size_t i = items / 2; i < items; ++i) {
       const PayloadItem& item = job.payload->items[i];
@@ -548,6 +552,7 @@ void Sender::finish_stored(Job& job) {
 void Sender::give_up(std::size_t lane, Job job) {
   if (job.stored != nullptr) return;  // It stays on disk, held.
   if (store(lane, job)) return;
+  if (job.payload->recovered) return;  // The same, in crash_dir.
   account(job, 0, job.unaccounted, job.cause);
   finish(std::move(job));
 }

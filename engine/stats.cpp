@@ -9,10 +9,10 @@ namespace spillway {
 
 std::string_view to_string(DropCause cause) noexcept {
   constexpr std::array<std::string_view, drop_cause_count> names{
-      "ring_full",         "queue_full",    "too_large",    "invalid",
-      "expired",           "rejected",      "unauthorised", "retries_exhausted",
-      "shutdown_deadline", "closed",        "no_memory",    "series_limit",
-      "spool_full",        "spool_damaged", "rate_limited", "not_retained"};
+      "ring_full",    "queue_full",    "too_large",         "invalid",           "expired",
+      "rejected",     "unauthorised",  "retries_exhausted", "shutdown_deadline", "closed",
+      "no_memory",    "series_limit",  "spool_full",        "spool_damaged",     "rate_limited",
+      "not_retained", "no_destination"};
   return names[static_cast<std::size_t>(cause)];
 }
 

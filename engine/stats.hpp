@@ -32,9 +32,10 @@ enum class DropCause : std::uint8_t {
   spool_full,         ///< the oldest in a spool that had reached spool_bytes
   spool_damaged,      ///< its file in the spool was damaged or gone
   rate_limited,       ///< a log beyond log_rate_max of its call site
-  not_retained        ///< a log below the level, of a request that nobody will look at
+  not_retained,       ///< a log below the level, of a request that nobody will look at
+  no_destination      ///< left by a process that died, of a signal that goes nowhere now
 };
-inline constexpr std::size_t drop_cause_count = 16;
+inline constexpr std::size_t drop_cause_count = 17;
 std::string_view to_string(DropCause cause) noexcept;
 
 /// What sending cost.

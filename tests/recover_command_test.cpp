@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
+#include <set>
 #include <string>
 
 #include <support/engine_fixture.hpp>
@@ -15,22 +16,36 @@
 namespace spillway {
 namespace {
 
-TEST(RecoverCommandTest, ShipsWhatAKilledProcessLeft) {
-  const testing::TemporaryDirectory directory;
-  const std::string crash_dir = directory.path("crash");
+std::set<std::string> files_in(const std::string& directory) {
+  std::set<std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    files.insert(entry.path());
+  }
+  return files;
+}
+
+void leave_a_log_and_a_span(const std::string& crash_dir, TracesTo traces) {
   const pid_t child = fork();
   if (child == 0) {
     Config config;
     config.service = "orders/eu";
     config.crash_dir = crash_dir;
+    config.traces = traces;
     testing::TestEngine test(config);
     SPILLWAY_INFO(test.engine, "event", {"n", 42});
+    { const Span span = test.engine.span("work"); }
     kill(getpid(), SIGKILL);
     while (true) pause();
   }
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+}
+
+TEST(RecoverCommandTest, ShipsWhatAKilledProcessLeft) {
+  const testing::TemporaryDirectory directory;
+  const std::string crash_dir = directory.path("crash");
+  leave_a_log_and_a_span(crash_dir, TracesTo::none);
   testing::Program program(SPILLWAY_CLI, {"recover", crash_dir},
                            {"SPILLWAY_LOGS=file", "SPILLWAY_LOGS_FILE=" + directory.path("log")});
   const std::string said = program.read_all();
@@ -43,6 +58,22 @@ TEST(RecoverCommandTest, ShipsWhatAKilledProcessLeft) {
   testing::Program again(SPILLWAY_CLI, {"recover", crash_dir}, {"SPILLWAY_LOGS=none"});
   EXPECT_NE(again.read_all().find("\"recorded\":0"), std::string::npos);
   EXPECT_EQ(again.finish(), 0);
+}
+
+TEST(RecoverCommandTest, DoesNotBeginWhenASignalGoesNowhere) {
+  const testing::TemporaryDirectory directory;
+  const std::string crash_dir = directory.path("crash");
+  leave_a_log_and_a_span(crash_dir, TracesTo::xray_daemon);
+  const std::set<std::string> left = files_in(crash_dir);
+  testing::Program program(SPILLWAY_CLI, {"recover", crash_dir},
+                           {"SPILLWAY_LOGS=file", "SPILLWAY_LOGS_FILE=" + directory.path("log")});
+  const std::string said = program.read_all();
+  EXPECT_EQ(program.finish(), 1) << said;
+  EXPECT_NE(said.find("1 spans, and the configuration sends them nowhere: set SPILLWAY_TRACES"),
+            std::string::npos)
+      << said;
+  EXPECT_FALSE(std::filesystem::exists(directory.path("log"))) << "nothing is sent";
+  EXPECT_EQ(files_in(crash_dir), left) << "nor deleted";
 }
 
 TEST(RecoverCommandTest, NeedsADirectory) {
