@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::size_t url_bytes_max = 512;
 constexpr std::size_t path_bytes_max = 1024;  // Of a log record.
+constexpr std::size_t joined_bytes_max = 4096;
 
 // What an extractor says; one that throws says nothing: its request goes on, and is told of.
 std::string_view extract(const Extractor& extractor, Exchange& exchange) noexcept {
@@ -27,19 +28,18 @@ std::string_view extract(const Extractor& extractor, Exchange& exchange) noexcep
 }
 
 // A header that may come several times, its values with commas between. Several traceparents are not
-// legal, joined even less so.
-std::string_view joined(Exchange& exchange, std::string_view name) {
-  const Headers& headers = exchange.request.headers;
+// legal, joined even less so. Only what comes several times is copied, to `all`: the exchange's own
+// room is for what answers the request.
+std::string_view joined(const Headers& headers, std::string_view name, std::string& all) {
   const std::string_view first = headers.find(name);
   if (first.data() == nullptr || headers.find(name, 1).data() == nullptr) return first;
-  std::string all;
-  for (std::size_t i = 0; all.size() <= exchange_text_bytes_max; ++i) {
+  for (std::size_t i = 0; all.size() <= joined_bytes_max; ++i) {
     const std::string_view value = headers.find(name, i);
     if (value.data() == nullptr) break;
     if (i > 0) all += ',';
     all += value;
   }
-  return exchange.keep(all).value_or(std::string_view{});
+  return all;
 }
 
 // A body as far as it may be logged: what its type says is no text would be noise.
@@ -193,10 +193,14 @@ Verdict Observability::before(State& state, Exchange& exchange) {
   }
   ContextFields fields{
       .tenant = exchange.tenant, .user = exchange.user, .request_id = exchange.request_id};
-  IncomingTrace incoming{.xray = exchange.request.header(trace_header_name),
-                         .traceparent = joined(exchange, traceparent_name)};
+  const Headers& headers = exchange.request.headers;
+  std::string parents;
+  std::string states;
+  IncomingTrace incoming{.xray = headers.find(trace_header_name),
+                         .traceparent = joined(headers, traceparent_name, parents)};
   if (!incoming.empty()) {
-    if (!incoming.traceparent.empty()) incoming.tracestate = joined(exchange, tracestate_name);
+    if (!incoming.traceparent.empty())
+      incoming.tracestate = joined(headers, tracestate_name, states);
     (options_.trust_trace_header ? fields.trace : fields.link) = engine_.trace_of(incoming);
   }
   state.context_.emplace(fields);

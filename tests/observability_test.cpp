@@ -596,6 +596,24 @@ TEST_F(ObservabilityTest, MessagesMayCarryTraceparentOnceAndTracestateOften) {
   EXPECT_EQ(test.engine.stats().trace_headers_refused, 1U);
 }
 
+// The exchange's room is for the answer: a client cannot use it up by its headers.
+TEST_F(ObservabilityTest, LongTraceHeadersLeaveRoomForTheAnswer) {
+  Refusing refusing;
+  const Chain with(routes, request_id, observability, refusing);
+  const std::string state = "rojo=" + std::string(900, 'x');
+  const std::string parent(900, '0');
+  Incoming request = incoming();
+  for (int i = 0; i < 2; ++i) {
+    request.fields.push_back({"tracestate", state});
+    request.fields.push_back({"traceparent", parent});
+  }
+  auto exchange = with.begin(request.view());
+  exchange.add_header("X-More", "of a step behind it");
+  EXPECT_NE(exchange.reply().body.find("slowly"), std::string_view::npos) << exchange.reply().body;
+  EXPECT_EQ(exchange.headers().size(), 3U) << "the request's id, its trace, and one more";
+  exchange.finish({.status = 429});
+}
+
 TEST_F(ObservabilityTest, RepeatedBeastFieldsAreReachedOneByOne) {
   BeastRequest request;
   request.insert("X-Forwarded-For", "");
