@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Load shedding under scripted time, latencies, queue delays and kernel files; then as a step.
+#include <deque>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <thread>
+#include <type_traits>
 
 #include <gtest/gtest.h>
 #include <support/engine_fixture.hpp>
@@ -298,6 +301,45 @@ TEST_F(LoadSheddingStepTest, ARequestThatEndsWithoutAResponseGivesItsPlaceBack) 
   const Chain chain(routes, step);
   { const auto cancelled = chain.begin({.method = "GET", .path = "/orders/17"}); }
   EXPECT_EQ(step.shedder().in_flight(), 0U);
+}
+
+/// A deadline that the handler misses: its answer is replaced, as DeadlineStep does.
+struct Late {
+  struct State {};
+  void respond(State& /*state*/, Exchange& exchange,
+               const ResponseFacts& /*facts*/) const noexcept {
+    exchange.refuse(504);
+  }
+};
+
+// They are the slowest of all: a limit that does not see them admits more the slower the service is.
+TEST_F(LoadSheddingStepTest, RequestsThatMissTheirDeadlineLowerTheLimit) {
+  options.in_flight_min = 1;
+  options.in_flight_first = 100;
+  options.in_flight_max = 10'000;
+  const Routes one_route{{"GET", "/orders/{id}"}};
+  LoadSheddingStep step(test.engine, one_route, {.shedder = options});
+  const Late late{};
+  const Chain in_time(one_route, step);
+  const Chain too_late(one_route, step, late);
+  // Some windows of 200 requests at a time.
+  const auto serve_by = [&](const auto& chain, nanoseconds took) {
+    using Exchange = typename std::decay_t<decltype(chain)>::Exchange;
+    for (int window = 0; window < 20; ++window) {
+      std::deque<std::optional<Exchange>> exchanges(200);
+      for (auto& one : exchanges) chain.begin(one, {.method = "GET", .path = "/orders/17"}, now());
+      clock->advance(took);
+      for (auto& one : exchanges) {
+        if (!one->ended_early()) one->respond({.status = 200});
+        one->finish({.status = one->has_reply() ? one->reply().status : 200}, now());
+      }
+    }
+  };
+  serve_by(in_time, 101ms);
+  const std::uint32_t well = step.shedder().limit();
+  EXPECT_GE(well, 100U);
+  serve_by(too_late, 1010ms);
+  EXPECT_LT(step.shedder().limit(), well / 2);
 }
 
 TEST_F(LoadSheddingStepTest, AClientMayAskForLessButNotForMore) {

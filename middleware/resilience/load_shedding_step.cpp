@@ -89,9 +89,11 @@ Verdict LoadSheddingStep::before(State& state, Exchange& exchange) {
 void LoadSheddingStep::after(State& state, const Exchange& exchange,
                              const ResponseFacts& facts) noexcept {
   if (!state.begun_) return;
-  // What another step refused, and what the client broke off, took no time of the handler's.
+  // What another step refused, and what the client broke off, took no time of the handler's. A reply
+  // in place of the handler's, as a deadline's that it has missed, did: those are the slowest.
   std::optional<std::chrono::nanoseconds> took;
-  if (facts.ending == Ending::sent && !exchange.has_reply()) took = exchange.ended - exchange.begun;
+  if (facts.ending == Ending::sent && !exchange.ended_early())
+    took = exchange.ended - exchange.begun;
   shedder_.end(took, exchange.ended);
   limit_.set(shedder_.limit());
 }
