@@ -77,6 +77,8 @@ void beast_prepare(const Exchange& exchange, const Request& request, Response& r
       response.result(static_cast<unsigned>(reply.status));
       response.keep_alive(request.keep_alive());
     }
+    for (const std::string_view name : body_header_names)
+      response.erase({name.data(), name.size()});
     if (!reply.content_type.empty()) response.set("Content-Type", std::string(reply.content_type));
     response.body() = std::string(reply.body);
     response.prepare_payload();

@@ -112,6 +112,15 @@ struct Reply {
   bool body_only = false;  ///< the handler's other headers stay; status is the handler's
 };
 
+/// The fields that speak of a body (RFC 9110, 8, 14.4; RFC 9530): those of the handler's go with it
+/// when a reply takes its place. A compressed body's Content-Encoding over plain text would make it
+/// unreadable.
+inline constexpr std::array<std::string_view, 11> body_header_names{
+    "Content-Type",     "Content-Length",   "Content-Encoding",
+    "Content-Language", "Content-Location", "Content-Range",
+    "Content-Digest",   "Repr-Digest",      "ETag",
+    "Last-Modified",    "Transfer-Encoding"};
+
 /// Who may be shed first when there is too much to do.
 enum class Priority : std::uint8_t { critical, normal, sheddable };
 

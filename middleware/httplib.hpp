@@ -82,9 +82,7 @@ void httplib_prepare(const Exchange& exchange, Response& response) {
     response.is_chunked_content_provider_ = false;
     response.content_length_ = 0;
     response.body = std::string(reply.body);
-    for (const char* const name :
-         {"Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding"})
-      response.headers.erase(name);
+    for (const std::string_view name : body_header_names) response.headers.erase(std::string(name));
     if (!reply.content_type.empty())
       response.set_header("Content-Type", std::string(reply.content_type));
     if (reply.status != 204)

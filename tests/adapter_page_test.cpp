@@ -34,6 +34,9 @@ struct Response {
   std::string body{};
 
   void set(std::string_view name, std::string_view value) { headers.emplace_back(name, value); }
+  void erase(std::string_view name) {
+    std::erase_if(headers, [&](const auto& field) { return field.first == name; });
+  }
 };
 using Handler = std::function<Response(const Request&)>;
 
@@ -78,13 +81,16 @@ void serve(const Chain& chain, wire::Connection& connection, const wire::Handler
   if (!exchange.has_reply()) {
     exchange.guard([&] {  // What is thrown becomes the reply.
       response = handle(request);
-      exchange.respond({.status = response.status, .body = response.body});
+      exchange.respond({.status = response.status,
+                        .body_bytes = static_cast<std::int64_t>(response.body.size()),
+                        .body = response.body});
     });
   }
   if (exchange.has_reply()) {
     const Reply& reply = exchange.reply();
     if (!reply.body_only) response = {.status = reply.status};
-    response.set("Content-Type", reply.content_type);
+    for (const std::string_view name : body_header_names) response.erase(name);
+    if (!reply.content_type.empty()) response.set("Content-Type", reply.content_type);
     response.body = reply.body;
   }
   for (const HeaderField& field : exchange.headers()) response.set(field.name, field.value);
@@ -149,10 +155,14 @@ TEST_F(AdapterPageTest, RefusalsExceptionsAndErrorBodiesTakeItsPlace) {
   EXPECT_EQ(thrown.status, 500);
   EXPECT_EQ(thrown.body.find("database"), std::string::npos);
   const wire::Response bare = answer({"GET", "/", {}, {}}, [](const wire::Request&) {
-    return wire::Response{401, {{"WWW-Authenticate", "Basic"}}, {}};
+    return wire::Response{
+        401, {{"Content-Type", "text/html"}, {"WWW-Authenticate", "Basic"}, {"ETag", "\"1\""}}, {}};
   });
   EXPECT_EQ(bare.status, 401);
-  EXPECT_EQ(bare.headers.at(0).first, "WWW-Authenticate");
+  EXPECT_EQ(bare.headers, (wire::Fields{{"WWW-Authenticate", "Basic"},
+                                        {"Content-Type", "application/problem+json"},
+                                        {"X-Watched", "yes"}}))
+      << "what was said of the old body is not said of the new one";
 }
 
 TEST_F(AdapterPageTest, AClientThatIsGoneIsToldOf) {

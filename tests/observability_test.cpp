@@ -10,6 +10,7 @@
 #include <support/sent.hpp>
 
 #include <spillway/middleware/beast.hpp>
+#include <spillway/middleware/error_body.hpp>
 #include <spillway/middleware/observability.hpp>
 #include <spillway/middleware/request_id.hpp>
 
@@ -556,6 +557,28 @@ TEST_F(ObservabilityTest, ABeastHandlerThatThrowsIsAnsweredAndABrokenConnectionT
   const testing::Sent all = sent();
   EXPECT_EQ(all.logs.at(0)["ending"].string(), "broken");
   EXPECT_EQ(all.logs.at(0)["exception"].string(), "std::runtime_error");
+}
+
+TEST_F(ObservabilityTest, ABodyThatIsReplacedTakesItsOwnFieldsWithIt) {
+  ErrorBody error_body(ErrorBodies::all);
+  const Chain with(routes, request_id, error_body);
+  const BeastRequest request = beast_request();
+  auto exchange = with.begin(beast_view(request, "203.0.113.9"));
+  const BeastResponse response = beast_answer(exchange, request, [] {
+    BeastResponse made{beast_http::status::bad_gateway, 11};
+    made.set("Content-Encoding", "gzip");
+    made.set("ETag", "\"1\"");
+    made.set("Allow", "GET");
+    made.body() = "not plain text";
+    made.prepare_payload();
+    return made;
+  });
+  EXPECT_EQ(response["Content-Type"], "application/problem+json");
+  EXPECT_EQ(response["Allow"], "GET");
+  EXPECT_EQ(response.count("Content-Encoding"), 0U);
+  EXPECT_EQ(response.count("ETag"), 0U);
+  EXPECT_EQ(response["Content-Length"], std::to_string(response.body().size()));
+  beast_finish(exchange, response, boost::system::error_code());
 }
 
 // A body behind an answer to HEAD would be read as the next response.
