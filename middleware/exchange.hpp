@@ -71,6 +71,8 @@ struct RequestView {
   Headers headers{};
   std::string_view body{};       ///< as far as it has been read; for body logging
   std::int64_t body_bytes = -1;  ///< its whole length; below 0: unknown
+  /// There may be a body that the framework shows to no step: nothing can be said of its bytes.
+  bool body_hidden = false;
   /// Set by frameworks that route before the chain runs; null: the chain matches method and path.
   const Route* route = nullptr;
 

@@ -17,6 +17,7 @@
 //   if (const auto refused = grpc_refusal()) return *refused;
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -145,9 +146,13 @@ struct GrpcHeaders {
   std::optional<TimeoutText> timeout;
 };
 
+/// Adds what metadata may hold: printable ASCII (gRPC over HTTP/2, "ASCII-Value"). A value that a
+/// client may have chosen may be anything else, and the library would end the process for it: left out.
 template <class Metadata>
 void grpc_add(Metadata& metadata, std::string_view name, std::string_view value) {
-  if (!value.empty()) metadata.emplace(transport::lower(name), std::string(value));
+  const auto fits = [](char c) { return c >= ' ' && c <= '~'; };
+  if (!value.empty() && std::all_of(value.begin(), value.end(), fits))
+    metadata.emplace(transport::lower(name), std::string(value));
 }
 
 }  // namespace detail
@@ -208,7 +213,8 @@ class GrpcServerInterceptor final : public grpc::experimental::Interceptor {
                      .path = info_.method(),
                      .host = {authority.data(), authority.size()},
                      .peer_address = peer_,
-                     .headers = {&headers_, detail::GrpcHeaders::find}};
+                     .headers = {&headers_, detail::GrpcHeaders::find},
+                     .body_hidden = true};
     Exchange& exchange = chain_.begin(exchange_, view, now);
     if (handlers_ == GrpcHandlers::asynchronous) return;
     if (exchange.context != nullptr) scope_.emplace(*exchange.context);

@@ -54,7 +54,8 @@ struct Arrived {
                          .host = host,
                          .headers = headers_of(list),
                          .body = body,
-                         .body_bytes = body_bytes.value_or(static_cast<std::int64_t>(body.size()))},
+                         .body_bytes = body_bytes.value_or(static_cast<std::int64_t>(body.size())),
+                         .body_hidden = body_hidden},
                         wall, steady);
     key_id = result.key_id;
     result.key_id = key_id;
@@ -67,6 +68,7 @@ struct Arrived {
   std::string host = "orders.internal:8080";
   std::string body;
   std::optional<std::int64_t> body_bytes;
+  bool body_hidden = false;
   std::vector<std::pair<std::string, std::string>> headers;
   std::string key_id;
 };
@@ -364,6 +366,10 @@ TEST_F(SigningTest, TheBodyIsBoundedAndMustBeThereAsAWhole) {
   unknown.headers.back() = {"Content-Length", "5"};
   EXPECT_EQ(to_string(unknown.verify(verifier).refusal), "body_not_read");
   unknown.headers.pop_back();
+  // Where no step ever sees a body, an empty view is no empty body.
+  unknown.body_hidden = true;
+  EXPECT_EQ(to_string(unknown.verify(verifier).refusal), "body_hidden");
+  unknown.body_hidden = false;
   EXPECT_TRUE(unknown.verify(verifier));
 }
 
@@ -438,7 +444,8 @@ class SignatureStepTest : public SigningTest {
                                  .host = arrived.host,
                                  .headers = headers_of(list),
                                  .body = arrived.body,
-                                 .body_bytes = static_cast<std::int64_t>(arrived.body.size())},
+                                 .body_bytes = static_cast<std::int64_t>(arrived.body.size()),
+                                 .body_hidden = arrived.body_hidden},
                                 start);
     const Answer answer{exchange.reply().status, std::string(exchange.reply().body),
                         std::string(exchange.decision)};
@@ -489,6 +496,11 @@ TEST_F(SignatureStepTest, WhatIsNotTheSignaturesFaultHasItsOwnStatus) {
   SignatureStep step(test.engine, routes, shared,
                      {.verifier = {.body_bytes_max = 5}, .clock = clock});
   EXPECT_EQ(ask(step, signed_now()).status, 413);
+  Arrived hidden = signed_now();
+  hidden.body_hidden = true;
+  const Answer answer = ask(step, hidden);
+  EXPECT_EQ(answer.status, 501);
+  EXPECT_EQ(answer.decision, "signature: body_hidden");
 }
 
 }  // namespace

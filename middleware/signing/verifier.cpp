@@ -17,9 +17,9 @@ using std::chrono::seconds;
 
 std::string_view to_string(SignatureRefusal refusal) noexcept {
   constexpr std::array<std::string_view, signature_refusal_count> names{
-      "none",           "missing",         "malformed",        "not_covered",  "unknown_key",
-      "expired",        "from_the_future", "wrong_signature",  "wrong_digest", "body_not_read",
-      "body_too_large", "replayed",        "replay_cache_full"};
+      "none",        "missing",         "malformed",       "not_covered",      "unknown_key",
+      "expired",     "from_the_future", "wrong_signature", "wrong_digest",     "body_not_read",
+      "body_hidden", "body_too_large",  "replayed",        "replay_cache_full"};
   return names[static_cast<std::size_t>(refusal)];
 }
 
@@ -42,6 +42,7 @@ SignatureVerifier::SignatureVerifier(std::shared_ptr<const SigningKeys> keys,
       seen_(options_.replay_entries, options_.age_max + options_.clock_ahead + seconds(1)) {}
 
 SignatureRefusal SignatureVerifier::check_body(const RequestView& request) const {
+  if (request.body_hidden) return SignatureRefusal::body_hidden;
   const auto most = static_cast<std::int64_t>(options_.body_bytes_max);
   if (request.body_bytes > most || request.body.size() > options_.body_bytes_max)
     return SignatureRefusal::body_too_large;

@@ -37,11 +37,12 @@ enum class SignatureRefusal : std::uint8_t {
   wrong_signature,  ///< something was changed, or the secret is another
   wrong_digest,     ///< the body is not the one that was signed
   body_not_read,    ///< the body is not at hand as a whole
+  body_hidden,      ///< nor will it ever be: RequestView::body_hidden
   body_too_large,
   replayed,
   replay_cache_full  ///< more requests within the time window than the cache was made for
 };
-inline constexpr std::size_t signature_refusal_count = 13;
+inline constexpr std::size_t signature_refusal_count = 14;
 std::string_view to_string(SignatureRefusal refusal) noexcept;
 
 struct SignatureVerifierOptions {
@@ -69,7 +70,8 @@ class SignatureVerifier {
   explicit SignatureVerifier(std::shared_ptr<const SigningKeys> keys,
                              SignatureVerifierOptions options = {});
 
-  /// The body must be in the view as a whole. A request that is taken is remembered.
+  /// The body must be in the view as a whole: with grpc.hpp no request can be verified, with httplib.hpp
+  /// those without a body. A request that is taken is remembered.
   Verified verify(const RequestView& request, WallTime wall, SteadyTime steady);
 
  private:

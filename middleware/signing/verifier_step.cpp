@@ -18,6 +18,7 @@ constexpr std::array<std::string_view, signature_refusal_count + 1> decision_tex
     "signature: wrong_signature",
     "signature: wrong_digest",
     "signature: body_not_read",
+    "signature: body_hidden",
     "signature: body_too_large",
     "signature: replayed",
     "signature: replay_cache_full",
@@ -77,6 +78,8 @@ Verdict SignatureStep::refuse(Exchange& exchange, std::size_t outcome) noexcept 
       return exchange.refuse(413, {}, decision);
     case SignatureRefusal::body_not_read:
       return exchange.refuse(411, "signed requests state the length of their body", decision);
+    case SignatureRefusal::body_hidden:
+      return exchange.refuse(501, "this server cannot check the signature of a body", decision);
     case SignatureRefusal::replay_cache_full:
       exchange.add_retry_after(std::chrono::seconds(1));
       return exchange.refuse(503, {}, decision);
