@@ -15,7 +15,9 @@
 //
 // What httplib does not tell: bodies of requests (it reads them behind the hook), and whether a
 // connection broke under a body that is a string: such an answer counts as sent. A request with a body
-// that a step answers is the last of its connection, because its body stays unread.
+// that a step answers is the last of its connection, because its body stays unread. What httplib
+// itself leaves unread, the body of a GET that a handler answers and of any HEAD, it still takes for
+// the next request: let a proxy in front refuse those.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +26,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <spillway/middleware/chain.hpp>
 #include <spillway/transport/text.hpp>
@@ -43,13 +46,22 @@ Headers httplib_headers(const Message& message) noexcept {
           }};
 }
 
+/// Whether a body follows the request's header.
+template <class Request>
+bool httplib_has_body(const Request& request) noexcept {
+  const Headers headers = httplib_headers(request);
+  const std::string_view length = headers.find("Content-Length");
+  return headers.contains("Transfer-Encoding") || (!length.empty() && length != "0");
+}
+
 /// `request` outlives the result.
 template <class Request>
 RequestView httplib_view(const Request& request, std::string_view scheme = "http") noexcept {
   RequestView view{.method = request.method,
                    .scheme = scheme,
                    .peer_address = request.remote_addr,
-                   .headers = httplib_headers(request)};
+                   .headers = httplib_headers(request),
+                   .body_hidden = httplib_has_body(request)};
   view.target(request.target);
   view.host = view.header("Host");
   return view;
@@ -73,8 +85,10 @@ ResponseFacts httplib_facts(const Response& response) noexcept {
 
 /// Makes `response` ready to be sent: the reply of a step in place of what the handler said, and the
 /// headers of the steps.
+/// written  set when the reply's body was handed to the connection whole; used until the response ends
 template <class Response>
-void httplib_prepare(const Exchange& exchange, Response& response) {
+void httplib_prepare(const Exchange& exchange, Response& response, bool ends_connection,
+                     bool& written) {
   if (exchange.has_reply()) {
     const Reply& reply = exchange.reply();
     if (!reply.body_only) response.status = reply.status;
@@ -90,6 +104,17 @@ void httplib_prepare(const Exchange& exchange, Response& response) {
   }
   for (const HeaderField& field : exchange.headers())
     response.set_header(std::string(field.name), std::string(field.value));
+  if (!ends_connection) return;
+  // httplib 0.11 heeds a response's Connection field as little as it skips an unread body, which would
+  // be the next request. What it does heed is a content provider that fails.
+  response.headers.erase("Keep-Alive");
+  response.set_header("Connection", "close");
+  response.content_provider_ = [body = std::move(response.body), &written](
+                                   std::size_t /*offset*/, std::size_t /*length*/, auto& sink) {
+    written = body.empty() || sink.write(body.data(), body.size());
+    return false;
+  };
+  response.body.clear();
 }
 
 }  // namespace detail
@@ -115,17 +140,15 @@ class HttplibRequest {
     server.set_pre_routing_handler([&chain, scheme](const auto& request, auto& response) {
       HttplibRequest& own = mine();
       own.scope_.reset();
+      own.ends_connection_ = false;
       Exchange& exchange = chain.begin(own.exchange_, httplib_view(request, scheme));
       if (!exchange.has_reply()) {
         if (exchange.context != nullptr) own.scope_.emplace(*exchange.context);
         return Handled::Unhandled;
       }
       response.status = exchange.reply().status;
-      // httplib would take the unread body for the next request.
-      const Headers headers = httplib_headers(request);
-      const std::string_view length = headers.find("Content-Length");
-      if (headers.contains("Transfer-Encoding") || (!length.empty() && length != "0"))
-        response.set_header("Connection", "close");
+      own.ends_connection_ = httplib_has_body(request);
+      own.written_ = false;
       return Handled::Handled;
     });
     server.set_exception_handler(
@@ -140,16 +163,23 @@ class HttplibRequest {
       if (current == nullptr)
         return;  // A request that could not be read does not come by the first.
       if (!current->has_reply()) current->respond(detail::httplib_facts(response));
-      mine().scope_.reset();
-      detail::httplib_prepare(*current, response);
+      HttplibRequest& own = mine();
+      own.scope_.reset();
+      detail::httplib_prepare(*current, response, own.ends_connection_, own.written_);
     });
     server.set_logger([](const auto& /*request*/, const auto& response) {
       HttplibRequest& own = mine();
       own.scope_.reset();
       if (!own.exchange_) return;
       ResponseFacts facts = detail::httplib_facts(response);
-      if (response.content_provider_ && !response.content_provider_success_)
+      if (own.ends_connection_) {
+        facts.body = own.exchange_->reply().body;
+        facts.body_bytes = static_cast<std::int64_t>(facts.body.size());
+        // Nothing is written of the answer to a HEAD but its header.
+        if (!own.written_ && own.exchange_->request.method != "HEAD") facts.ending = Ending::broken;
+      } else if (response.content_provider_ && !response.content_provider_success_) {
         facts.ending = Ending::broken;
+      }
       own.exchange_->finish(facts);
       own.exchange_.reset();  // Request and response end with this call.
     });
@@ -163,6 +193,8 @@ class HttplibRequest {
 
   std::optional<Exchange> exchange_;
   std::optional<Scope> scope_;
+  bool ends_connection_ = false;  // a step answered, and the request's body stays unread
+  bool written_ = false;          // and the answer was handed over whole
 };
 
 /// HttplibRequest<Chain>::install().

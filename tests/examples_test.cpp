@@ -223,6 +223,41 @@ INSTANTIATE_TEST_SUITE_P(All, CoroutineExampleTest,
                          [](const auto& one) { return std::string(one.param.name); });
 #endif
 
+#if defined(SPILLWAY_EXAMPLE_HTTPLIB)
+class HttplibExampleTest : public ExamplesTest {};
+
+// A step answers on the header; what follows it is a body, whatever it looks like.
+TEST_P(HttplibExampleTest, ABodyThatStaysUnreadIsNotTheNextRequest) {
+  ASSERT_NE(port, 0);
+  const std::string body = "GET /orders/17 HTTP/1.1\r\nHost: shop\r\n\r\n";
+  RawClient client(port);
+  const std::string refused = client.exchange(
+      "POST /orders HTTP/1.1\r\nHost: shop\r\nX-Request-Timeout: 0m\r\n"
+      "Content-Length: " +
+      std::to_string(body.size()) + "\r\n\r\n");
+  EXPECT_EQ(status_of(refused), 503);
+  EXPECT_NE(refused.find("Connection: close\r\n"), refused.npos) << refused;
+  EXPECT_TRUE(refused.ends_with("}")) << refused;
+  client.send(body);
+  EXPECT_EQ(client.read_response(), "");
+
+  RawClient other(port);
+  EXPECT_EQ(status_of(other.exchange("POST /orders HTTP/1.1\r\nHost: shop\r\n"
+                                     "Content-Length: 2\r\n\r\n{}")),
+            201);
+  EXPECT_EQ(status_of(other.exchange("GET /orders/17 HTTP/1.1\r\nHost: shop\r\n\r\n")), 200)
+      << "a body that was read ends nothing";
+  stop();
+  const std::map<int, int> expected{{200, 1}, {201, 1}, {503, 1}};
+  EXPECT_EQ(statuses(), expected);
+  for (const local::LogEvent& event : receiver.log_events("/examples", "one"))
+    EXPECT_EQ(event.message.find("broken"), event.message.npos) << event.message;
+}
+INSTANTIATE_TEST_SUITE_P(All, HttplibExampleTest,
+                         ::testing::Values(Example{"httplib", SPILLWAY_EXAMPLE_HTTPLIB, {}}),
+                         [](const auto& one) { return std::string(one.param.name); });
+#endif
+
 #if defined(SPILLWAY_EXAMPLE_GRPC)
 // Server and client are two services: each with its account, joined by their traces.
 class GrpcExampleTest : public ExamplesTest {};
