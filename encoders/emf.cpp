@@ -28,46 +28,67 @@ bool have_same_name(const Series& a, const Series& b) noexcept {
   return a.key.name == b.key.name;
 }
 
+// Bytes of append_directive(), an escape making up to six of one.
+std::size_t directive_bytes_max(std::span<const Pending* const> metrics,
+                                const EmfOptions& options) noexcept {
+  constexpr std::size_t members_bytes = 256;
+  constexpr std::size_t metric_bytes = 96;
+  std::size_t bytes = members_bytes + json_string_bytes_max(options.log_group) +
+                      json_string_bytes_max(options.log_stream) +
+                      json_string_bytes_max(options.metric_namespace);
+  for (const Dimension& dimension : metrics.front()->point->series->key.dimensions) {
+    bytes += 2 * json_string_bytes_max(dimension.name) + json_string_bytes_max(dimension.value);
+  }
+  for (const Pending* const metric : metrics) {
+    bytes += metric_bytes + json_string_bytes_max(metric->point->series->key.name);
+  }
+  return bytes;
+}
+
 void append_directive(std::span<const Pending* const> metrics, const EmfOptions& options,
                       ByteBuffer& out) {
   const MetricPoint& first = *metrics.front()->point;
-  out.append("{\"_aws\":{\"Timestamp\":");
-  append_number(out, first.time_ms);
-  const auto append_text = [&](std::string_view key, std::string_view value) {
-    if (value.empty()) return;
-    out.append(key);
-    append_json_string(out, value);
-  };
-  append_text(",\"LogGroupName\":", options.log_group);
-  append_text(",\"LogStreamName\":", options.log_stream);
-  out.append(",\"CloudWatchMetrics\":[{\"Namespace\":");
-  append_json_string(out, options.metric_namespace);
-  out.append(",\"Dimensions\":[[");
-  std::string_view separator;
-  for (const Dimension& dimension : first.series->key.dimensions) {
-    out.append(separator);
-    append_json_string(out, dimension.name);
-    separator = ",";
+  char* to = out.reserve(directive_bytes_max(metrics, options));
+  to = write_bytes(to, "{\"_aws\":{\"Timestamp\":");
+  to = write_number(to, first.time_ms);
+  if (!options.log_group.empty()) {
+    to = write_bytes(to, ",\"LogGroupName\":");
+    to = write_json_string(to, options.log_group);
   }
-  out.append("]],\"Metrics\":[");
-  separator = "";
+  if (!options.log_stream.empty()) {
+    to = write_bytes(to, ",\"LogStreamName\":");
+    to = write_json_string(to, options.log_stream);
+  }
+  to = write_bytes(to, ",\"CloudWatchMetrics\":[{\"Namespace\":");
+  to = write_json_string(to, options.metric_namespace);
+  to = write_bytes(to, ",\"Dimensions\":[[");
+  bool is_first = true;
+  for (const Dimension& dimension : first.series->key.dimensions) {
+    if (!is_first) *to++ = ',';
+    to = write_json_string(to, dimension.name);
+    is_first = false;
+  }
+  to = write_bytes(to, "]],\"Metrics\":[");
+  is_first = true;
   for (const Pending* const metric : metrics) {
     const SeriesKey& key = metric->point->series->key;
-    out.append(separator);
-    out.append("{\"Name\":");
-    append_json_string(out, key.name);
-    out.append(",\"Unit\":\"");
-    out.append(to_string(key.unit));
-    out.append(key.resolution == Resolution::second ? "\",\"StorageResolution\":1}" : "\"}");
-    separator = ",";
+    if (!is_first) *to++ = ',';
+    to = write_bytes(to, "{\"Name\":");
+    to = write_json_string(to, key.name);
+    to = write_bytes(to, ",\"Unit\":\"");
+    to = write_bytes(to, to_string(key.unit));
+    to = key.resolution == Resolution::second ? write_bytes(to, "\",\"StorageResolution\":1}")
+                                              : write_bytes(to, "\"}");
+    is_first = false;
   }
-  out.append("]}]}");
+  to = write_bytes(to, "]}]}");
   for (const Dimension& dimension : first.series->key.dimensions) {
-    out.append(',');
-    append_json_string(out, dimension.name);
-    out.append(':');
-    append_json_string(out, dimension.value);
+    *to++ = ',';
+    to = write_json_string(to, dimension.name);
+    *to++ = ':';
+    to = write_json_string(to, dimension.value);
   }
+  out.advance_to(to);
 }
 
 void append_statistics(const MetricPoint& point, ByteBuffer& out) {
@@ -85,13 +106,15 @@ void append_statistics(const MetricPoint& point, ByteBuffer& out) {
 // Numbers as an array, a single one as itself.
 void append_values(std::span<const double> values, ByteBuffer& out) {
   if (values.size() == 1) return append_number(out, values.front());
+  char* to = out.reserve((number_bytes_max + 1) * values.size() + 2);
   char separator = '[';
   for (const double value : values) {
-    out.append(separator);
-    append_number(out, value);
+    *to++ = separator;
+    to = write_number(to, value);
     separator = ',';
   }
-  out.append(']');
+  *to++ = ']';
+  out.advance_to(to);
 }
 
 // How many numbers an array needs for a gauge, if its extremes are to be the gauge's and its mean
@@ -193,7 +216,10 @@ bool has_member(std::span<const Pending* const> metrics, std::string_view name) 
 // A property: CloudWatch Logs finds it, and makes no metric of it.
 void append_exemplars(std::span<const Pending* const> metrics, ByteBuffer& out) {
   constexpr std::string_view property = "exemplars";
-  if (has_member(metrics, property)) return;
+  const bool any = std::any_of(metrics.begin(), metrics.end(), [](const Pending* metric) {
+    return !metric->point->exemplars.empty();
+  });
+  if (!any || has_member(metrics, property)) return;
   char separator = '{';
   for (const Pending* const metric : metrics) {
     if (metric->point->exemplars.empty() || !metric->is_untouched()) continue;

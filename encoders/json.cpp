@@ -14,13 +14,6 @@ namespace {
 
 constexpr std::string_view hex_digits = "0123456789abcdef";
 
-// Characters that a JSON string takes as they are: printable ASCII but '"' and '\'.
-constexpr auto is_plain = [] {
-  std::array<bool, 256> table{};
-  for (std::size_t c = 0x20; c < 0x7f; ++c) table[c] = c != '"' && c != '\\';
-  return table;
-}();
-
 // Controls, and what changes the direction or the lines of the text around it.
 bool must_be_escaped(std::uint32_t code) noexcept {
   return code < 0x20 || (code >= 0x7f && code < 0xA0) || code == 0x2028 || code == 0x2029 ||
@@ -34,51 +27,66 @@ char* write_u_escape(char* to, std::uint32_t code) noexcept {
   return to;
 }
 
-// Whether a byte of the eight is none that a JSON string takes as it is. Where there is such a byte, a
-// borrow may make its neighbour look like one too: the answer is the same.
-constexpr bool has_special(std::uint64_t word) noexcept {
+constexpr std::size_t block_bytes = sizeof(Characters);
+
+// Not zero for each character that a JSON string does not take as it is: all but printable ASCII, and
+// '"' and '\\'.
+auto specials(const Characters& block) noexcept {
+  return (block < all(' ')) | (block > all('~')) | (block == all('"')) | (block == all('\\'));
+}
+
+// The same of eight characters in a register, some bit in the high ones of the bytes. Where there is such
+// a byte, a borrow may make its neighbour look like one too: the answer is the same.
+constexpr std::uint64_t specials(std::uint64_t word) noexcept {
   constexpr std::uint64_t ones = 0x0101010101010101;
-  constexpr std::uint64_t high = 0x80 * ones;
   const std::uint64_t quote = word ^ '"' * ones;
   const std::uint64_t backslash = word ^ '\\' * ones;
-  const std::uint64_t below_blank = word - ' ' * ones;
+  const std::uint64_t below_blank = (word - ' ' * ones) & ~word;
   const std::uint64_t above_tilde = word + ones;
-  return ((word | above_tilde | (below_blank & ~word) | ((quote - ones) & ~quote) |
-           ((backslash - ones) & ~backslash)) &
-          high) != 0;
+  const std::uint64_t marks = (quote - ones) & ~quote;
+  return (word | above_tilde | below_blank | marks | ((backslash - ones) & ~backslash)) &
+         0x80 * ones;
+}
+
+// Copies the first and the last `Word` of `text`, which may overlap and are all of it; returns what of
+// them is special.
+template <class Word>
+[[gnu::always_inline]] inline std::uint64_t copy_ends(char* to, const char* from,
+                                                      std::size_t size) noexcept {
+  Word first = 0;
+  Word last = 0;
+  std::memcpy(&first, from, sizeof first);
+  std::memcpy(&last, from + size - sizeof last, sizeof last);
+  std::memcpy(to, &first, sizeof first);
+  std::memcpy(to + size - sizeof last, &last, sizeof last);
+  if constexpr (sizeof(Word) == 4) return specials(std::uint64_t{first} << 32 | last);
+  return specials(std::uint64_t{first}) | specials(std::uint64_t{last});
 }
 
 // Copies `text` to `to` when all of it is plain; else false, and what stands there means nothing.
-bool copy_plain(char* to, std::string_view text) noexcept {
+[[gnu::always_inline]] inline bool copy_plain(char* to, std::string_view text) noexcept {
   const char* const from = text.data();
   const std::size_t size = text.size();
-  std::uint64_t word = 0;
-  if (size >= sizeof word) {
-    for (std::size_t at = 0; at + sizeof word <= size; at += sizeof word) {
-      std::memcpy(&word, from + at, sizeof word);
-      if (has_special(word)) return false;
-      std::memcpy(to + at, &word, sizeof word);
+  if (size < 4) {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+      word = word << 8 | static_cast<unsigned char>(from[i]);
+      to[i] = from[i];
     }
-    const std::size_t last = size - sizeof word;
-    std::memcpy(&word, from + last, sizeof word);
-    if (has_special(word)) return false;
-    std::memcpy(to + last, &word, sizeof word);
-    return true;
+    constexpr std::uint64_t blanks = 0x2020202020202020;
+    return specials(blanks << 8 * size | word) == 0;
   }
-  if (size >= 4) {
-    std::uint32_t first = 0;
-    std::uint32_t last = 0;
-    std::memcpy(&first, from, sizeof first);
-    std::memcpy(&last, from + size - sizeof last, sizeof last);
-    std::memcpy(to, &first, sizeof first);
-    std::memcpy(to + size - sizeof last, &last, sizeof last);
-    return !has_special(std::uint64_t{first} << 32 | last);
+  if (size < 8) return copy_ends<std::uint32_t>(to, from, size) == 0;
+  if (size < block_bytes) return copy_ends<std::uint64_t>(to, from, size) == 0;
+  Characters block;
+  for (std::size_t at = 0; at + block_bytes <= size; at += block_bytes) {
+    std::memcpy(&block, from + at, block_bytes);
+    if (bits_of(specials(block)) != 0) return false;
+    std::memcpy(to + at, &block, block_bytes);
   }
-  for (std::size_t i = 0; i < size; ++i) {
-    if (!is_plain[static_cast<unsigned char>(from[i])]) return false;
-    to[i] = from[i];
-  }
-  return true;
+  std::memcpy(&block, from + size - block_bytes, block_bytes);
+  std::memcpy(to + size - block_bytes, &block, block_bytes);
+  return bits_of(specials(block)) == 0;
 }
 
 // The eight hexadecimal digits of a number, all at once: its nibbles as bytes, in the order of the text,
@@ -168,7 +176,6 @@ char* write_short_number(char* to, double value) noexcept {
   return to;
 }
 
-constexpr std::size_t block_bytes = sizeof(Characters);
 constexpr std::size_t escaped_block_bytes_max = 3 * block_bytes;
 static_assert(json_string_bytes_max("") == 2 + escaped_block_bytes_max);
 

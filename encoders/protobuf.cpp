@@ -10,16 +10,28 @@ namespace {
 constexpr std::string_view replacement = "\xEF\xBF\xBD";  // U+FFFD
 constexpr std::size_t length_bytes = 2;                   // that begin_nested() leaves
 
-// Bytes at the beginning that are ASCII.
-std::size_t ascii_bytes(std::string_view text) noexcept {
-  std::size_t i = 0;
-  for (; i + 8 <= text.size(); i += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, text.data() + i, sizeof word);
-    if ((word & 0x8080808080808080U) != 0) break;
+bool is_ascii(std::string_view text) noexcept {
+  const char* const from = text.data();
+  const std::size_t size = text.size();
+  std::uint64_t all = 0;
+  std::uint64_t word = 0;
+  if (size >= sizeof word) {
+    for (std::size_t at = 0; at + sizeof word < size; at += sizeof word) {
+      std::memcpy(&word, from + at, sizeof word);
+      all |= word;
+    }
+    std::memcpy(&word, from + size - sizeof word, sizeof word);
+    all |= word;
+  } else if (size >= 4) {
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
+    std::memcpy(&first, from, sizeof first);
+    std::memcpy(&last, from + size - sizeof last, sizeof last);
+    all = first | last;
+  } else {
+    for (const char c : text) all |= static_cast<unsigned char>(c);
   }
-  while (i < text.size() && static_cast<unsigned char>(text[i]) < 0x80) ++i;
-  return i;
+  return (all & 0x8080808080808080U) == 0;
 }
 
 void append_tag(ByteBuffer& out, std::uint32_t field, WireType type) {
@@ -30,8 +42,8 @@ void append_tag(ByteBuffer& out, std::uint32_t field, WireType type) {
 }  // namespace
 
 std::size_t utf8_bytes(std::string_view text) noexcept {
-  std::size_t bytes = ascii_bytes(text);
-  text.remove_prefix(bytes);
+  if (is_ascii(text)) return text.size();
+  std::size_t bytes = 0;
   while (!text.empty()) {
     const Utf8Character character = decode_utf8(text);
     bytes += character.bytes == 0 ? replacement.size() : character.bytes;

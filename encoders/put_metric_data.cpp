@@ -17,54 +17,75 @@ struct Statistics {
   double maximum;
 };
 
-void append_head(const MetricPoint& point, ByteBuffer& out) {
-  const SeriesKey& key = point.series->key;
-  out.append("{\"MetricName\":");
-  append_json_string(out, key.name);
-  out.append(",\"Unit\":\"");
-  out.append(to_string(key.unit));
-  out.append("\",\"Timestamp\":");
-  append_number(out, point.time_ms / 1000);
-  out.append(",\"StorageResolution\":");
-  append_number(out, std::uint64_t{static_cast<std::uint8_t>(key.resolution)});
-  if (!key.dimensions.empty()) {
-    char separator = '[';
-    out.append(",\"Dimensions\":");
-    for (const Dimension& dimension : key.dimensions) {
-      out.append(separator);
-      out.append("{\"Name\":");
-      append_json_string(out, dimension.name);
-      out.append(",\"Value\":");
-      append_json_string(out, dimension.value);
-      out.append('}');
-      separator = ',';
-    }
-    out.append(']');
+// Bytes of the texts in a datum, an escape making up to six of one.
+std::size_t texts_bytes_max(const SeriesKey& key) noexcept {
+  std::size_t bytes = json_string_bytes_max(key.name);
+  for (const Dimension& dimension : key.dimensions) {
+    bytes += json_string_bytes_max(dimension.name) + json_string_bytes_max(dimension.value);
   }
+  return bytes;
+}
+// And of all that is not values, in JSON or CBOR: names of members, the unit, seven numbers.
+std::size_t fixed_bytes_max(const SeriesKey& key) noexcept {
+  constexpr std::size_t members_bytes = 512;
+  constexpr std::size_t dimension_bytes = 32;
+  return members_bytes + dimension_bytes * key.dimensions.size() + texts_bytes_max(key);
 }
 
-void append_statistics(const Statistics& statistics, ByteBuffer& out) {
-  out.append(",\"StatisticValues\":{\"SampleCount\":");
-  append_number(out, statistics.count);
-  out.append(",\"Sum\":");
-  append_number(out, statistics.sum);
-  out.append(",\"Minimum\":");
-  append_number(out, statistics.minimum);
-  out.append(",\"Maximum\":");
-  append_number(out, statistics.maximum);
-  out.append('}');
-}
-
-void append_list(std::string_view name, std::span<const ValueCount> values,
-                 double ValueCount::*member, ByteBuffer& out) {
-  out.append(name);
+char* write_head(char* to, const MetricPoint& point) noexcept {
+  const SeriesKey& key = point.series->key;
+  to = write_bytes(to, "{\"MetricName\":");
+  to = write_json_string(to, key.name);
+  to = write_bytes(to, ",\"Unit\":\"");
+  to = write_bytes(to, to_string(key.unit));
+  to = write_bytes(to, "\",\"Timestamp\":");
+  to = write_number(to, point.time_ms / 1000);
+  to = write_bytes(to, key.resolution == Resolution::second ? ",\"StorageResolution\":1"
+                                                            : ",\"StorageResolution\":60");
+  if (key.dimensions.empty()) return to;
+  to = write_bytes(to, ",\"Dimensions\":");
   char separator = '[';
-  for (const ValueCount& one : values) {
-    out.append(separator);
-    append_number(out, one.*member);
+  for (const Dimension& dimension : key.dimensions) {
+    *to++ = separator;
+    to = write_bytes(to, "{\"Name\":");
+    to = write_json_string(to, dimension.name);
+    to = write_bytes(to, ",\"Value\":");
+    to = write_json_string(to, dimension.value);
+    *to++ = '}';
     separator = ',';
   }
-  out.append(']');
+  *to++ = ']';
+  return to;
+}
+
+char* write_statistics(char* to, const Statistics& statistics) noexcept {
+  to = write_bytes(to, ",\"StatisticValues\":{\"SampleCount\":");
+  to = write_number(to, statistics.count);
+  to = write_bytes(to, ",\"Sum\":");
+  to = write_number(to, statistics.sum);
+  to = write_bytes(to, ",\"Minimum\":");
+  to = write_number(to, statistics.minimum);
+  to = write_bytes(to, ",\"Maximum\":");
+  to = write_number(to, statistics.maximum);
+  *to++ = '}';
+  return to;
+}
+
+// `name` is the whole of what stands before the list.
+char* write_list(char* to, std::string_view name, std::span<const ValueCount> values,
+                 double ValueCount::*member) noexcept {
+  to = write_bytes(to, name);
+  char separator = '[';
+  for (const ValueCount& one : values) {
+    *to++ = separator;
+    to = write_number(to, one.*member);
+    separator = ',';
+  }
+  *to++ = ']';
+  return to;
+}
+std::size_t lists_bytes_max(std::span<const ValueCount> values) noexcept {
+  return 2 * (number_bytes_max + 1) * values.size();
 }
 
 // Calls `piece(values, statistics, records)` for what of a histogram goes into each datum.
@@ -95,105 +116,112 @@ Statistics statistics_of(const MetricPoint& point) {
 
 void encode_json(const MetricPoint& point, Payload& payload) {
   ByteBuffer& out = payload.bytes;
+  const std::size_t fixed_bytes = fixed_bytes_max(point.series->key);
   if (!point.values.empty()) {
     return for_each_piece(point, [&](std::span<const ValueCount> values,
                                      const Statistics& statistics, std::uint64_t records) {
       const std::size_t offset = out.size();
-      append_head(point, out);
-      append_list(",\"Values\":", values, &ValueCount::value, out);
-      append_list(",\"Counts\":", values, &ValueCount::count, out);
-      append_statistics(statistics, out);
-      out.append('}');
+      char* to = write_head(out.reserve(fixed_bytes + lists_bytes_max(values)), point);
+      to = write_list(to, ",\"Values\":", values, &ValueCount::value);
+      to = write_list(to, ",\"Counts\":", values, &ValueCount::count);
+      to = write_statistics(to, statistics);
+      *to++ = '}';
+      out.advance_to(to);
       payload.end_item(offset, records, point.time_ms);
     });
   }
   const std::size_t offset = out.size();
-  append_head(point, out);
+  char* to = write_head(out.reserve(fixed_bytes), point);
   if (point.series->key.kind == MetricKind::counter) {
-    out.append(",\"Value\":");
-    append_number(out, point.sum);
+    to = write_bytes(to, ",\"Value\":");
+    to = write_number(to, point.sum);
   } else {
-    append_statistics(statistics_of(point), out);
+    to = write_statistics(to, statistics_of(point));
   }
-  out.append('}');
+  *to++ = '}';
+  out.advance_to(to);
   payload.end_item(offset, point.records_of_piece(point.count, true), point.time_ms);
 }
 
 // ---- CBOR ----
 
 // The map with its first members; `more` are to follow.
-void append_cbor_head(const MetricPoint& point, std::uint64_t more, ByteBuffer& out) {
+char* write_cbor_head(char* to, const MetricPoint& point, std::uint64_t more) noexcept {
   const SeriesKey& key = point.series->key;
   const bool has_dimensions = !key.dimensions.empty();
-  cbor::append_head(out, cbor::Major::map, 4 + (has_dimensions ? 1 : 0) + more);
-  cbor::append_text(out, "MetricName");
-  cbor::append_text(out, key.name);
-  cbor::append_text(out, "Unit");
-  cbor::append_text(out, to_string(key.unit));
-  cbor::append_text(out, "Timestamp");
+  to = cbor::write_head(to, cbor::Major::map, 4 + (has_dimensions ? 1 : 0) + more);
+  to = cbor::write_literal(to, cbor::Literal("MetricName"));
+  to = cbor::write_text(to, key.name);
+  to = cbor::write_literal(to, cbor::Literal("Unit"));
+  to = cbor::write_text(to, to_string(key.unit));
+  to = cbor::write_literal(to, cbor::Literal("Timestamp"));
   constexpr std::uint64_t epoch_time = 1;  // RFC 8949, section 3.4.2
-  cbor::append_head(out, cbor::Major::tag, epoch_time);
+  to = cbor::write_head(to, cbor::Major::tag, epoch_time);
   const std::int64_t seconds = point.time_ms / 1000;
-  if (seconds >= 0) {
-    cbor::append_head(out, cbor::Major::unsigned_number, static_cast<std::uint64_t>(seconds));
-  } else {
-    cbor::append_head(out, cbor::Major::negative, static_cast<std::uint64_t>(-1 - seconds));
-  }
-  cbor::append_text(out, "StorageResolution");
-  cbor::append_head(out, cbor::Major::unsigned_number, static_cast<std::uint8_t>(key.resolution));
-  if (!has_dimensions) return;
-  cbor::append_text(out, "Dimensions");
-  cbor::append_head(out, cbor::Major::array, key.dimensions.size());
+  to = seconds >= 0
+           ? cbor::write_head(to, cbor::Major::unsigned_number, static_cast<std::uint64_t>(seconds))
+           : cbor::write_head(to, cbor::Major::negative, static_cast<std::uint64_t>(-1 - seconds));
+  to = cbor::write_literal(to, cbor::Literal("StorageResolution"));
+  to =
+      cbor::write_head(to, cbor::Major::unsigned_number, static_cast<std::uint8_t>(key.resolution));
+  if (!has_dimensions) return to;
+  to = cbor::write_literal(to, cbor::Literal("Dimensions"));
+  to = cbor::write_head(to, cbor::Major::array, key.dimensions.size());
   for (const Dimension& dimension : key.dimensions) {
-    cbor::append_head(out, cbor::Major::map, 2);
-    cbor::append_text(out, "Name");
-    cbor::append_text(out, dimension.name);
-    cbor::append_text(out, "Value");
-    cbor::append_text(out, dimension.value);
+    to = cbor::write_head(to, cbor::Major::map, 2);
+    to = cbor::write_literal(to, cbor::Literal("Name"));
+    to = cbor::write_text(to, dimension.name);
+    to = cbor::write_literal(to, cbor::Literal("Value"));
+    to = cbor::write_text(to, dimension.value);
   }
+  return to;
 }
 
-void append_cbor_number(std::string_view name, double value, ByteBuffer& out) {
-  cbor::append_text(out, name);
-  cbor::append_double(out, value);
+char* write_cbor_statistics(char* to, const Statistics& statistics) noexcept {
+  to = cbor::write_literal(to, cbor::Literal("StatisticValues"));
+  to = cbor::write_head(to, cbor::Major::map, 4);
+  to = cbor::write_literal(to, cbor::Literal("SampleCount"));
+  to = cbor::write_double(to, statistics.count);
+  to = cbor::write_literal(to, cbor::Literal("Sum"));
+  to = cbor::write_double(to, statistics.sum);
+  to = cbor::write_literal(to, cbor::Literal("Minimum"));
+  to = cbor::write_double(to, statistics.minimum);
+  to = cbor::write_literal(to, cbor::Literal("Maximum"));
+  return cbor::write_double(to, statistics.maximum);
 }
 
-void append_cbor_statistics(const Statistics& statistics, ByteBuffer& out) {
-  cbor::append_text(out, "StatisticValues");
-  cbor::append_head(out, cbor::Major::map, 4);
-  append_cbor_number("SampleCount", statistics.count, out);
-  append_cbor_number("Sum", statistics.sum, out);
-  append_cbor_number("Minimum", statistics.minimum, out);
-  append_cbor_number("Maximum", statistics.maximum, out);
-}
-
-void append_cbor_list(std::string_view name, std::span<const ValueCount> values,
-                      double ValueCount::*member, ByteBuffer& out) {
-  cbor::append_text(out, name);
-  cbor::append_head(out, cbor::Major::array, values.size());
-  for (const ValueCount& one : values) cbor::append_double(out, one.*member);
+char* write_cbor_list(char* to, std::span<const ValueCount> values,
+                      double ValueCount::*member) noexcept {
+  to = cbor::write_head(to, cbor::Major::array, values.size());
+  for (const ValueCount& one : values) to = cbor::write_double(to, one.*member);
+  return to;
 }
 
 void encode_cbor(const MetricPoint& point, Payload& payload) {
   ByteBuffer& out = payload.bytes;
+  const std::size_t fixed_bytes = fixed_bytes_max(point.series->key);
   if (!point.values.empty()) {
     return for_each_piece(point, [&](std::span<const ValueCount> values,
                                      const Statistics& statistics, std::uint64_t records) {
       const std::size_t offset = out.size();
-      append_cbor_head(point, 3, out);
-      append_cbor_list("Values", values, &ValueCount::value, out);
-      append_cbor_list("Counts", values, &ValueCount::count, out);
-      append_cbor_statistics(statistics, out);
+      char* to = write_cbor_head(out.reserve(fixed_bytes + lists_bytes_max(values)), point, 3);
+      to = cbor::write_literal(to, cbor::Literal("Values"));
+      to = write_cbor_list(to, values, &ValueCount::value);
+      to = cbor::write_literal(to, cbor::Literal("Counts"));
+      to = write_cbor_list(to, values, &ValueCount::count);
+      out.advance_to(write_cbor_statistics(to, statistics));
       payload.end_item(offset, records, point.time_ms);
     });
   }
   const std::size_t offset = out.size();
-  append_cbor_head(point, 1, out);
+  char* to = write_cbor_head(out.reserve(fixed_bytes), point, 1);
   if (point.series->key.kind == MetricKind::counter) {
-    append_cbor_number("Value", point.sum, out);
+    to = cbor::write_literal(to, cbor::Literal("Value"));
+    to = cbor::write_double(to, point.sum);
   } else {
-    append_cbor_statistics(statistics_of(point), out);
+    to = write_cbor_statistics(to, statistics_of(point));
   }
+  out.advance_to(to);
   payload.end_item(offset, point.records_of_piece(point.count, true), point.time_ms);
 }
 
