@@ -790,6 +790,11 @@ std::vector<ConfigError> validate(const Config& config) {
              config.trace_in_progress_after.get() <= hours(1)),
         "trace_in_progress_after", config.trace_in_progress_after,
         "must be 0, or from 1000ms to 3600000ms");
+  check(config.trace_in_progress_after.get() == milliseconds(0) ||
+            config.traces.get() != TracesTo::otlp,
+        "trace_in_progress_after", config.trace_in_progress_after,
+        "must be 0 where traces go out as OTLP, which has no spans in progress: a collector would "
+        "take one for a second span");
   in_range("trace_keep_rare", config.trace_keep_rare, 0, 1'000'000);
   if (const std::string& path = config.sampling_rules_file; !path.empty()) {
     std::vector<std::string> problems;

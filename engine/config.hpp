@@ -189,7 +189,7 @@ struct Config {
   Setting<std::int64_t> trace_reservoir = by_default(std::int64_t{1});
   Setting<double> trace_sample_rate = by_default(0.05);
   /// A segment that is open for so long is sent as one in progress, so that long work is seen before
-  /// it ends; costs a record more for each segment. 0: none is.
+  /// it ends; costs a record more for each segment. 0: none is. Not with OTLP, which has no such spans.
   Setting<std::chrono::milliseconds> trace_in_progress_after =
       by_default(std::chrono::milliseconds(0));
   /// Whose rules decide which traces are sampled: `local`, the two above or the file below; or those

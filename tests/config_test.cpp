@@ -570,6 +570,16 @@ TEST_F(ConfigTest, WhatADestinationNeedsIsAskedForOnlyThen) {
   EXPECT_EQ(wrong_keys(config), (std::vector<std::string>{"xray_daemon_address"}));
 }
 
+TEST_F(ConfigTest, OtlpHasNoSpansInProgress) {
+  Config config;
+  config.trace_in_progress_after = std::chrono::seconds(5);
+  config.traces = TracesTo::put_trace_segments;
+  config.region = "eu-west-1";
+  EXPECT_TRUE(errors_of(config).empty());
+  config.traces = TracesTo::otlp;
+  EXPECT_EQ(wrong_keys(config), (std::vector<std::string>{"trace_in_progress_after"}));
+}
+
 TEST_F(ConfigTest, ClearTextGoesAnywhereButToAws) {
   Config config;
   config.metrics = MetricsTo::put_metric_data;
