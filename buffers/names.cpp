@@ -79,17 +79,11 @@ std::string_view name_of(std::uint32_t id) noexcept {
   return all.names[id < all.names.size() ? id : 0];
 }
 
-std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept {
-  std::uint64_t types = 0;
-  for (const SiteKey& key : keys) types = pack_type(types, key.type);
-  return register_site(site, keys, types);
-}
-
 std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys,
-                            std::uint64_t types) noexcept try {
+                            std::uint64_t fields) noexcept try {
   Tables& all = tables();
   const std::scoped_lock lock(all.mutex);
-  const std::pair<const LogSite*, std::uint64_t> variant{&site, types};
+  const std::pair<const LogSite*, std::uint64_t> variant{&site, fields};
   std::uint32_t id = 0;
   if (const auto known = all.site_ids.find(variant);
       known != all.site_ids.end() && is_of(all.sites[known->second], site, keys)) {
@@ -106,7 +100,7 @@ std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys,
   }
   if (site.record_head.load(std::memory_order_relaxed) == 0) {
     site.record_head.store(log_record_head(id), std::memory_order_relaxed);
-    site.types.store(types, std::memory_order_release);
+    site.fields.store(fields, std::memory_order_release);
   }
   return id;
 } catch (...) {

@@ -29,9 +29,8 @@ struct LogSite {
   /// What its records begin with but their size: its number in the table and their kind. From the
   /// first record on.
   std::atomic<std::uint64_t> record_head{0};
-  /// The value types that the number stands for, 4 bits a field; none are like this until there is
-  /// one.
-  std::atomic<std::uint64_t> types{~std::uint64_t{0}};
+  /// The fields that the number stands for, by fold_field(); none are like this until there is one.
+  std::atomic<std::uint64_t> fields{~std::uint64_t{0}};
 };
 
 }  // namespace spillway
@@ -76,13 +75,11 @@ std::uint32_t intern_name(std::string_view name) noexcept;
 /// The text of a number from intern_name(). Any thread, no lock.
 std::string_view name_of(std::uint32_t id) noexcept;
 
-/// Returns the number of a call site for these fields, registering it when new. The first one is
-/// stored in the site itself, where the next record finds it without a call. Any thread; takes a
-/// lock; allocates.
-std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys) noexcept;
-/// The same where the types of the fields are told apart by another number.
+/// Returns the number of a call site for these fields, which fold to `fields`, registering it when new.
+/// The first one is stored in the site itself, where the next record finds it without a call. Any
+/// thread; takes a lock; allocates.
 std::uint32_t register_site(LogSite& site, std::span<const SiteKey> keys,
-                            std::uint64_t types) noexcept;
+                            std::uint64_t fields) noexcept;
 
 /// Gives a number to what no call site in the program is as it stands: one whose records came through
 /// a logger with fields of its own. 0: there is no room. Whoever makes them keeps them few.
@@ -105,9 +102,13 @@ class NameListener {
 void add_name_listener(NameListener& listener);
 void remove_name_listener(NameListener& listener) noexcept;
 
-/// The types of up to 16 fields as one number, to compare a call with what its site stands for.
-constexpr std::uint64_t pack_type(std::uint64_t types, ValueType type) noexcept {
-  return types << 4 | static_cast<std::uint64_t>(type);
+/// Adds a field to the number of a call's fields (0 of none), to compare a call with what its site
+/// stands for. Keys are in it as types are: `ok ? Field("rows", n) : Field("error", code)` is one call
+/// site. In a call without such a choice it is a constant. 64 bits of a multiplicative hash: that two
+/// variants of one site share it does not happen.
+constexpr std::uint64_t fold_field(std::uint64_t fields, std::uint32_t key_hash,
+                                   std::uint32_t kind) noexcept {
+  return (fields ^ (std::uint64_t{key_hash} << 32 | kind | 1U << 31)) * 0x9E37'79B9'7F4A'7C15U;
 }
 
 /// The call site of a number that a log record carries. Any thread, no lock.

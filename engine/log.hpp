@@ -50,20 +50,28 @@ class Field {
   template <std::signed_integral T>
   [[gnu::always_inline]] constexpr Field(StaticName key, T value) noexcept
       : key_(key.view()),
+        key_hash_(key.hash()),
         type_(detail::ValueType::integer),
         bits_(static_cast<std::uint64_t>(value)) {}
   template <std::unsigned_integral T>
   [[gnu::always_inline]] constexpr Field(StaticName key, T value) noexcept
-      : key_(key.view()), type_(detail::ValueType::unsigned_integer), bits_(value) {}
+      : key_(key.view()),
+        key_hash_(key.hash()),
+        type_(detail::ValueType::unsigned_integer),
+        bits_(value) {}
   template <std::floating_point T>
   [[gnu::always_inline]] constexpr Field(StaticName key, T value) noexcept
       : key_(key.view()),
+        key_hash_(key.hash()),
         type_(detail::ValueType::real),
         bits_(std::bit_cast<std::uint64_t>(static_cast<double>(value))) {}
   [[gnu::always_inline]] constexpr Field(StaticName key, bool value) noexcept
-      : key_(key.view()), type_(detail::ValueType::boolean), bits_(value ? 1 : 0) {}
+      : key_(key.view()),
+        key_hash_(key.hash()),
+        type_(detail::ValueType::boolean),
+        bits_(value ? 1 : 0) {}
   [[gnu::always_inline]] constexpr Field(StaticName key, std::string_view value) noexcept
-      : key_(key.view()), type_(detail::ValueType::string), text_(value) {}
+      : key_(key.view()), key_hash_(key.hash()), type_(detail::ValueType::string), text_(value) {}
   /// A null pointer is written as the string "(null)".
   [[gnu::always_inline]] constexpr Field(StaticName key, const char* value) noexcept
       : Field(key, value == nullptr ? std::string_view("(null)") : std::string_view(value)) {}
@@ -79,6 +87,8 @@ class Field {
   Field& operator=(const Field&) = delete;
 
   [[gnu::always_inline]] constexpr detail::ValueType type() const noexcept { return type_; }
+  /// Of an absent field: 0.
+  [[gnu::always_inline]] constexpr std::uint32_t key_hash() const noexcept { return key_hash_; }
 
   /// Bytes in a record.
   [[gnu::always_inline]] constexpr std::uint64_t bytes() const noexcept {
@@ -118,6 +128,7 @@ class Field {
 
  private:
   std::string_view key_;
+  std::uint32_t key_hash_ = 0;
   detail::ValueType type_ = detail::ValueType::none;
   std::uint64_t bits_ = 0;
   std::string_view text_;
@@ -155,10 +166,10 @@ void append_packed(const FieldCopy& field, std::string& values);
 /// Writes that the current context's request has ended. Not counted: it is no record of a signal.
 [[gnu::cold]] void record_request_end(std::uint64_t engine_id, bool failed,
                                       std::int64_t took_ns) noexcept;
-/// Writes the record that log() did not: the site's first, a context's first, one that finds the ring
-/// full or fits no ring, whose time takes a call, or whose engine is closed.
+/// Writes the record that log() did not: a site's first, a context's first, one that finds the ring
+/// full or fits none, whose time takes a call, or whose engine is closed. Its fields fold to `folded`.
 [[gnu::cold]] void log_slow(std::uint64_t engine_id, const LoggerState* logger, LogSite& site,
-                            std::span<const FieldCopy> fields) noexcept;
+                            std::uint64_t folded, std::span<const FieldCopy> fields) noexcept;
 
 /// Writes one log record for the engine. Everything but the stores folds away when it is inlined,
 /// and nothing is called but at the end: so nothing has to be kept for after a call. `logger` is null
@@ -166,14 +177,18 @@ void append_packed(const FieldCopy& field, std::string& values);
 template <bool has_logger, std::same_as<Field>... Fields>
 [[gnu::always_inline]] inline void log(std::uint64_t engine_id, const LoggerState* logger,
                                        LogSite& site, const Fields&... fields) noexcept {
-  std::uint64_t types = 0;
-  ((types = fields.type() == ValueType::none ? types : pack_type(types, fields.type())), ...);
+  std::uint64_t folded = 0;
+  ((folded =
+        fields.type() == ValueType::none
+            ? folded
+            : fold_field(folded, fields.key_hash(), static_cast<std::uint32_t>(fields.type()))),
+   ...);
   const std::uint64_t bytes =
       round_up_to_8((std::uint64_t{log_values_at + (has_logger ? 8 : 0)} + ... + fields.bytes()));
   Lane& lane = *current_lane;
   const Active& context = current_active();
   if (lane.takes_records_of(engine_id) && lane.written_context == context.serial &&
-      site.types.load(std::memory_order_acquire) == types) [[likely]] {
+      site.fields.load(std::memory_order_acquire) == folded) [[likely]] {
     const Ring::Room room = lane.ring.try_reserve(bytes);
     std::uint64_t ticks = 0;
     if (room && lane.try_log_ticks(ticks)) [[likely]] {
@@ -192,7 +207,7 @@ template <bool has_logger, std::same_as<Field>... Fields>
       return;
     }
   }
-  log_slow(engine_id, logger, site, FieldCopies(fields...).present());
+  log_slow(engine_id, logger, site, folded, FieldCopies(fields...).present());
 }
 
 }  // namespace detail

@@ -102,16 +102,15 @@ void sample_slow(const MetricRef& metric, double value, bool exact) noexcept {
 namespace {
 
 /// The first word of a record of these fields but its size.
-std::uint64_t record_head_of(LogSite& site, std::span<const FieldCopy> fields) noexcept {
-  std::uint64_t types = 0;
-  for (const FieldCopy& field : fields) types = pack_type(types, field.type);
-  if (site.types.load(std::memory_order_acquire) == types) {
+std::uint64_t record_head_of(LogSite& site, std::uint64_t folded,
+                             std::span<const FieldCopy> fields) noexcept {
+  if (site.fields.load(std::memory_order_acquire) == folded) {
     return site.record_head.load(std::memory_order_relaxed);
   }
   std::array<SiteKey, fields_max> keys{};
   std::size_t count = 0;
   for (const FieldCopy& field : fields) keys[count++] = {field.key, field.type};
-  return log_record_head(register_site(site, std::span(keys).first(count)));
+  return log_record_head(register_site(site, std::span(keys).first(count), folded));
 }
 
 std::uint64_t bytes_of(const FieldCopy& field) noexcept {
@@ -187,9 +186,9 @@ void record_request_end(std::uint64_t engine_id, bool failed, std::int64_t took_
 }
 
 void log_slow(std::uint64_t engine_id, const LoggerState* logger, LogSite& site,
-              std::span<const FieldCopy> fields) noexcept {
+              std::uint64_t folded, std::span<const FieldCopy> fields) noexcept {
   operate(engine_id, Signal::logs, [&](Lane& lane) {
-    const std::uint64_t head = record_head_of(site, fields);
+    const std::uint64_t head = record_head_of(site, folded, fields);
     const bool urgent = site.severity >= Severity::warn;
     const Active& context = current_active();
     std::uint64_t value_bytes = 0;

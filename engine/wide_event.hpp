@@ -53,6 +53,12 @@ class EventPart {
   [[gnu::always_inline]] constexpr detail::SiteKey key() const noexcept {
     return {field_.copy().key, field_.type(), role_, unit_, resolution_ == Resolution::second};
   }
+  /// All of key() but the key's text, for fold_field().
+  [[gnu::always_inline]] constexpr std::uint32_t kind() const noexcept {
+    return static_cast<std::uint32_t>(field_.type()) | static_cast<std::uint32_t>(role_) << 8 |
+           static_cast<std::uint32_t>(unit_) << 16 |
+           (resolution_ == Resolution::second ? 1U : 0U) << 24;
+  }
 
  protected:
   template <class Value>
@@ -108,18 +114,17 @@ template <std::derived_from<EventPart>... Parts>
       (std::uint64_t{0} + ... + (std::same_as<Parts, EventMetric> ? 1U : 0U));
   static_assert(metrics > 0, "a wide event has at least one EventMetric");
   static_assert(sizeof...(Parts) <= event_parts_max, "a wide event has at most 64 parts");
-  // Types of the parts are constants, but for properties of templates.
-  std::uint64_t types = 0;
-  ((types = types * 31 + static_cast<std::uint64_t>(parts.field().type())), ...);
+  std::uint64_t folded = 0;
+  ((folded = fold_field(folded, parts.field().key_hash(), parts.kind())), ...);
   const std::uint64_t bytes =
       round_up_to_8((std::uint64_t{log_values_at} + ... + parts.field().bytes()));
   const auto write = [&](Lane & lane) __attribute__((always_inline)) {
     std::uint32_t id = 0;
-    if (site.types.load(std::memory_order_acquire) == types) [[likely]] {
+    if (site.fields.load(std::memory_order_acquire) == folded) [[likely]] {
       id = static_cast<std::uint32_t>(site.record_head.load(std::memory_order_relaxed) >> 32);
     } else {
       const std::array<SiteKey, sizeof...(Parts)> keys{parts.key()...};
-      id = register_site(site, keys, types);
+      id = register_site(site, keys, folded);
     }
     if (id == 0) [[unlikely]]  // There are too many call sites, or no memory for one.
       return lane.counters.measurements_invalid.add(metrics);

@@ -3,6 +3,8 @@
 // Logs through the whole engine on a stopped clock.
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <set>
 #include <thread>
 
 #include <support/engine_fixture.hpp>
@@ -336,6 +338,51 @@ TEST_F(EngineLogsTest, ASiteWhoseFieldChangesItsTypeIsReadAsItWasWritten) {
   EXPECT_EQ(found.at(0)["value"].string(), "text");
   EXPECT_EQ(found.at(1)["value"].number(), 7);
   EXPECT_EQ(found.at(2)["value"].string(), "text");
+}
+
+// One site, one type, two keys: each record has its own.
+TEST_F(EngineLogsTest, ASiteWhoseFieldChangesItsKeyIsReadAsItWasWritten) {
+  testing::TestEngine test(config());
+  for (const bool found : {true, false, true, false}) {
+    SPILLWAY_INFO(test.engine, "looked up", {"n", 1},
+                  found ? Field("rows", 7) : Field("error_code", 404));
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = messages(test);
+  ASSERT_EQ(found.size(), 4U);
+  for (const std::size_t i : {0U, 2U}) {
+    EXPECT_EQ(found[i]["rows"].number(), 7);
+    EXPECT_FALSE(found[i].has("error_code"));
+    EXPECT_EQ(found[i + 1]["error_code"].number(), 404);
+    EXPECT_FALSE(found[i + 1].has("rows"));
+  }
+}
+
+// What folds to the same number would be taken for another variant.
+TEST(FieldsOfACall, FoldByKeysTypesAndOrder) {
+  struct One {
+    StaticName key;
+    detail::ValueType type;
+  };
+  const auto fold = [](std::initializer_list<One> fields) {
+    std::uint64_t folded = 0;
+    for (const auto& [key, type] : fields) {
+      folded = detail::fold_field(folded, key.hash(), static_cast<std::uint32_t>(type));
+    }
+    return folded;
+  };
+  using detail::ValueType;
+  const std::set<std::uint64_t> numbers{
+      fold({}),
+      fold({{"a", ValueType::integer}}),
+      fold({{"b", ValueType::integer}}),
+      fold({{"a", ValueType::string}}),
+      fold({{"a", ValueType::integer}, {"b", ValueType::integer}}),
+      fold({{"b", ValueType::integer}, {"a", ValueType::integer}}),
+      fold({{"a", ValueType::integer}, {"a", ValueType::integer}}),
+      fold({{"ab", ValueType::integer}}),
+  };
+  EXPECT_EQ(numbers.size(), 8U);
 }
 
 TEST_F(EngineLogsTest, TheCoarseClockIsTheFlushersLastRound) {

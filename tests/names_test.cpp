@@ -30,30 +30,30 @@ void load(LogSite& at, const char* message, std::uint32_t line) {
   at.message = message;
   at.line = line;
   at.record_head = 0;
-  at.types = ~std::uint64_t{0};
+  at.fields = ~std::uint64_t{0};
 }
 
 TEST(CallSitesTest, AnotherTextAtTheSameAddressIsAnotherSite) {
   const SiteKey keys[] = {{"user", ValueType::string}};
   LogSite site{Severity::info, "first", "first.cpp", 10};
-  const std::uint32_t first = register_site(site, keys);
+  const std::uint32_t first = register_site(site, keys, 1);
   EXPECT_NE(first, 0U);
   EXPECT_EQ(site.record_head, log_record_head(first));
 
   load(site, "second", 10);
-  const std::uint32_t second = register_site(site, keys);
+  const std::uint32_t second = register_site(site, keys, 1);
   EXPECT_NE(second, first);
   EXPECT_EQ(site.record_head, log_record_head(second));
   EXPECT_EQ(site_of(first).message, "first") << "records that are under way keep their text";
   EXPECT_EQ(site_of(second).message, "second");
 
   load(site, "second", 11);
-  const std::uint32_t moved = register_site(site, keys);
+  const std::uint32_t moved = register_site(site, keys, 1);
   EXPECT_NE(moved, second);
 
   const SiteKey others[] = {{"order", ValueType::string}};
   load(site, "second", 11);
-  const std::uint32_t renamed = register_site(site, others);
+  const std::uint32_t renamed = register_site(site, others, 1);
   EXPECT_NE(renamed, moved);
   EXPECT_EQ(site_of(renamed).fields.at(0).key, "order");
 }
@@ -61,14 +61,14 @@ TEST(CallSitesTest, AnotherTextAtTheSameAddressIsAnotherSite) {
 TEST(CallSitesTest, TheSameSiteLoadedAgainKeepsItsNumber) {
   const SiteKey keys[] = {{"user", ValueType::string}};
   LogSite site{Severity::info, "again", "again.cpp", 1};
-  const std::uint32_t id = register_site(site, keys);
+  const std::uint32_t id = register_site(site, keys, 1);
   load(site, "again", 1);
-  EXPECT_EQ(register_site(site, keys), id);
+  EXPECT_EQ(register_site(site, keys, 1), id);
   const SiteKey number[] = {{"user", ValueType::integer}};
-  const std::uint32_t variant = register_site(site, number);
+  const std::uint32_t variant = register_site(site, number, 2);
   EXPECT_NE(variant, id);
   EXPECT_EQ(site.record_head, log_record_head(id)) << "the first variant stays with the site";
-  EXPECT_EQ(register_site(site, number), variant);
+  EXPECT_EQ(register_site(site, number, 2), variant);
 }
 
 TEST(NamesForkTest, AChildRegistersNamesWhateverAnotherThreadWasDoing) {

@@ -88,6 +88,29 @@ TEST_F(WideEventTest, AnEventIsADocumentOfItsMetricsDimensionsAndProperties) {
   EXPECT_TRUE(is_settled(stats.metrics));
 }
 
+// What one call site may choose at run time: each record has its own keys, units and resolutions.
+TEST_F(WideEventTest, AnEventWhosePartsAreChosenIsReadAsItWasWritten) {
+  TestEngine test(config());
+  for (const bool first : {true, false, true, false}) {
+    SPILLWAY_EVENT(test.engine,
+                   first ? EventMetric{{"Latency", Unit::milliseconds}, 1}
+                         : EventMetric{{"Latency", Unit::seconds, Resolution::second}, 2},
+                   first ? EventProperty{"order_id", 3} : EventProperty{"basket_id", 4});
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const auto found = documents(test);
+  ASSERT_EQ(found.size(), 4U);
+  for (const std::size_t i : {0U, 2U}) {
+    EXPECT_EQ(directive(found[i])["Metrics"].text(),
+              R"([{"Name":"Latency","Unit":"Milliseconds"}])");
+    EXPECT_EQ(found[i]["order_id"].number(), 3);
+    EXPECT_EQ(directive(found[i + 1])["Metrics"].text(),
+              R"([{"Name":"Latency","Unit":"Seconds","StorageResolution":1}])");
+    EXPECT_EQ(found[i + 1]["basket_id"].number(), 4);
+    EXPECT_FALSE(found[i + 1].has("order_id"));
+  }
+}
+
 TEST_F(WideEventTest, AnEventKnowsItsTraceAndTheOneAfterItDoesNot) {
   Config traced = config();
   traced.traces = TracesTo::put_trace_segments;
