@@ -696,17 +696,6 @@ TEST_F(SourcesTest, WhereTheInstancesServiceIsCanBeSaid) {
   EXPECT_NE(absent(instance_credentials).find("AWS_EC2_METADATA_DISABLED"), std::string::npos);
 }
 
-TEST_F(SourcesTest, AnInstanceKnowsItsRegion) {
-  script(200, "the-token");
-  script(200, "eu-north-1");
-  EXPECT_EQ(instance_region(parts_), "eu-north-1");
-  EXPECT_EQ(request(1).path, "/latest/meta-data/placement/region");
-  http_->script(MemoryTransport::failed(HttpOutcome::not_connected));
-  EXPECT_EQ(instance_region(parts_), "");
-  const ScopedVariable off("AWS_EC2_METADATA_DISABLED", "true");
-  EXPECT_EQ(instance_region(parts_), "");
-}
-
 TEST_F(SourcesTest, AMetadataServiceThatHangsIsLeftAtItsTimeOut) {
   testing::RawServer server([](const std::string&, const testing::RawServer::Connection& to) {
     to.wait_for_the_end();

@@ -54,8 +54,4 @@ std::shared_ptr<CredentialsChain> default_credentials_chain(
     CredentialsChain::Options options = {}, std::unique_ptr<HttpTransport> http = nullptr,
     std::string region = {});
 
-/// What the metadata service says is the instance's region; empty when there is no such service.
-/// Waits a second or two.
-std::string instance_region(const SourceParts& parts);
-
 }  // namespace spillway::transport

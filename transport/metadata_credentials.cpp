@@ -156,7 +156,6 @@ class ContainerCredentials final : public CredentialsProvider {
 
 constexpr std::string_view token_path = "/latest/api/token";
 constexpr std::string_view role_path = "/latest/meta-data/iam/security-credentials/";
-constexpr std::string_view region_path = "/latest/meta-data/placement/region";
 constexpr int attempts_allowed_max = 10;
 constexpr int timeout_s_allowed_max = 60;
 
@@ -307,17 +306,6 @@ std::unique_ptr<CredentialsProvider> container_credentials(SourceParts parts) {
 }
 std::unique_ptr<CredentialsProvider> instance_credentials(SourceParts parts) {
   return std::make_unique<InstanceCredentials>(std::move(parts));
-}
-
-std::string instance_region(const SourceParts& parts) {
-  if (InstanceMetadata::is_disabled()) return {};
-  InstanceMetadata service(parts);
-  const auto is_good = [](const HttpResponse& response) {
-    return response.outcome == HttpOutcome::answered && response.status == 200;
-  };
-  if (!is_good(service.open())) return {};
-  const HttpResponse region = service.read(std::string(region_path));
-  return is_good(region) ? std::string(trim(region.body)) : std::string();
 }
 
 }  // namespace spillway::transport
