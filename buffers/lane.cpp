@@ -140,7 +140,7 @@ Lane* enter_slow(std::uint64_t engine_id) noexcept try {
   return nullptr;
 }
 
-void count_closed(std::uint64_t engine_id, Signal signal) noexcept {
+void count_refused(std::uint64_t engine_id, Signal signal) noexcept {
   if (ThreadLanes* const mine = ThreadLanes::current; mine != nullptr) {
     if (Lane* const lane = mine->find(engine_id); lane != nullptr) {
       switch (signal) {
@@ -157,7 +157,8 @@ void count_closed(std::uint64_t engine_id, Signal signal) noexcept {
     }
   }
   if (const auto set = registry().find(engine_id); set != nullptr) {
-    set->closed_calls_[static_cast<std::size_t>(signal)].fetch_add(1, std::memory_order_relaxed);
+    auto& calls = set->closed() ? set->closed_calls_ : set->calls_without_memory_;
+    calls[static_cast<std::size_t>(signal)].fetch_add(1, std::memory_order_relaxed);
   } else {
     registry().closed_without_engine.fetch_add(1, std::memory_order_relaxed);
   }
@@ -335,6 +336,10 @@ std::uint64_t LaneSet::late_counts() const {
 
 std::uint64_t LaneSet::closed_calls(Signal signal) const noexcept {
   return closed_calls_[static_cast<std::size_t>(signal)].load(std::memory_order_relaxed);
+}
+
+std::uint64_t LaneSet::calls_without_memory(Signal signal) const noexcept {
+  return calls_without_memory_[static_cast<std::size_t>(signal)].load(std::memory_order_relaxed);
 }
 
 }  // namespace spillway::detail

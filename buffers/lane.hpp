@@ -290,15 +290,15 @@ extern constinit thread_local Lane* current_lane;
 
 /// Begins an operation of the calling thread for an engine, giving the thread its lane at its first
 /// one (which allocates and takes a lock). nullptr: the engine has shut down, or there is no memory
-/// for a lane. The caller counts that with count_closed().
+/// for a lane. The caller counts that with count_refused().
 Lane* enter_slow(std::uint64_t engine_id) noexcept;
 inline Lane* enter(std::uint64_t engine_id) noexcept {
   Lane* const lane = current_lane;
   return lane->gate_.enter(engine_id) ? lane : enter_slow(engine_id);
 }
 
-/// Counts a call that found its engine closed.
-[[gnu::cold]] void count_closed(std::uint64_t engine_id, Signal signal) noexcept;
+/// Counts a call that found its engine closed, or no memory for a lane.
+[[gnu::cold]] void count_refused(std::uint64_t engine_id, Signal signal) noexcept;
 
 /// Runs `attempt(Lane&)` as one operation of the calling thread for an engine, and returns what it
 /// does. False also, with nothing run: the thread has no lane of that engine yet, or it is closed.
@@ -312,15 +312,15 @@ template <class Attempt>
   lane->leave();
   return done;
 }
-/// Runs `operation(Lane&)` as one operation of the calling thread for an engine, or counts a closed
-/// call.
+/// Runs `operation(Lane&)` as one operation of the calling thread for an engine, or counts a call
+/// that was refused.
 template <class Operation>
 [[gnu::always_inline]] inline void operate(std::uint64_t engine_id, Signal signal,
                                            Operation&& operation) noexcept {
   Lane* lane = current_lane;
   if (!lane->gate_.enter(engine_id)) [[unlikely]] {
     lane = enter_slow(engine_id);
-    if (lane == nullptr) return count_closed(engine_id, signal);
+    if (lane == nullptr) return count_refused(engine_id, signal);
   }
   operation(*lane);
   lane->leave();
@@ -407,10 +407,12 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
 
   /// Calls after close() by threads that had no lane. Any thread.
   std::uint64_t closed_calls(Signal signal) const noexcept;
+  /// Calls by threads for which there was no memory for a lane. Any thread.
+  std::uint64_t calls_without_memory(Signal signal) const noexcept;
 
  private:
   friend Lane* enter_slow(std::uint64_t engine_id) noexcept;
-  friend void count_closed(std::uint64_t engine_id, Signal signal) noexcept;
+  friend void count_refused(std::uint64_t engine_id, Signal signal) noexcept;
   friend struct ThreadLanes;
 
   LaneSet(const LaneLayout& layout, std::shared_ptr<const TickSource> ticks,
@@ -442,6 +444,7 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   std::vector<Lane*> free_;
   std::atomic<bool> closed_{false};
   std::array<std::atomic<std::uint64_t>, signal_count> closed_calls_{};
+  std::array<std::atomic<std::uint64_t>, signal_count> calls_without_memory_{};
 };
 
 }  // namespace spillway::detail

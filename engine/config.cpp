@@ -326,6 +326,8 @@ void for_each_setting(ConfigType& config, Visit&& visit) {
   visit("spool_bytes", config.spool_bytes);
   visit("spool_age", config.spool_age);
   visit("crash_dir", config.crash_dir);
+  visit("self_metrics", config.self_metrics);
+  visit("ledger_at_exit", config.ledger_at_exit);
 }
 
 constexpr std::string_view variable_prefix = "SPILLWAY_";
@@ -712,9 +714,9 @@ std::vector<ConfigError> validate(const Config& config) {
           "must have 1 to 512 characters, none of them : or *");
   }
   if (uses_aws(config)) {
-    check(
-        transport::is_region(config.region.get()), "region", config.region,
-        "must name an AWS region such as eu-west-1; set it here, in AWS_REGION or in the profile");
+    check(transport::is_region(config.region.get()), "region", config.region,
+          "must name an AWS region such as eu-west-1; set it here, in AWS_REGION or in the profile "
+          "(the instance metadata service is not asked for it)");
   }
   const auto check_endpoint = [&](bool used, std::string_view key,
                                   const Setting<std::string>& setting) {

@@ -159,8 +159,9 @@ struct Config {
   Setting<Dimensions> resource_attributes = by_default(Dimensions());
 
   // ---- AWS ----
-  Setting<std::string> region =
-      by_default(std::string());  ///< unset: AWS_REGION, AWS_DEFAULT_REGION, the profile's
+  /// Unset: AWS_REGION, AWS_DEFAULT_REGION, the profile's. An engine that needs one and has none does
+  /// not start: the instance's own is not asked for, which would take the network.
+  Setting<std::string> region = by_default(std::string());
   /// Unset: AWS_ENDPOINT_URL_<SERVICE>, AWS_ENDPOINT_URL, the profile's, else the region's own.
   Setting<std::string> cloudwatch_endpoint = by_default(std::string());
   Setting<std::string> logs_endpoint = by_default(std::string());
@@ -241,8 +242,14 @@ struct Config {
   /// Of one metric; what more there is, is reported with the value "__other__" for the dimension that
   /// has the most values.
   Setting<std::int64_t> series_per_metric_max = by_default(std::int64_t{10'000});
-  /// Bytes of payloads and oversized records that wait for delivery; what comes on top is dropped
-  /// and counted.
+  /// Bytes of memory for what waits for delivery: the buffers of payloads, whatever is in them, from
+  /// when the flusher has filled one until it is delivered, dropped or on disk; and log records that
+  /// are too large for a ring. What comes on top is dropped and counted as queue_full; a sixteenth is
+  /// kept for each signal. Not in it, and bounded each in its own way: rings and cells of threads
+  /// (ring_bytes, series_max), the payload that is being filled and four empty ones (1 MB each), the
+  /// bodies of requests under way (a copy of the payload for each), what is read back from the spool
+  /// (nine payloads of a signal at most), the series of the interval, segments that wait for their
+  /// root, and log_retain_bytes.
   Setting<std::int64_t> queue_bytes_max = by_default(std::int64_t{64} << 20);
 
   // ---- what survives ----
@@ -261,6 +268,14 @@ struct Config {
   /// for this user alone. Best on a tmpfs, such as /dev/shm/<service>; takes ring_bytes a thread. Holds
   /// records as they were made, before redaction. Empty: rings are in memory only.
   Setting<std::string> crash_dir = by_default(std::string());
+
+  // ---- the engine's own account ----
+  /// Reports the account (Stats) as metrics with each metric interval: spillway.records.* and
+  /// spillway.exporter.* by Signal and Destination, what was dropped by Cause too. They go with the
+  /// other metrics and count as no measurements themselves. Some 12 metrics for each signal.
+  Setting<bool> self_metrics = by_default(false);
+  /// Prints the final account to stderr when the engine shuts down, as a table.
+  Setting<bool> ledger_at_exit = by_default(false);
 
   /// Hears, in plain words, of what went wrong with delivery: at most one message a minute for each
   /// kind. Called on the flusher or sender thread; must not block. Unset: a line on stderr.

@@ -18,10 +18,12 @@
 #include <spillway/engine/sampling.hpp>
 #include <spillway/engine/sampling_client.hpp>
 #include <spillway/engine/sampling_rules.hpp>
+#include <spillway/engine/self_metrics.hpp>
 #include <spillway/engine/sender.hpp>
 #include <spillway/engine/services.hpp>
 #include <spillway/transport/background_thread.hpp>
 #include <spillway/transport/curl_transport.hpp>
+#include <spillway/transport/stream_sink.hpp>
 #include <spillway/transport/udp_sink.hpp>
 
 namespace spillway {
@@ -133,7 +135,8 @@ class Engine::Core final : public detail::EngineServices {
                   sender_.exporter(Signal::spans), *loggers_, rollups_, reporter(),
                   [this](detail::SeriesKey key) { return intern(std::move(key)).series; },
                   crash_rings_.get(), make_recovery(),
-                  [this](std::uint64_t sequence) { return sender_.settled(sequence); }}),
+                  [this](std::uint64_t sequence) { return sender_.settled(sequence); },
+                  make_self_metrics()}),
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
@@ -288,6 +291,9 @@ class Engine::Core final : public detail::EngineServices {
     if (flusher_is_done) add(stats.metrics, DropCause::closed, lanes_->late_counts());
     add(stats.logs, DropCause::closed, lanes_->closed_calls(Signal::logs));
     add(stats.spans, DropCause::closed, lanes_->closed_calls(Signal::spans));
+    add(stats.metrics, DropCause::no_memory, lanes_->calls_without_memory(Signal::metrics));
+    add(stats.logs, DropCause::no_memory, lanes_->calls_without_memory(Signal::logs));
+    add(stats.spans, DropCause::no_memory, lanes_->calls_without_memory(Signal::spans));
     const auto load = [](const std::atomic<std::uint64_t>& value) {
       return value.load(std::memory_order_relaxed);
     };
@@ -405,8 +411,7 @@ class Engine::Core final : public detail::EngineServices {
         // A disk, a resolver or the host's own on_diagnostic does not return. The thread that waits
         // for it is left behind, with all that it works on; what it holds stays held in the account.
         at_rest_ = false;
-        final_ = stats();
-        return *final_;
+        return end_account();
       }
     } else {
       flusher_.begin_flush();
@@ -416,15 +421,25 @@ class Engine::Core final : public detail::EngineServices {
     }
     loggers_->close();
     flusher_.drop_retained();
-    if (!has_threads_) sender_.abandon();
+    if (!has_threads_) abandon();
     flusher_is_done_.store(true, std::memory_order_release);
     flusher_.finish_recovery();
     if (crash_rings_ != nullptr) crash_rings_->finish();
-    final_ = stats();
-    return *final_;
+    return end_account();
   }
 
  private:
+  const Stats& end_account() {
+    final_ = stats();
+    if (config_.ledger_at_exit) {
+      const std::string text =
+          "spillway: the account of " + config_.service.get() + "\n" + final_->to_text();
+      std::string_view rest = text;
+      transport::StreamSink::standard_error().write(rest, ledger_print_max);
+    }
+    return *final_;
+  }
+
   detail::SamplingClient::Parts sampling_client_parts(Runtime& runtime) {
     detail::SamplingClient::Parts parts{
         .sampler = sampler_,
@@ -512,6 +527,16 @@ class Engine::Core final : public detail::EngineServices {
         static_cast<std::uint64_t>(config_.spool_bytes.get()), config_.spool_age, reporter()});
   }
 
+  std::unique_ptr<detail::SelfMetrics> make_self_metrics() {
+    if (!config_.self_metrics) return nullptr;
+    return std::make_unique<detail::SelfMetrics>(detail::SelfMetrics::Parts{
+        [this] { return stats(); },
+        [this](detail::MetricKind kind, std::string_view name, Unit unit,
+               const Dimensions& dimensions) -> const detail::Series& {
+          return series_[metric(kind, name, unit, dimensions, Resolution::minute).series];
+        }});
+  }
+
   detail::MetricRef intern(detail::SeriesKey key) {
     std::optional<std::string> error = limits::metric_name_error(key.name);
     if (!error) error = limits::dimensions_error(key.dimensions);
@@ -570,6 +595,12 @@ class Engine::Core final : public detail::EngineServices {
     stats.held_in_queue -= stats.held_in_spool;
     stats.recovered = load(ledger.recovered);
     stats.held_in_batch = drained > left_batch ? drained - left_batch : 0;
+    // Both have ended: whatever is not accounted for by now is nowhere, and the residue shows it.
+    if (flusher_is_done_.load(std::memory_order_acquire) &&
+        sender_has_nothing_.load(std::memory_order_acquire) &&
+        !last_flush_failed_.load(std::memory_order_relaxed)) {
+      stats.held_in_batch = stats.held_in_queue = 0;
+    }
     stats.recorded += drained;
     stats.delivery = ledger.delivery.read();
     if (const detail::Exporter* const exporter = sender_.exporter(signal)) {
@@ -597,6 +628,15 @@ class Engine::Core final : public detail::EngineServices {
       }
     }
     return false;
+  }
+
+  // The end of what the sender has.
+  void abandon() {
+    try {
+      sender_.abandon();
+      sender_has_nothing_.store(true, std::memory_order_release);
+    } catch (const std::bad_alloc&) {  // Then they stay held.
+    }
   }
 
   void run_flusher() {
@@ -631,6 +671,7 @@ class Engine::Core final : public detail::EngineServices {
       } catch (
           const std::bad_alloc&) {  // The next round may find memory; the last one does not wait.
         flushed |= out_of_time;
+        last_flush_failed_.store(out_of_time, std::memory_order_relaxed);
       }
       if (outbox_.last_sequence() != sent) {
         sent = outbox_.last_sequence();
@@ -671,11 +712,7 @@ class Engine::Core final : public detail::EngineServices {
       progress_.notify_all();
     }
     lock.unlock();
-    // Here, because it may write to the spool.
-    try {
-      sender_.abandon();
-    } catch (const std::bad_alloc&) {  // Then they stay held.
-    }
+    abandon();  // Here, because it may write to the spool.
     lock.lock();
     sender_has_ended_ = true;
     progress_.notify_all();
@@ -685,6 +722,8 @@ class Engine::Core final : public detail::EngineServices {
   static constexpr milliseconds shutdown_grace{50};
   // Of the time that shutdown() has, the last tenth is for the spool, and no more than this.
   static constexpr milliseconds store_time_max{500};
+  // A stderr that nobody reads keeps the process no longer than this.
+  static constexpr milliseconds ledger_print_max{20};
 
   const Config config_;
   const std::shared_ptr<Clock> clock_;
@@ -712,6 +751,8 @@ class Engine::Core final : public detail::EngineServices {
   std::condition_variable flusher_wakes_;
   std::condition_variable progress_;  // of flushes and of deliveries
   std::atomic<bool> flusher_is_done_{false};
+  std::atomic<bool> last_flush_failed_{false};  // for lack of memory: records stay in batches
+  std::atomic<bool> sender_has_nothing_{false};
   bool stopping_ = false;
   SteadyTime stopping_until_{};
   bool sender_stops_ = false;

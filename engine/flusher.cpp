@@ -107,7 +107,8 @@ Flusher::Flusher(Parts parts)
       crash_rings_(parts.crash_rings),
       recovery_(std::move(parts.recovery)),
       settled_(std::move(parts.settled)),
-      outbox_(parts.outbox) {
+      outbox_(parts.outbox),
+      self_metrics_(std::move(parts.self_metrics)) {
   if (parts.metrics != nullptr) {
     metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
     if (config_.metrics != MetricsTo::put_metric_data && config_.metrics != MetricsTo::otlp) {
@@ -763,13 +764,23 @@ void Flusher::close_what_is_over() {
 void Flusher::close_interval(Resolution resolution, std::int64_t end_ms) {
   std::int64_t& began_ms = resolution == Resolution::second ? second_began_ms_ : interval_began_ms_;
   const std::int64_t began = std::exchange(began_ms, end_ms);
-  if (!aggregator_.has(resolution)) return;
-  const auto points = aggregator_.close(resolution, began);
-  if (is_in_time(began)) return encode_points(points, end_ms);
-  for (const MetricPoint& point : points) {
-    ledger_.drop_in_batch(Signal::metrics, DropCause::expired,
-                          point.records_of_piece(point.count, true));
+  if (aggregator_.has(resolution)) {
+    const auto points = aggregator_.close(resolution, began);
+    if (is_in_time(began)) {
+      encode_points(points, end_ms);
+    } else {
+      for (const MetricPoint& point : points) {
+        ledger_.drop_in_batch(Signal::metrics, DropCause::expired,
+                              point.records_of_piece(point.count, true));
+      }
+    }
   }
+  if (resolution == Resolution::minute) report_self(began, end_ms);
+}
+
+void Flusher::report_self(std::int64_t began_ms, std::int64_t end_ms) {
+  if (self_metrics_ == nullptr || !metrics_ || !is_in_time(began_ms)) return;
+  encode_points(self_metrics_->close(began_ms), end_ms);
 }
 
 // One datum that is too old would have the whole request refused.

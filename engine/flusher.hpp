@@ -40,6 +40,7 @@
 #include <spillway/engine/logger_table.hpp>
 #include <spillway/engine/outbox.hpp>
 #include <spillway/engine/record_redactor.hpp>
+#include <spillway/engine/self_metrics.hpp>
 #include <spillway/engine/services.hpp>
 #include <spillway/engine/trace_assembler.hpp>
 
@@ -68,6 +69,7 @@ class Flusher {
     std::unique_ptr<CrashRecovery> recovery;  ///< what a dead process left; null: nothing
     /// Whether the payloads up to a number are settled.
     std::function<bool(std::uint64_t)> settled;
+    std::unique_ptr<SelfMetrics> self_metrics = nullptr;  ///< null: they are not wanted
   };
   /// What the parts refer to outlives it.
   explicit Flusher(Parts parts);
@@ -142,6 +144,8 @@ class Flusher {
   void close_what_is_over();
   /// Ends the interval at `end_ms`, where the next one begins.
   void close_interval(Resolution resolution, std::int64_t end_ms);
+  /// The engine's own metrics of the interval from `began_ms` on.
+  void report_self(std::int64_t began_ms, std::int64_t end_ms);
   bool is_in_time(std::int64_t time_ms) const;
   EmfOptions emf_options() const;
   void encode_points(std::span<const MetricPoint> points, std::int64_t end_ms);
@@ -185,6 +189,7 @@ class Flusher {
   std::unique_ptr<Recovered> recovered_;  // while recovery_ is being read
   const std::function<bool(std::uint64_t)> settled_;
   Outbox& outbox_;
+  const std::unique_ptr<SelfMetrics> self_metrics_;
 
   SteadyTime now_{};
   // Of the wall clock. An interval that a flush has cut, or the first, begins inside its second or

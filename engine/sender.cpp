@@ -552,7 +552,10 @@ void Sender::finish_stored(Job& job) {
 void Sender::give_up(std::size_t lane, Job job) {
   if (job.stored != nullptr) return;  // It stays on disk, held.
   if (store(lane, job)) return;
-  if (job.payload->recovered) return;  // The same, in crash_dir.
+  if (job.payload->recovered) {  // The same, in crash_dir.
+    of(lane).spooled.fetch_add(job.unaccounted, std::memory_order_relaxed);
+    return;
+  }
   account(job, 0, job.unaccounted, job.cause);
   finish(std::move(job));
 }

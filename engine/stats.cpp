@@ -112,6 +112,64 @@ std::string Stats::to_json() const {
   return std::string(out.view());
 }
 
+std::string Stats::to_text() const {
+  constexpr std::array<std::pair<std::string_view, const SignalStats Stats::*>, 3> signals{
+      {{"metrics", &Stats::metrics}, {"logs", &Stats::logs}, {"spans", &Stats::spans}}};
+  constexpr std::size_t name_width = 9;
+  constexpr std::size_t width = 13;
+  std::string text;
+  const auto cell = [&](const std::string& value) {
+    if (value.size() < width) text.append(width - value.size(), ' ');
+    text += value;
+  };
+  text.append(name_width, ' ');
+  for (const char* const head : {"recorded", "delivered", "dropped", "held", "residue"}) cell(head);
+  text += "  destination\n";
+  for (const auto& [name, member] : signals) {
+    const SignalStats& signal = this->*member;
+    text.append("  ").append(name).append(name_width - 2 - name.size(), ' ');
+    for (const std::uint64_t value :
+         {signal.recorded, signal.delivered, signal.dropped_total(), signal.held()}) {
+      cell(std::to_string(value));
+    }
+    cell(std::to_string(signal.residue()));
+    text.append("  ").append(signal.destination.empty() ? "none" : signal.destination) += '\n';
+  }
+  // What there was none of is left out.
+  std::string line;
+  const auto item = [&](std::string_view name, std::uint64_t value) {
+    if (value == 0) return;
+    line.append(line.empty() ? " " : ", ").append(name).append(" ").append(std::to_string(value));
+  };
+  const auto end_line = [&](std::string_view signal, std::string_view title) {
+    if (line.empty()) return;
+    text.append("  ").append(signal).append(" ").append(title).append(":").append(line) += '\n';
+    line.clear();
+  };
+  for (const auto& [name, member] : signals) {
+    const SignalStats& signal = this->*member;
+    for (std::size_t i = 0; i < drop_cause_count; ++i) {
+      item(to_string(static_cast<DropCause>(i)), signal.dropped[i]);
+    }
+    end_line(name, "dropped");
+    item("in rings", signal.held_in_rings);
+    item("in a batch", signal.held_in_batch);
+    item("in the queue", signal.held_in_queue);
+    item("on disk", signal.held_in_spool);
+    end_line(name, "held");
+    item("recovered from an earlier process", signal.recovered);
+    end_line(name, "recorded");
+    item("requests", signal.delivery.requests);
+    item("retries", signal.delivery.retries);
+    item("throttles", signal.delivery.throttles);
+    item("failures", signal.delivery.failures);
+    item("bytes", signal.delivery.bytes);
+    item("uncertain records", signal.delivery.uncertain_records);
+    end_line(name, "delivery");
+  }
+  return text;
+}
+
 namespace detail {
 
 DeliveryStats DeliveryLedger::read() const noexcept {

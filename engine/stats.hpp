@@ -3,6 +3,10 @@
 // The ledger: where every record is. For each signal, whenever nothing is in motion and at exit:
 //
 //   recorded = delivered + dropped[by cause] + held
+//
+// While the engine runs, what is held in a batch or in the queue is what went in and has not come out.
+// After shutdown() nothing can be there any more, so that a record that was forgotten on its way
+// shows as the residue.
 #pragma once
 
 #include <array>
@@ -27,7 +31,7 @@ enum class DropCause : std::uint8_t {
   retries_exhausted,  ///< failed while others were taken, or more often than attempts_max allows
   shutdown_deadline,  ///< still on its way when shutdown() had to return
   closed,             ///< recorded after the engine had shut down
-  no_memory,          ///< the process could not allocate what the record needed on its way
+  no_memory,          ///< there was none for the thread's ring, or for the record on its way
   series_limit,       ///< of a metric with more series than series_max left room for
   spool_full,         ///< the oldest in a spool that had reached spool_bytes
   spool_damaged,      ///< its file in the spool was damaged or gone
@@ -59,10 +63,12 @@ struct SignalStats {
   std::uint64_t held_in_rings = 0;  ///< not yet drained
   std::uint64_t held_in_batch = 0;  ///< drained, not yet sealed into a payload
   std::uint64_t held_in_queue = 0;  ///< sealed, waiting or under way
-  std::uint64_t held_in_spool = 0;  ///< the same, on disk: there after the end of the process too
-  std::uint64_t recovered = 0;      ///< of `recorded`: left by an earlier process
-  std::string destination;          ///< "put-log-events"; empty: it goes nowhere
-  DeliveryStats delivery;           ///< of that destination
+  /// The same, on disk, in the spool or in what a process that died has left: there after the end of
+  /// the process too.
+  std::uint64_t held_in_spool = 0;
+  std::uint64_t recovered = 0;  ///< of `recorded`: left by an earlier process
+  std::string destination;      ///< "put-log-events"; empty: it goes nowhere
+  DeliveryStats delivery;       ///< of that destination
 
   std::uint64_t dropped_for(DropCause cause) const noexcept {
     return dropped[static_cast<std::size_t>(cause)];
@@ -71,7 +77,7 @@ struct SignalStats {
   std::uint64_t held() const noexcept {
     return held_in_rings + held_in_batch + held_in_queue + held_in_spool;
   }
-  /// What the account does not explain: 0 when nothing is in motion.
+  /// What the account does not explain: 0 when nothing is in motion, and above all at the end.
   std::int64_t residue() const noexcept;
 };
 
@@ -103,6 +109,8 @@ struct Stats {
 
   /// One JSON object.
   std::string to_json() const;
+  /// A table for people, of some lines: what `ledger_at_exit` prints.
+  std::string to_text() const;
 };
 
 }  // namespace spillway

@@ -153,6 +153,8 @@ const std::vector<Setting3>& settings() {
       {"spool_bytes", "5000000", "6000000", "7000000",
        [](Config& c) { c.spool_bytes = 7'000'000; }},
       {"crash_dir", "/f", "/e", "/c", [](Config& c) { c.crash_dir = "/c"; }},
+      {"self_metrics", "true", "true", "true", [](Config& c) { c.self_metrics = true; }},
+      {"ledger_at_exit", "true", "true", "true", [](Config& c) { c.ledger_at_exit = true; }},
       {"spool_age", "2000ms", "3000ms", "4000ms",
        [](Config& c) { c.spool_age = milliseconds(4000); }},
   };

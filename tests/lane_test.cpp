@@ -282,15 +282,15 @@ TEST(LaneTest, ClosedCallsAreCountedWhereverTheyComeFrom) {
   const std::uint64_t id = set->engine_id();
   ASSERT_TRUE(add(id));
   set->close([] { return false; });
-  count_closed(id, Signal::logs);
+  count_refused(id, Signal::logs);
   std::uint64_t of_lanes = 0;
   set->for_each([&](const Lane& lane) { of_lanes += lane.counters.logs_closed.get(); });
   EXPECT_EQ(of_lanes, 1U);
-  std::thread([&] { count_closed(id, Signal::logs); }).join();
+  std::thread([&] { count_refused(id, Signal::logs); }).join();
   EXPECT_EQ(set->closed_calls(Signal::logs), 1U);
   std::thread([] {
     const std::uint64_t before = closed_without_engine();
-    count_closed(~std::uint64_t{0}, Signal::metrics);
+    count_refused(~std::uint64_t{0}, Signal::metrics);
     EXPECT_EQ(closed_without_engine(), before + 1);
   }).join();
 }

@@ -8,6 +8,7 @@
 #include <memory_resource>
 #include <new>
 #include <string>
+#include <thread>
 
 #include <gtest/gtest.h>
 #include <support/engine_fixture.hpp>
@@ -166,6 +167,31 @@ TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayToACollector) {
   config.logs = LogsTo::otlp;
   config.traces = TracesTo::otlp;
   sweep(config);
+}
+
+TEST_F(NoMemoryTest, AThreadWithoutMemoryForItsLaneLosesRecordsAsNoMemory) {
+  testing::TestEngine test(aws_config());
+  const Counter requests = test.engine.counter("Requests");
+  std::thread([&] {
+    allocations_left = 0;  // One fails, and then there is some again.
+    requests.add(1);
+    allocations_left = 0;
+    SPILLWAY_INFO(test.engine, "event");
+    {
+      const Span span = test.engine.span("work");
+      allocations_left = 0;
+    }
+    requests.add(1);
+  }).join();
+  const Stats stats = test.engine.shutdown(1s);
+  EXPECT_EQ(stats.metrics.dropped_for(DropCause::no_memory), 1U);
+  EXPECT_EQ(stats.logs.dropped_for(DropCause::no_memory), 1U);
+  EXPECT_EQ(stats.spans.dropped_for(DropCause::no_memory), 1U);
+  EXPECT_EQ(stats.metrics.delivered, 1U);
+  for (const SignalStats* const signal : {&stats.metrics, &stats.logs, &stats.spans}) {
+    EXPECT_EQ(signal->dropped_for(DropCause::closed), 0U);
+    EXPECT_TRUE(is_settled(*signal));
+  }
 }
 
 // ---- The budget ----

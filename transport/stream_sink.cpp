@@ -83,6 +83,12 @@ StreamSink StreamSink::standard_output() {
   return sink;
 }
 
+StreamSink StreamSink::standard_error() {
+  StreamSink sink;
+  sink.use(STDERR_FILENO);
+  return sink;
+}
+
 StreamSink StreamSink::file(const std::string& path) {
   StreamSink sink;
   sink.path_ = path;
@@ -97,7 +103,8 @@ void StreamSink::use(int descriptor) {
 
 // Remembers why, and closes what is ours, so that the next write opens it again.
 void StreamSink::fail(std::string_view what) {
-  error_ = std::string(what) + (path_.empty() ? std::string("standard output") : path_) + ": " +
+  const char* const standard = descriptor_ == STDERR_FILENO ? "standard error" : "standard output";
+  error_ = std::string(what) + (path_.empty() ? std::string(standard) : path_) + ": " +
            std::strerror(errno);
   if (!path_.empty() && descriptor_ >= 0) close(std::exchange(descriptor_, -1));
 }

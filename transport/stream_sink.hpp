@@ -16,12 +16,14 @@ bool shows_colours(int descriptor) noexcept;
 
 /// A file descriptor that takes lines: stdout, a file, a pipe. One thread. A pipe that nobody reads
 /// makes it `busy`, never blocks it: only what the kernel says it has room for is written, and
-/// standard output never with O_NONBLOCK, which would change it for everybody who shares it. A
-/// write raises no signal: a pipe without a reader is `failed`.
+/// standard output and error never with O_NONBLOCK, which would change it for everybody who shares
+/// it. A write raises no signal: a pipe without a reader is `failed`.
 class StreamSink {
  public:
   /// Standard output, which is not closed.
   static StreamSink standard_output();
+  /// The same for standard error.
+  static StreamSink standard_error();
   /// A file, created 0640 when missing, opened for appending at the first write and again after a
   /// failure.
   static StreamSink file(const std::string& path);
