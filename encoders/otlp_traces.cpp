@@ -38,6 +38,11 @@ constexpr std::uint32_t link_span_id = 2;
 constexpr std::uint32_t link_attributes = 4;
 constexpr std::uint32_t link_dropped_attributes = 5;
 constexpr std::uint64_t links_max = 128;  // OpenTelemetry SDK configuration: LinkCountLimit.
+// Of KeyValue, AnyValue and ArrayValue.
+constexpr std::uint32_t key_value_value = 2;
+constexpr std::uint32_t any_value_string = 1;
+constexpr std::uint32_t any_value_array = 5;
+constexpr std::uint32_t array_values = 1;
 // Of Status.
 constexpr std::uint32_t status_message = 2;
 constexpr std::uint32_t status_code = 3;
@@ -59,22 +64,31 @@ struct BlockName {
   EntryClass entry_class;
   std::string_view ours;
   std::string_view theirs;
+  bool is_list = false;
 };
-constexpr std::array<BlockName, 17> block_names{
+// What the conventions have no word for has one of ours in their namespaces.
+constexpr std::array<BlockName, 24> block_names{
     {{EntryClass::http_request, "method", "http.request.method"},
      {EntryClass::http_request, "url", "url.full"},
      {EntryClass::http_request, "user_agent", "user_agent.original"},
      {EntryClass::http_request, "client_ip", "client.address"},
      {EntryClass::http_request, "x_forwarded_for", "http.request.x_forwarded_for"},
+     {EntryClass::http_request, "traced", "http.request.traced"},
      {EntryClass::http_response, "content_length", "http.response.body.size"},
      {EntryClass::aws, "operation", "rpc.method"},
      {EntryClass::aws, "region", "cloud.region"},
      {EntryClass::aws, "account_id", "cloud.account.id"},
      {EntryClass::aws, "request_id", "aws.request_id"},
      {EntryClass::aws, "queue_url", "aws.sqs.queue.url"},
-     {EntryClass::aws, "table_name", "aws.dynamodb.table_names"},
+     {EntryClass::aws, "table_name", "aws.dynamodb.table_names", true},
+     {EntryClass::aws, "table_names", "aws.dynamodb.table_names", true},
+     {EntryClass::aws, "resource_names", "aws.resource_names", true},
      {EntryClass::aws, "retries", "rpc.retry_count"},
      {EntryClass::sql, "url", "db.url"},
+     {EntryClass::sql, "connection_string", "db.connection_string"},
+     {EntryClass::sql, "database_version", "db.system.version"},
+     {EntryClass::sql, "driver_version", "db.driver.version"},
+     {EntryClass::sql, "preparation", "db.preparation"},
      {EntryClass::sql, "sanitized_query", "db.query.text"},
      {EntryClass::sql, "database_type", "db.system.name"},
      {EntryClass::sql, "user", "db.user"}}};
@@ -95,12 +109,14 @@ bool is_attribute(const EntryHeader& header) noexcept {
   }
 }
 
-std::string_view attribute_name(const EntryHeader& header) noexcept {
+// Null for what has its own name.
+const BlockName* block_name(const EntryHeader& header) noexcept {
   const std::string_view name = name_of(header.name());
-  for (const BlockName& one : block_names) {
-    if (one.entry_class == header.entry_class() && one.ours == name) return one.theirs;
-  }
-  return name;
+  const auto* const found =
+      std::find_if(block_names.begin(), block_names.end(), [&](const BlockName& one) {
+        return one.entry_class == header.entry_class() && one.ours == name;
+      });
+  return found == block_names.end() ? nullptr : found;
 }
 
 // Begins a link; returns what end_nested() wants.
@@ -136,13 +152,7 @@ class OtlpSpanEncoder::Attributes {
   void add(const Key& key, const T& value) {
     const std::size_t before = out_.size();
     append_attribute(out_, span_attributes, key.key.bytes(), value);
-    const std::size_t bytes = out_.size() - before;
-    if (bytes <= bytes_left_) {
-      bytes_left_ -= bytes;
-    } else {
-      out_.truncate(before);
-      ++dropped_;
-    }
+    keep_or_drop(before);
   }
   void add(const Entry& entry) {
     switch (entry.type) {
@@ -159,17 +169,49 @@ class OtlpSpanEncoder::Attributes {
         return add(*entry.key, entry.text);
     }
   }
+  /// An array of strings, each once.
+  void add_list(const Key& key, std::span<const std::string_view> texts) {
+    const std::size_t before = out_.size();
+    const std::size_t attribute = begin_nested(out_, span_attributes);
+    const std::string_view key_bytes = key.key.bytes();
+    out_.append(
+        key_bytes.substr(0, key_bytes.size() - 1));  // begin_nested() writes the value's tag.
+    const std::size_t value = begin_nested(out_, key_value_value);
+    const std::size_t array = begin_nested(out_, any_value_array);
+    for (auto text = texts.begin(); text != texts.end(); ++text) {
+      if (std::find(texts.begin(), text, *text) != text) continue;
+      const std::size_t element = begin_nested(out_, array_values);
+      append_string_field(out_, any_value_string, *text);
+      end_nested(out_, element);
+    }
+    end_nested(out_, array);
+    end_nested(out_, value);
+    end_nested(out_, attribute);
+    keep_or_drop(before);
+  }
   void count_dropped() noexcept { ++dropped_; }
   std::uint64_t dropped() const noexcept { return dropped_; }
 
  private:
+  void keep_or_drop(std::size_t before) {
+    const std::size_t bytes = out_.size() - before;
+    if (bytes <= bytes_left_) {
+      bytes_left_ -= bytes;
+    } else {
+      out_.truncate(before);
+      ++dropped_;
+    }
+  }
+
   std::size_t bytes_left_;
   std::uint64_t dropped_ = 0;
   ByteBuffer& out_;
 };
 
-OtlpSpanEncoder::OtlpSpanEncoder(std::size_t span_bytes_max)
+OtlpSpanEncoder::OtlpSpanEncoder(std::size_t span_bytes_max, bool names_annotations)
     : span_bytes_max_(span_bytes_max),
+      names_annotations_(names_annotations),
+      annotations_(key_named("aws.xray.annotations")),
       status_code_(key_named("http.response.status_code")),
       error_type_(key_named("error.type")),
       rpc_system_(key_named("rpc.system")),
@@ -183,27 +225,49 @@ OtlpSpanEncoder::Key& OtlpSpanEncoder::key_named(std::string_view name) {
   return *key;
 }
 
-OtlpSpanEncoder::Key& OtlpSpanEncoder::key_of(EntryHeader header) {
-  std::vector<Key*>& keys = keys_of_class_[static_cast<std::size_t>(header.entry_class())];
+const OtlpSpanEncoder::KeyOfName& OtlpSpanEncoder::key_of(EntryHeader header) {
+  std::vector<KeyOfName>& keys = keys_of_class_[static_cast<std::size_t>(header.entry_class())];
   const std::uint32_t name = header.name();
   if (name >= keys.size()) keys.resize(name + 1);
-  if (keys[name] == nullptr) keys[name] = &key_named(attribute_name(header));
-  return *keys[name];
+  if (keys[name].key == nullptr) {
+    const BlockName* const known = block_name(header);
+    keys[name] = {&key_named(known != nullptr ? known->theirs : name_of(name)),
+                  known != nullptr && known->is_list};
+  }
+  return keys[name];
+}
+
+// Two namespaces may have the same key.
+OtlpSpanEncoder::Key& OtlpSpanEncoder::key_in(std::uint32_t name_space, std::uint32_t name) {
+  name_.assign(name_of(name_space));
+  if (name_ == "default") return key_named(name_of(name));  // X-Ray's, of what has none.
+  name_.append(".").append(name_of(name));
+  const auto found = keys_.find(name_);
+  return found != keys_.end() ? *found->second : key_named(name_);
 }
 
 void OtlpSpanEncoder::read_entries(std::span<const std::byte> bytes) {
   ++span_number_;
   entries_.clear();
+  std::uint32_t name_space = 0;  // of the metadata that follows; 0: none
   for (ValueReader reader(bytes); !reader.empty();) {
     const EntryHeader header = reader.entry();
-    Entry entry{nullptr, header.type(), 0, {}};
+    Entry entry{nullptr, header.entry_class(), header.type(), false, 0, {}};
     if (entry.type == ValueType::string) {
       entry.text = reader.string();
     } else {
       entry.bits = reader.number();
     }
+    const std::uint32_t of = std::exchange(
+        name_space, entry.entry_class == EntryClass::metadata_namespace ? header.name() : 0);
     if (!is_attribute(header)) continue;
-    entry.key = &key_of(header);
+    if (of != 0 && entry.entry_class == EntryClass::metadata) {
+      entry.key = &key_in(of, header.name());
+    } else {
+      const KeyOfName& known = key_of(header);
+      entry.key = known.key;
+      entry.in_list = known.is_list && entry.type == ValueType::string;
+    }
     entry.key->span = span_number_;
     entry.key->last_entry = entries_.size();
     entries_.push_back(entry);
@@ -214,8 +278,22 @@ void OtlpSpanEncoder::append_attributes(const SpanView& span, const ContextTexts
                                         std::size_t bytes_max, ByteBuffer& out) {
   read_entries(span.entries);
   Attributes attributes(bytes_max, out);
+  texts_.clear();
   for (std::size_t i = 0; i < entries_.size(); ++i) {
-    if (entries_[i].key->last_entry == i) attributes.add(entries_[i]);
+    const Entry& entry = entries_[i];
+    if (entry.key->last_entry != i) continue;
+    if (entry.entry_class == EntryClass::annotation) texts_.push_back(entry.key->name);
+    if (!entry.in_list) attributes.add(entry);
+  }
+  if (names_annotations_ && !texts_.empty() && annotations_.span != span_number_)
+    attributes.add_list(annotations_, texts_);
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (!entries_[i].in_list || entries_[i].key->last_entry != i) continue;
+    texts_.clear();
+    for (const Entry& one : entries_) {
+      if (one.in_list && one.key == entries_[i].key) texts_.push_back(one.text);
+    }
+    attributes.add_list(*entries_[i].key, texts_);
   }
   // What the user has said already stands.
   const auto is_free = [this](const Key& key) { return key.span != span_number_; };
@@ -280,7 +358,7 @@ void OtlpSpanEncoder::append_links(const SpanView& span, std::size_t bytes_max, 
       in_link = true;
       ++links;
     } else if (header.entry_class() == EntryClass::link_attribute && in_link) {
-      const Key* const key = &key_of(header);
+      const Key* const key = key_of(header).key;
       // A key stands once.
       if (std::find(link_keys_.begin(), link_keys_.end(), key) != link_keys_.end()) continue;
       const std::size_t before = out.size();

@@ -11,6 +11,7 @@
 #include <spillway/encoders/otlp_traces.hpp>
 #include <spillway/encoders/put_metric_data.hpp>
 #include <spillway/engine/flusher.hpp>
+#include <spillway/engine/otlp_exporter.hpp>
 #include <spillway/engine/platform.hpp>
 #include <spillway/engine/socket_exporter.hpp>
 
@@ -40,7 +41,8 @@ RedactionPolicy policy_of(const Config& config) {
 // How the spans of a segment are written where traces go.
 TraceAssembler::Encode trace_encoder(const Config& config) {
   if (config.traces == TracesTo::otlp) {
-    auto encoder = std::make_shared<OtlpSpanEncoder>(limits::otlp_span_bytes_max);
+    auto encoder = std::make_shared<OtlpSpanEncoder>(limits::otlp_span_bytes_max,
+                                                     otlp_spans_go_to_xray(config));
     return
         [encoder](std::span<const SpanView> spans, const ContextTexts& context, Payload& payload) {
           encoder->encode(spans, context, payload);

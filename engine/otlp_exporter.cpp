@@ -327,6 +327,11 @@ class OtlpExporter final : public Exporter {
 
 }  // namespace
 
+bool otlp_spans_go_to_xray(const Config& config) {
+  const auto url = transport::parse_url(config.otlp_traces_endpoint.get());
+  return config.otlp_sign || (url && transport::parse_aws_host(url->host));
+}
+
 std::unique_ptr<Exporter> make_otlp_exporter(Signal signal, const Config& config,
                                              std::shared_ptr<ExporterShared> shared) {
   const SignalParts parts = parts_of(signal, config);

@@ -13,4 +13,7 @@ namespace spillway::detail {
 std::unique_ptr<Exporter> make_otlp_exporter(Signal signal, const Config& config,
                                              std::shared_ptr<ExporterShared> shared);
 
+/// Whether spans go to X-Ray's own endpoint, or are signed as if they did.
+bool otlp_spans_go_to_xray(const Config& config);
+
 }  // namespace spillway::detail

@@ -2,6 +2,7 @@
 //
 // An engine whose signals go out as OTLP: where to, with which headers, signed or not, and what
 // each answer does to the account.
+#include <algorithm>
 #include <map>
 #include <string>
 
@@ -153,6 +154,22 @@ TEST(OtlpDelivery, ThePayloadKeepsTheLimits) {
   EXPECT_EQ(logs, 200U);
 }
 
+// Whether the one request with spans lists the annotations' keys.
+bool names_annotations(const TestEngine& test) {
+  const auto spans = items(by_path(test)["/v1/traces"].at(0));
+  const auto attributes = spans.at(0).messages(9);
+  return std::any_of(attributes.begin(), attributes.end(), [](const ProtoMessage& attribute) {
+    return attribute.text(1) == "aws.xray.annotations";
+  });
+}
+
+TEST(OtlpDelivery, AnnotationsAreAttributesToACollector) {
+  TestEngine test(otlp_config());
+  test.engine.span("s").annotate("provider", "acme");
+  test.engine.flush(1s);
+  EXPECT_FALSE(names_annotations(test));
+}
+
 TEST(OtlpDelivery, ToAwsRequestsAreSigned) {
   const AwsEnvironment environment;
   Config config = otlp_config();
@@ -162,9 +179,10 @@ TEST(OtlpDelivery, ToAwsRequestsAreSigned) {
   TestEngine test(config);
   test.engine.counter("Requests").add(1);
   record_logs(test, 1);
-  test.engine.span("s").end();
+  test.engine.span("s").annotate("provider", "acme");
   test.engine.flush(1s);
   ASSERT_EQ(test.http.requests().size(), 3U);
+  EXPECT_TRUE(names_annotations(test)) << "for X-Ray to index";
   for (const HttpRequest& request : test.http.requests()) {
     const std::string service = request.path == "/v1/metrics" ? "monitoring"
                                 : request.path == "/v1/logs"  ? "logs"

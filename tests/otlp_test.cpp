@@ -545,6 +545,106 @@ TEST(OtlpSpan, LinksHaveBounds) {
   EXPECT_EQ(cut.varint(5), 1U);
 }
 
+/// The texts of an attribute that is an array; a failure where there is none.
+std::vector<std::string> array_of(const ProtoMessage& span, const std::string& key) {
+  std::vector<std::string> texts;
+  bool found = false;
+  for (const ProtoMessage& pair : span.messages(9)) {
+    if (pair.text(1) != key) continue;
+    EXPECT_FALSE(std::exchange(found, true)) << "twice: " << key;
+    for (const ProtoMessage& value : pair.message(2).message(5).messages(1)) {
+      texts.push_back(value.text(1));
+    }
+  }
+  EXPECT_TRUE(found) << key;
+  return texts;
+}
+
+TEST(OtlpSpan, NamesOfTablesAndResourcesAreArrays) {
+  SpanView span = make_span("BatchGetItem", 1, 0, 2, span_aws);
+  Packed entries;
+  for (const auto& [name, value] :
+       {std::pair("table_name", "one"), std::pair("table_names", "one"),
+        std::pair("resource_names", "r-1"), std::pair("table_names", "two"),
+        std::pair("operation", "BatchGetItem")}) {
+    entries.entry(intern_name(name), EntryClass::aws, ValueType::string).string(value);
+  }
+  span.entries = entries.bytes();
+  const ProtoMessage message = encoded({span}).front();
+  EXPECT_EQ(array_of(message, "aws.dynamodb.table_names"),
+            (std::vector<std::string>{"one", "two"}));
+  EXPECT_EQ(array_of(message, "aws.resource_names"), (std::vector<std::string>{"r-1"}));
+  EXPECT_EQ(message.count(9), 4U) << "with rpc.method and rpc.system";
+
+  // An array that does not fit is left out like any other attribute.
+  Packed large;
+  large.entry(intern_name("table_names"), EntryClass::aws, ValueType::string)
+      .string(std::string(5000, 't'));
+  span.entries = large.bytes();
+  const ProtoMessage cut = encoded({span}, nobody, 4096).front();
+  EXPECT_EQ(attributes_of(cut, 9), (Attributes{{"rpc.system", "s:aws-api"}}));
+  EXPECT_EQ(cut.varint(10), 1U);
+}
+
+TEST(OtlpSpan, BlocksHaveTheirNamespaces) {
+  SpanView span = make_span("SELECT", 1, 0, 2);
+  Packed entries;
+  for (const char* const name :
+       {"connection_string", "database_version", "driver_version", "preparation"}) {
+    entries.entry(intern_name(name), EntryClass::sql, ValueType::string).string(name);
+  }
+  entries.entry(intern_name("traced"), EntryClass::http_request, ValueType::boolean)
+      .number(std::uint64_t{1});
+  span.entries = entries.bytes();
+  EXPECT_EQ(attributes_of(encoded({span}).front(), 9),
+            (Attributes{{"db.connection_string", "s:connection_string"},
+                        {"db.system.version", "s:database_version"},
+                        {"db.driver.version", "s:driver_version"},
+                        {"db.preparation", "s:preparation"},
+                        {"http.request.traced", "b:true"}}));
+}
+
+TEST(OtlpSpan, MetadataOfTwoNamespacesDoesNotMix) {
+  SpanView span = make_span("s", 1, 0, 1);
+  Packed entries;
+  const auto metadata = [&](const char* name_space, std::int64_t value) {
+    if (name_space != nullptr) {
+      entries.entry(intern_name(name_space), EntryClass::metadata_namespace, ValueType::boolean)
+          .number(std::uint64_t{1});
+    }
+    entries.entry(intern_name("hits"), EntryClass::metadata, ValueType::integer).number(value);
+  };
+  metadata("cache", 1);
+  metadata("index", 2);
+  metadata(nullptr, 3);  // A namespace holds for one entry.
+  metadata("cache", 4);
+  span.entries = entries.bytes();
+  const Attributes expected{{"cache.hits", "i:4"}, {"index.hits", "i:2"}, {"hits", "i:3"}};
+  EXPECT_EQ(attributes_of(encoded({span}).front(), 9), expected);
+}
+
+TEST(OtlpSpan, AnnotationsAreNamedForXray) {
+  SpanView span = make_span("s", 1, 0, 1);
+  const Packed entries =
+      Packed()
+          .entry(intern_name("order_id"), EntryClass::annotation, ValueType::integer)
+          .number(std::int64_t{1})
+          .entry(intern_name("note"), EntryClass::metadata, ValueType::integer)
+          .number(std::int64_t{2})
+          .entry(intern_name("order_id"), EntryClass::annotation, ValueType::integer)
+          .number(std::int64_t{3})
+          .entry(intern_name("vip"), EntryClass::annotation, ValueType::integer)
+          .number(std::int64_t{4});
+  span.entries = entries.bytes();
+  OtlpSpanEncoder encoder(200'000, true);
+  Payload payload = make_payload();
+  encoder.encode(std::vector<SpanView>{span, make_span("t", 2, 0, 2)}, nobody, payload);
+  const auto items = items_of(payload);
+  EXPECT_EQ(array_of(otlp_item(items.at(0)), "aws.xray.annotations"),
+            (std::vector<std::string>{"order_id", "vip"}));
+  EXPECT_FALSE(otlp_item(items.at(1)).has(9)) << "a span without annotations names none";
+}
+
 // ---- Exceptions ----
 
 /// An exception's entries as Span writes them.

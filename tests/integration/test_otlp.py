@@ -68,6 +68,8 @@ def decoded(requests, path, kind):
 
 def value_of(any_value):
     kind = any_value.WhichOneof("value")
+    if kind == "array_value":
+        return [value_of(one) for one in any_value.array_value.values]
     assert kind in ("string_value", "bool_value", "int_value", "double_value")
     return getattr(any_value, kind)
 
@@ -267,6 +269,8 @@ def test_exceptions_and_links_are_the_events_and_links_of_a_span(probe):
     assert link.trace_id.hex() == "6b00e3540f1e2d3c4b5a69788796a5b4" and link.span_id.hex() == "0000000000000007"
     assert attributes(link.attributes) == {"queue": "q-1"}
     found = attributes(span.attributes)
+    assert found["aws.dynamodb.table_names"] == found["aws.resource_names"] == ["one", "two"]
+    assert found["cache.hits"] == 3 and found["db.connection_string"] == "host=db"
     assert found["error.type"] == "Remote" and found["http.response.status_code"] == 503
     assert not any(key.startswith("exception.") for key in found)
 
