@@ -2,7 +2,11 @@
 //
 // The DynamoDB store as its users see it: options, and a table that is not there. Decisions are in
 // lease_test.cpp, the writes in dynamodb_table_test.cpp, the real thing in tests/integration.
+#include <memory>
+
 #include <support/engine_fixture.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <spillway/middleware/rate_limit/dynamodb_store.hpp>
 
@@ -69,6 +73,19 @@ TEST_F(DynamoDbStoreTest, WhereAWrongValueCameFromIsSaid) {
   EXPECT_EQ(errors[0],
             "endpoint (from AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL or the profile) is "
             "\"http://dynamodb.eu-west-1.amazonaws.com\": AWS is asked by https only");
+}
+
+TEST_F(DynamoDbStoreTest, AForkedChildCanLetItGo) {
+  auto store = std::make_unique<DynamoDbRateStore>(DynamoDbRateStoreOptions{
+      .table = "limits", .endpoint = "http://127.0.0.1:1", .connections = 2});
+  const pid_t child = fork();
+  if (child == 0) {
+    store.reset();
+    _exit(17);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 17);
 }
 
 TEST_F(DynamoDbStoreTest, ATableThatCannotBeReachedIsAnsweredAsChosen) {

@@ -149,10 +149,11 @@ CheckResult run_guarded(const Dependency& dependency, const std::atomic<bool>& s
 class HealthMonitor::Core {
  public:
   explicit Core(HealthOptions options)
-      : options_(checked(std::move(options))), clock_(*options_.clock), process_(getpid()) {
+      : options_(checked(std::move(options))), clock_(*options_.clock) {
     began_ = clock_.steady();
     for (Dependency& one : options_.dependencies) entries_.emplace_back(std::move(one));
     if (options_.engine != nullptr) make_metrics(*options_.engine);
+    workers_.reserve(entries_.size());  // A thread that has begun cannot fail to find its place.
     render_stalled();
     beat(began_);
     {
@@ -176,7 +177,7 @@ class HealthMonitor::Core {
     for (std::thread& worker : workers_) worker.join();
   }
 
-  bool is_inherited() const noexcept { return getpid() != process_; }
+  bool is_inherited() const noexcept { return home_.is_another(); }
 
   std::shared_ptr<const HealthAnswer> answer(HealthEndpoint endpoint,
                                              SteadyTime now) const noexcept {
@@ -537,7 +538,7 @@ class HealthMonitor::Core {
 
   HealthOptions options_;
   Clock& clock_;
-  const pid_t process_;
+  const transport::HomeProcess home_;
   SteadyTime began_{};
   WakeUp wake_;
   std::atomic<bool> stopping_{false};
@@ -564,10 +565,7 @@ class HealthMonitor::Core {
 
 HealthMonitor::HealthMonitor(HealthOptions options)
     : core_(std::make_unique<Core>(std::move(options))) {}
-HealthMonitor::~HealthMonitor() {
-  // A forked child has the object but not its threads: to wait for them would be to wait for ever.
-  if (core_->is_inherited()) static_cast<void>(core_.release());
-}
+HealthMonitor::~HealthMonitor() { transport::release_inherited(core_); }
 std::shared_ptr<const HealthAnswer> HealthMonitor::answer(HealthEndpoint endpoint,
                                                           SteadyTime now) const noexcept {
   return core_->answer(endpoint, now);

@@ -113,7 +113,10 @@ DynamoDbRateStore::DynamoDbRateStore(const DynamoDbRateStoreOptions& options)
   keeper_ = std::make_unique<detail::LeaseKeeper>(std::move(parts));
 }
 
-DynamoDbRateStore::~DynamoDbRateStore() { close(options_.close_timeout); }
+DynamoDbRateStore::~DynamoDbRateStore() {
+  close(options_.close_timeout);
+  transport::release_inherited(keeper_);
+}
 
 std::optional<std::string> DynamoDbRateStore::create_table(milliseconds timeout) {
   detail::DynamoDbTable::Parts parts = parts_of(options_);

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include <spillway/middleware/rate_limit/lease_keeper.hpp>
-#include <spillway/transport/background_thread.hpp>
 #include <spillway/transport/retry.hpp>
 
 namespace spillway::detail {
@@ -33,6 +32,7 @@ LeaseKeeper::LeaseKeeper(Parts parts)
     };
   }
   if (!parts_.threads) return;
+  workers_.reserve(parts_.tables.size());  // A thread that has begun cannot fail to find its place.
   try {
     for (const auto& table : parts_.tables) {
       workers_.push_back(
@@ -358,6 +358,7 @@ void LeaseKeeper::give_back(SharedTable& table, const Return& what) {
 // ---- The end ----
 
 bool LeaseKeeper::close(std::chrono::nanoseconds timeout) noexcept {
+  if (is_inherited()) return false;
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   closing_.store(true, std::memory_order_relaxed);
   std::unique_lock lock(mutex_);

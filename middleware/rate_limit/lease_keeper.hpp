@@ -34,6 +34,7 @@
 #include <spillway/middleware/rate_limit/dynamodb_store.hpp>
 #include <spillway/middleware/rate_limit/lease.hpp>
 #include <spillway/middleware/rate_limit/state_table.hpp>
+#include <spillway/transport/background_thread.hpp>
 
 namespace spillway::detail {
 
@@ -67,7 +68,9 @@ class LeaseKeeper {
                                 std::int64_t permits, SteadyTime now) noexcept;
   void give_back(const middleware::RateKey& key, const RateRule& rule, std::int64_t permits,
                  std::int64_t receipt, SteadyTime now) noexcept;
+  /// False in a forked child, too, which has none of the workers and does nothing.
   bool close(std::chrono::nanoseconds timeout) noexcept;
+  bool is_inherited() const noexcept { return home_.is_another(); }
   middleware::DynamoDbRateStats stats() const;
   std::size_t keys() { return leases_.size(); }
 
@@ -142,6 +145,7 @@ class LeaseKeeper {
 
   std::atomic<std::uint64_t> unavailable_{0};
   std::atomic<std::uint64_t> waited_{0};
+  const transport::HomeProcess home_;
   std::vector<std::thread> workers_;
 };
 

@@ -6,8 +6,6 @@
 #include <new>
 #include <thread>
 
-#include <unistd.h>
-
 #include <spillway/middleware/resilience/draw.hpp>
 #include <spillway/middleware/resilience/load_shedder.hpp>
 #include <spillway/middleware/resilience/settings.hpp>
@@ -74,7 +72,7 @@ void LoadShedderOptions::check() const {
 
 /// The thread that reads the kernel's files.
 struct LoadShedder::Sampler {
-  explicit Sampler(LoadShedder& shedder) : process(getpid()) {
+  explicit Sampler(LoadShedder& shedder) {
     thread = transport::start_thread("spillway-load", [this, &shedder] {
       std::unique_lock lock(mutex);
       while (!stopping) {
@@ -99,7 +97,9 @@ struct LoadShedder::Sampler {
     thread.join();
   }
 
-  const pid_t process;
+  bool is_inherited() const noexcept { return home.is_another(); }
+
+  const transport::HomeProcess home;
   std::mutex mutex;
   std::condition_variable changed;
   bool stopping = false;
@@ -118,9 +118,8 @@ LoadShedder::LoadShedder(const LoadShedderOptions& options)
 }
 
 LoadShedder::~LoadShedder() {
-  // A forked child has the object but not its thread. Else it ends before what it writes to does.
-  if (sampler_ != nullptr && sampler_->process != getpid()) static_cast<void>(sampler_.release());
-  sampler_.reset();
+  transport::release_inherited(sampler_);
+  sampler_.reset();  // Before what it writes to.
 }
 
 // ---- A request ----
