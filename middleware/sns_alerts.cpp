@@ -138,8 +138,10 @@ class SnsAlerts::Sender {
     dropped_.add(queue_.size());
   }
 
-  /// Any thread.
-  void offer(Alert alert, SteadyTime now) {
+  bool is_inherited() const noexcept { return home_.is_another(); }
+
+  /// Nothing: it will be sent. Else it is not, and may be offered again from then on. Any thread.
+  std::optional<SteadyTime> offer(Alert alert, SteadyTime now) {
     const std::scoped_lock lock(mutex_);
     if (now - interval_began_ >= options_.interval || in_interval_ == 0) {
       interval_began_ = now;
@@ -147,13 +149,19 @@ class SnsAlerts::Sender {
     }
     if (in_interval_ == options_.alerts_max) {
       ++suppressed_count_;
-      return suppressed_.add(1U);
+      suppressed_.add(1U);
+      return interval_began_ + options_.interval;
     }
-    if (queue_.size() == options_.queue_max) return dropped_.add(1U);
-    ++in_interval_;
-    alert.suppressed = std::exchange(suppressed_count_, 0);
+    if (queue_.size() == options_.queue_max) {
+      dropped_.add(1U);
+      return interval_began_ + options_.interval;
+    }
+    alert.suppressed = suppressed_count_;
     queue_.push_back(std::move(alert));
+    ++in_interval_;
+    suppressed_count_ = 0;
     changed_.notify_all();
+    return std::nullopt;
   }
   void drop() noexcept { dropped_.add(1U); }
 
@@ -163,7 +171,11 @@ class SnsAlerts::Sender {
     const Alert alert = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
-    send(alert);
+    try {
+      send(alert);
+    } catch (const std::exception&) {  // No memory for it: for the next there may be.
+      drop();
+    }
     return true;
   }
 
@@ -264,6 +276,7 @@ class SnsAlerts::Sender {
   transport::AwsClient client_;
   bool failing_ = false;
 
+  const transport::HomeProcess home_;
   std::thread thread_;
 };
 
@@ -309,7 +322,7 @@ SnsAlerts::SnsAlerts(Engine& engine, const SnsAlertsOptions& options, SnsAlertsR
       kinds_(std::make_unique<Kinds>(completed(options))),
       sender_(std::make_unique<Sender>(engine, completed(options), std::move(runtime))) {}
 
-SnsAlerts::~SnsAlerts() = default;
+SnsAlerts::~SnsAlerts() { transport::release_inherited(sender_); }
 
 bool SnsAlerts::step() { return sender_->step(); }
 
@@ -334,9 +347,11 @@ void SnsAlerts::note(const Exchange& exchange, const ResponseFacts& facts) noexc
   if (now < due || !kind.due_ns.compare_exchange_strong(due, now + repeat_after_.count(),
                                                         std::memory_order_relaxed))
     return;
+  const std::uint64_t times = kind.times.exchange(0, std::memory_order_relaxed);
+  std::optional<SteadyTime> retry_at = exchange.ended + repeat_after_;
   try {
     Alert alert{.fingerprint = fingerprint,
-                .times = kind.times.exchange(0, std::memory_order_relaxed),
+                .times = times,
                 .status = facts.status,
                 .route = exchange.route.name,
                 .exception_type = std::string(exception.type),
@@ -346,10 +361,13 @@ void SnsAlerts::note(const Exchange& exchange, const ResponseFacts& facts) noexc
                 .trace_id = {}};
     if (exchange.context != nullptr && exchange.context->trace_id())
       alert.trace_id = to_string(exchange.context->trace_id());
-    sender_->offer(std::move(alert), exchange.ended);
+    retry_at = sender_->offer(std::move(alert), exchange.ended);
   } catch (...) {  // Out of memory.
     sender_->drop();
   }
+  if (!retry_at) return;
+  kind.times.fetch_add(times, std::memory_order_relaxed);
+  kind.due_ns.store(ns_of(*retry_at), std::memory_order_relaxed);
 }
 
 }  // namespace spillway::middleware

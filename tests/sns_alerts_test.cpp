@@ -3,12 +3,15 @@
 // Alerts of errors: which are sent, what they say, and what happens when they cannot be.
 #include <algorithm>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <support/engine_fixture.hpp>
 #include <support/sent.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <spillway/middleware/chain.hpp>
 #include <spillway/middleware/observability.hpp>
@@ -150,6 +153,55 @@ TEST_F(SnsAlertsTest, TheQueueHasABound) {
   for (int status = 500; status < 505; ++status) serve(status);
   EXPECT_EQ(send(), 2U);
   EXPECT_EQ(outcome("dropped"), 3);
+}
+
+TEST_F(SnsAlertsTest, AKindThatWasKeptBackComesWithTheNextInterval) {
+  options.alerts_max = 1;
+  serve(500);
+  for (int second = 1; second < 60; ++second) {
+    now += 1s;
+    serve(501);
+  }
+  EXPECT_EQ(send(), 1U);
+  now += 1s;  // 60 s after the first
+  serve(501);
+  ASSERT_EQ(send(), 2U);
+  EXPECT_NE(field(1, "Subject").find("501"), std::string::npos);
+  EXPECT_NE(field(1, "Message").find("Times: 60 since"), std::string::npos) << field(1, "Message");
+  EXPECT_EQ(outcome("suppressed"), 1) << "it is tried once in each interval";
+}
+
+TEST_F(SnsAlertsTest, AKindThatFoundNoPlaceInTheQueueComesLaterWithHowOften) {
+  options.queue_max = 1;
+  serve(500);
+  serve(501);
+  EXPECT_EQ(send(), 1U);
+  now += options.interval;
+  serve(501);
+  ASSERT_EQ(send(), 2U);
+  EXPECT_NE(field(1, "Message").find("Times: 2 since"), std::string::npos) << field(1, "Message");
+}
+
+TEST_F(SnsAlertsTest, WithoutMemoryAnAlertIsDroppedAndCounted) {
+  serve(500);
+  memory->set_answer(
+      [](const transport::HttpRequest&) -> transport::HttpResponse { throw std::bad_alloc(); });
+  EXPECT_TRUE(alerts().step());
+  EXPECT_EQ(outcome("dropped"), 1);
+}
+
+TEST_F(SnsAlertsTest, AForkedChildCanLetItGo) {
+  auto threaded = std::make_unique<SnsAlerts>(
+      test.engine, options,
+      SnsAlertsRuntime{.http = std::make_unique<transport::MemoryTransport>()});
+  const pid_t child = fork();
+  if (child == 0) {
+    threaded.reset();
+    _exit(17);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 17);
 }
 
 TEST_F(SnsAlertsTest, SecretsAreTakenOut) {
