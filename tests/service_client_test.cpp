@@ -14,6 +14,7 @@
 #include <support/engine_fixture.hpp>
 #include <support/name_server.hpp>
 #include <support/raw_server.hpp>
+#include <support/sent.hpp>
 
 #include <spillway/middleware/client/service_client.hpp>
 #include <spillway/middleware/signing/verifier.hpp>
@@ -245,6 +246,21 @@ TEST_F(ServiceClientTest, WhatIsKnownStaysInUseWhenDiscoveryFails) {
   next = {{{"http://b"}}, {}};
   EXPECT_EQ(client().refresh(), "");
   EXPECT_EQ(calls(2), (Counts{{"http://b", 2}}));
+}
+
+TEST_F(ServiceClientTest, ADiscoveryThatFailsAsBeforeIsLoggedOnce) {
+  Discovered next{};  // no endpoint, and no error
+  options.discover = [&](std::chrono::milliseconds) { return next; };
+  const spillway::testing::AwsEnvironment environment;
+  spillway::testing::TestEngine test{spillway::testing::aws_config()};
+  options.engine = &test.engine;
+  ServiceClient own(options);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(own.refresh(), "it has no endpoint");
+  next.error = "the name server is away";
+  own.refresh();
+  std::vector<std::string> said;
+  for (const testing::Json& log : testing::sent(test).logs) said.push_back(log["error"].string());
+  EXPECT_EQ(said, (std::vector<std::string>{"it has no endpoint", "the name server is away"}));
 }
 
 TEST_F(ServiceClientTest, WithoutAnEndpointItSaysWhy) {

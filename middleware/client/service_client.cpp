@@ -10,8 +10,6 @@
 #include <variant>
 #include <vector>
 
-#include <unistd.h>
-
 #include <spillway/engine/engine.hpp>
 #include <spillway/middleware/client/service_client.hpp>
 #include <spillway/middleware/resilience/deadline.hpp>
@@ -104,7 +102,6 @@ class ServiceClient::Core {
  public:
   explicit Core(ServiceClientOptions options)
       : options_((options.check(), std::move(options))),
-        process_(getpid()),
         retry_(options_.retry),
         bulkhead_(options_.bulkhead),
         nodes_(std::make_shared<const Nodes>()) {
@@ -132,7 +129,7 @@ class ServiceClient::Core {
     if (discoverer_.joinable()) discoverer_.join();
   }
 
-  bool is_inherited() const noexcept { return getpid() != process_; }
+  bool is_inherited() const noexcept { return home_.is_another(); }
 
   ServiceReply call(const ServiceRequest& request, milliseconds timeout) {
     const SteadyTime begun = steady_clock::now();
@@ -172,8 +169,9 @@ class ServiceClient::Core {
       adopt(std::move(found.endpoints));
       error_.clear();
     } else {
+      if (found.error.empty()) found.error = "it has no endpoint";
       const bool news = error_ != found.error;
-      error_ = found.error.empty() ? "it has no endpoint" : found.error;
+      error_ = found.error;
       if (news && options_.engine != nullptr) {
         SPILLWAY_WARN(*options_.engine, "service discovery failed", {"service", options_.name},
                       {"error", error_}, {"endpoints", nodes_->size()});
@@ -486,7 +484,7 @@ class ServiceClient::Core {
   };
 
   ServiceClientOptions options_;
-  const pid_t process_;
+  const transport::HomeProcess home_;
   Retry retry_;
   Bulkhead bulkhead_;
   std::shared_ptr<transport::CredentialsChain> credentials_;
@@ -511,10 +509,7 @@ class ServiceClient::Core {
 
 ServiceClient::ServiceClient(ServiceClientOptions options)
     : core_(std::make_unique<Core>(std::move(options))) {}
-ServiceClient::~ServiceClient() {
-  // A forked child has the object but not its thread.
-  if (core_->is_inherited()) static_cast<void>(core_.release());
-}
+ServiceClient::~ServiceClient() { transport::release_inherited(core_); }
 ServiceReply ServiceClient::call(const ServiceRequest& request, milliseconds timeout) {
   return core_->call(request, timeout);
 }
