@@ -147,6 +147,7 @@ TEST(RetryAfterTest, GarbageIsNothingAndHugeIsBounded) {
     EXPECT_EQ(parse_retry_after(text, now), std::nullopt) << text;
   EXPECT_EQ(parse_retry_after(std::string(5000, '9'), now), std::nullopt);
   EXPECT_EQ(parse_retry_after("99999999999999999999", now), 1'000'000'000s);
+  EXPECT_EQ(parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now), 1'000'000'000s);
 }
 
 TEST(StatusSetTest, HoldsStatusesAndNothingElse) {

@@ -54,10 +54,10 @@ bool is_idempotent(std::string_view method) noexcept {
 
 std::optional<milliseconds> parse_retry_after(std::string_view text, WallTime now) noexcept {
   constexpr std::size_t chars_max = 40;
+  constexpr std::int64_t longest_s = 1'000'000'000;
   text = transport::trim(text);
   if (text.empty() || text.size() > chars_max) return std::nullopt;
   if (text.find_first_not_of("0123456789") == std::string_view::npos) {
-    constexpr std::int64_t longest_s = 1'000'000'000;
     const auto seconds = transport::parse_number<std::int64_t>(text);
     return std::chrono::seconds(std::min(seconds.value_or(longest_s), longest_s));
   }
@@ -65,8 +65,10 @@ std::optional<milliseconds> parse_retry_after(std::string_view text, WallTime no
   std::memcpy(copy, text.data(), text.size());
   const time_t at = curl_getdate(copy, nullptr);
   if (at < 0) return std::nullopt;
-  const auto wait = WallTime::clock::from_time_t(at) - now;
-  return std::max(std::chrono::ceil<milliseconds>(wait), milliseconds(0));
+  // In seconds: nanoseconds end in the year 2262, and dates do not.
+  const auto from = std::chrono::floor<milliseconds>(now.time_since_epoch());
+  const milliseconds wait = std::chrono::seconds(at) - from;
+  return std::clamp(wait, milliseconds(0), milliseconds(std::chrono::seconds(longest_s)));
 }
 
 Retry::Retry(const RetryOptions& options)
