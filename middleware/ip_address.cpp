@@ -102,6 +102,8 @@ std::optional<IpNetwork> IpNetwork::parse(std::string_view text) noexcept {
     const std::string_view length = text.substr(slash + 1);
     const auto bits = transport::parse_number<int>(length);
     if (!bits || *bits < 0 || *bits > (counts_as_v4 ? 32 : 128)) return std::nullopt;
+    // "::ffff:10.0.0.0/8" would be all of IPv4, and more: who writes it means "10.0.0.0/8".
+    if (address->is_v4() && !counts_as_v4 && *bits < 96) return std::nullopt;
     network.bits_ = *bits + (counts_as_v4 ? 96 : 0);
   }
   network.first_ = *address;

@@ -4,6 +4,7 @@
 
 #include <spillway/engine/span.hpp>
 #include <spillway/middleware/request_id.hpp>
+#include <spillway/middleware/resilience/settings.hpp>
 
 namespace spillway::middleware {
 
@@ -21,6 +22,20 @@ constexpr auto legal_in_id = [] {
 bool is_request_id(std::string_view text) noexcept {
   return !text.empty() && text.size() <= request_id_chars_max &&
          std::all_of(text.begin(), text.end(), [](unsigned char c) { return legal_in_id[c]; });
+}
+
+RequestId::RequestId(RequestIdOptions options) : options_(std::move(options)) {
+  // RFC 9110, 5.6.2: a token.
+  const auto in_name = [](unsigned char c) {
+    return c > ' ' && c <= '~' &&
+           std::string_view("\"(),/:;<=>?@[\\]{}").find(static_cast<char>(c)) ==
+               std::string_view::npos;
+  };
+  SettingsCheck("request ids")
+      .require(!options_.header.empty() &&
+                   std::all_of(options_.header.begin(), options_.header.end(), in_name),
+               "header \"" + options_.header + "\" is no name of a header")
+      .done();
 }
 
 Verdict RequestId::before(State& state, Exchange& exchange) const {

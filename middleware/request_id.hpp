@@ -38,7 +38,8 @@ class RequestId {
     std::array<char, 32> made_;
   };
 
-  explicit RequestId(RequestIdOptions options = {}) : options_(std::move(options)) {}
+  /// Throws std::invalid_argument for a header that has no name.
+  explicit RequestId(RequestIdOptions options = {});
   RequestId(const RequestId&) = delete;
   RequestId& operator=(const RequestId&) = delete;
 

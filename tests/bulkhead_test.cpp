@@ -243,12 +243,15 @@ TEST(BulkheadTest, ATenantWithPermitsOutKeepsItsPlace) {
 
 TEST(BulkheadTest, OptionsThatCannotWorkAreAllNamed) {
   try {
-    Bulkhead bulkhead({.concurrency_max = 0, .queue_max = 20'000});
+    Bulkhead bulkhead({.concurrency_max = 0,
+                       .queue_max = 20'000,
+                       .tenants = {.idle_after = std::chrono::seconds(0)}});
     FAIL();
   } catch (const std::invalid_argument& error) {
     const std::string what = error.what();
     EXPECT_NE(what.find("concurrency_max = 0: allowed are 1 to"), std::string::npos) << what;
     EXPECT_NE(what.find("queue_max = 20000"), std::string::npos) << what;
+    EXPECT_NE(what.find("tenants.idle_after (ms) = 0"), std::string::npos) << what;
   }
 }
 

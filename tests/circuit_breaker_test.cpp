@@ -283,6 +283,12 @@ TEST_F(CircuitBreakerTest, OpenTimesAreSpread) {
   EXPECT_NEAR(std::chrono::duration<double>(changes.back().open_for).count(), 11, 0.001);
 }
 
+TEST_F(CircuitBreakerTest, ATableOfBreakersHasPlacesAndForgets) {
+  EXPECT_THROW(CircuitBreakers(options, {.keys_max = 0}), std::invalid_argument);
+  EXPECT_THROW(CircuitBreakers(options, {.idle_after = 0s}), std::invalid_argument);
+  EXPECT_THROW(CircuitBreakers(options, {.idle_after = -1s}), std::invalid_argument);
+}
+
 TEST_F(CircuitBreakerTest, OptionsThatCannotWorkAreAllNamed) {
   options.probes = 0;
   options.failure_rate = std::nan("");

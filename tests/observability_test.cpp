@@ -481,6 +481,12 @@ TEST_F(ObservabilityTest, OptionsThatCannotBeAreRefused) {
   refused([](auto& options) { options.log_body_bytes_max = 65'537; });
 }
 
+TEST_F(ObservabilityTest, AHeaderForRequestIdsHasAName) {
+  for (const char* const name : {"", "X Request", "X-Request-ID:", "X-\xc3\xbc", "a\r\nb"})
+    EXPECT_THROW(RequestId({.header = name}), std::invalid_argument) << name;
+  EXPECT_NO_THROW(RequestId({.header = "x-amzn-requestid"}));
+}
+
 TEST_F(ObservabilityTest, AnUnusableRequestIdIsReplaced) {
   for (const std::string& id :
        {std::string(), std::string("a b"), std::string("a\r\nb"), std::string(129, 'x'),

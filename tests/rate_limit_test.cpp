@@ -412,6 +412,11 @@ TEST(RateKeyTest, AddressesAreTextsForPeople) {
   EXPECT_EQ(key.text(), "api|client_ip=2001:db8::1");
 }
 
+TEST(LocalStoreOptionsTest, AStoreForNoKeysIsRefused) {
+  EXPECT_THROW(LocalRateStore({.keys_max = 0}), std::invalid_argument);
+  EXPECT_THROW(LocalRateStore({.keys_max = (std::size_t{1} << 24) + 1}), std::invalid_argument);
+}
+
 // ---- Addresses ----
 
 std::string parsed(std::string_view text) {
@@ -468,9 +473,11 @@ TEST(IpAddressTest, NetworksContainTheirAddresses) {
   EXPECT_TRUE(contains("0.0.0.0/0", "1.2.3.4"));
   EXPECT_FALSE(contains("0.0.0.0/0", "2001:db8::1"));
   EXPECT_TRUE(contains("::/0", "1.2.3.4"));
+  EXPECT_TRUE(contains("::ffff:10.0.0.0/104", "10.255.1.2"));
+  EXPECT_FALSE(contains("::ffff:10.0.0.0/104", "11.0.0.1"));
   for (const char* const wrong :
        {"", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/8x", "::/129", "10.0.0.0:80/8",
-        "[::1]/128", "host/8", "fe80::1%eth0/64"}) {
+        "[::1]/128", "host/8", "fe80::1%eth0/64", "::ffff:10.0.0.0/8", "::ffff:10.0.0.0/95"}) {
     EXPECT_FALSE(IpNetwork::parse(wrong).has_value()) << wrong;
   }
 }

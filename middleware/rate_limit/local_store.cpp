@@ -2,11 +2,18 @@
 #include <chrono>
 
 #include <spillway/middleware/rate_limit/local_store.hpp>
+#include <spillway/middleware/resilience/settings.hpp>
 
 namespace spillway::middleware {
 
+void LocalRateStoreOptions::check() const {
+  SettingsCheck("the local store of rate limits")
+      .within("keys_max", keys_max, std::size_t{1}, std::size_t{1} << 24)
+      .done();
+}
+
 LocalRateStore::LocalRateStore(LocalRateStoreOptions options)
-    : options_(std::move(options)), table_(options_.keys_max) {
+    : options_((options.check(), options)), table_(options_.keys_max) {
   detail::process_hash_key();  // So that no decision is the first to ask the system for it.
 }
 

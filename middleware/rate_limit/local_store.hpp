@@ -20,10 +20,14 @@ struct LocalRateStoreOptions {
   /// What a new key gets while that many others are in use: false refuses it, so that no flood of
   /// made-up keys gets past the limit; true lets it pass uncounted.
   bool admit_when_full = false;
+
+  /// Throws std::invalid_argument that says what cannot work.
+  void check() const;
 };
 
 class LocalRateStore final : public RateStore {
  public:
+  /// Throws std::invalid_argument for options that cannot work.
   explicit LocalRateStore(LocalRateStoreOptions options = {});
 
   RateDecision take(const RateKey& key, const detail::RateRule& rule, std::int64_t permits,

@@ -38,6 +38,8 @@ void BulkheadOptions::check() const {
       .within("queue_max", queue_max, 0U, 10'000U)
       .within("wait_max", wait_max, milliseconds(0), milliseconds(60'000))
       .within("tenants.keys_max", tenants.keys_max, std::size_t{1}, std::size_t{1} << 20)
+      .within("tenants.idle_after", milliseconds(tenants.idle_after), milliseconds(1'000),
+              milliseconds(std::chrono::hours(24 * 365)))
       .done();
 }
 

@@ -12,6 +12,18 @@ namespace spillway::middleware {
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 
+namespace {
+
+void check(const KeyTableLimits& limits) {
+  SettingsCheck("a table of circuit breakers")
+      .within("keys_max", limits.keys_max, std::size_t{1}, std::size_t{1} << 20)
+      .within("idle_after", milliseconds(limits.idle_after), milliseconds(1'000),
+              milliseconds(std::chrono::hours(24 * 365)))
+      .done();
+}
+
+}  // namespace
+
 std::string_view to_string(BreakerState state) noexcept {
   switch (state) {
     case BreakerState::closed:
@@ -41,6 +53,9 @@ std::string_view to_string(BreakerReason reason) noexcept {
   }
   return "probes_slow";
 }
+
+CircuitBreakers::CircuitBreakers(CircuitBreakerOptions options, const KeyTableLimits& limits)
+    : options_((options.check(), check(limits), std::move(options))), table_(limits, options_) {}
 
 void CircuitBreakerOptions::check() const {
   constexpr milliseconds hour{3'600'000};

@@ -236,8 +236,7 @@ class CircuitBreaker {
 class CircuitBreakers {
  public:
   /// Throws std::invalid_argument for options that cannot work.
-  explicit CircuitBreakers(CircuitBreakerOptions options, const KeyTableLimits& limits = {})
-      : options_((options.check(), std::move(options))), table_(limits, options_) {}
+  explicit CircuitBreakers(CircuitBreakerOptions options, const KeyTableLimits& limits = {});
 
   CircuitBreaker& of(std::string_view key, SteadyTime now) noexcept {
     return of(hash_key(key), now);
