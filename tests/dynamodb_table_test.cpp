@@ -303,6 +303,42 @@ TEST_F(DynamoDbTableTest, MoreThanTheLimitIsDeniedForGood) {
 
 // ---- Making the table ----
 
+/// Answers as another transport does, and keeps how long each request may take.
+class TimedTransport final : public transport::HttpTransport {
+ public:
+  explicit TimedTransport(std::vector<std::chrono::milliseconds>& timeouts) : timeouts_(timeouts) {}
+  void start(std::uint64_t id, HttpRequest request, std::chrono::milliseconds timeout) override {
+    timeouts_.push_back(timeout);
+    memory_.start(id, std::move(request), timeout);
+  }
+  std::vector<transport::HttpCompletion> poll(std::chrono::milliseconds wait) override {
+    return memory_.poll(wait);
+  }
+  void wake() noexcept override { memory_.wake(); }
+  void cancel_all() noexcept override { memory_.cancel_all(); }
+
+  MemoryTransport memory_;
+
+ private:
+  std::vector<std::chrono::milliseconds>& timeouts_;
+};
+
+TEST(DynamoDbCreateTimeTest, NoRequestIsGivenMoreTimeThanIsLeft) {
+  std::vector<std::chrono::milliseconds> timeouts;
+  auto http = std::make_unique<TimedTransport>(timeouts);
+  http->memory_.set_answer([](const HttpRequest&) {
+    return MemoryTransport::answered(400,
+                                     R"({"__type":"x#ResourceNotFoundException","message":"no"})");
+  });
+  DynamoDbTable::Parts made = parts(std::move(http));
+  made.timeout = 30s;
+  DynamoDbTable table(std::move(made));
+  const std::string why = table.create(1s).value_or("");
+  EXPECT_NE(why.find("CreateTable"), std::string::npos) << why;
+  EXPECT_GE(timeouts.size(), 2U);
+  for (const auto timeout : timeouts) EXPECT_LE(timeout, 1s);
+}
+
 class DynamoDbCreateTest : public ::testing::Test {
  protected:
   static std::string described(std::string_view status, std::string_view key = "id",

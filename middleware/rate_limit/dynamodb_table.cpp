@@ -368,12 +368,20 @@ std::optional<TableFacts> facts_of(const std::string& body) {
 std::optional<std::string> DynamoDbTable::create(milliseconds timeout) {
   const std::string named = "{\"TableName\":" + json_text(table_);
   const std::string where = "DynamoDB table \"" + table_ + "\": ";
-  milliseconds left = timeout;
+  const auto begun = std::chrono::steady_clock::now();
+  milliseconds paused(0);  // which counts also where a pause takes no time
+  const auto left = [&] {
+    const auto took = std::chrono::floor<milliseconds>(std::chrono::steady_clock::now() - begun);
+    return timeout - std::max(took, paused);
+  };
+  const auto ask = [&](std::string_view operation, std::string body) {
+    return call(operation, std::move(body), std::max(std::min(left(), timeout_), milliseconds(1)));
+  };
   bool asked_for = false;
-  for (;; left -= status_poll, pause_(status_poll)) {
-    if (left <= milliseconds(0))
+  for (;; paused += status_poll, pause_(std::min(status_poll, std::max(left(), milliseconds(1))))) {
+    if (left() <= milliseconds(0))
       return where + "not ACTIVE within " + std::to_string(timeout.count()) + " ms";
-    const AwsReply reply = call("DescribeTable", named + "}", timeout_);
+    const AwsReply reply = ask("DescribeTable", named + "}");
     if (reply.ok()) {
       const auto facts = facts_of(reply.response.body);
       if (!facts) return where + "DescribeTable's answer cannot be read";
@@ -387,13 +395,11 @@ std::optional<std::string> DynamoDbTable::create(milliseconds timeout) {
     if (reply.error.code == "ResourceNotFoundException") {
       if (std::exchange(asked_for, true)) continue;
       const AwsReply made =
-          call("CreateTable",
-               named +
-                   ",\"BillingMode\":\"PAY_PER_REQUEST\","
-                   "\"KeySchema\":[{\"AttributeName\":\"id\",\"KeyType\":\"HASH\"}],"
-                   "\"AttributeDefinitions\":[{\"AttributeName\":\"id\","
-                   "\"AttributeType\":\"S\"}]}",
-               timeout_);
+          ask("CreateTable", named +
+                                 ",\"BillingMode\":\"PAY_PER_REQUEST\","
+                                 "\"KeySchema\":[{\"AttributeName\":\"id\",\"KeyType\":\"HASH\"}],"
+                                 "\"AttributeDefinitions\":[{\"AttributeName\":\"id\","
+                                 "\"AttributeType\":\"S\"}]}");
       // In use: another process was first.
       if (!made.ok() && made.error.code != "ResourceInUseException" &&
           made.failure != transport::Failure::transient) {
@@ -406,11 +412,9 @@ std::optional<std::string> DynamoDbTable::create(milliseconds timeout) {
       return where + "DescribeTable: " + describe(reply);
     }
   }
-  const AwsReply ttl = call("UpdateTimeToLive",
-                            named +
-                                ",\"TimeToLiveSpecification\":{\"Enabled\":true,"
-                                "\"AttributeName\":\"expires_at\"}}",
-                            timeout_);
+  const AwsReply ttl = ask("UpdateTimeToLive", named +
+                                                   ",\"TimeToLiveSpecification\":{\"Enabled\":true,"
+                                                   "\"AttributeName\":\"expires_at\"}}");
   // ValidationException: it is on already.
   if (!ttl.ok() && ttl.error.code != "ValidationException")
     return where + "UpdateTimeToLive: " + describe(ttl);
