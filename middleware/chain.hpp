@@ -188,9 +188,7 @@ class Chain {
   /// that `view` points to, and the chain, outlive the exchange.
   [[nodiscard]] Exchange begin(const RequestView& view,
                                SteadyTime now = std::chrono::steady_clock::now()) const noexcept {
-    const Route& route =
-        view.route != nullptr ? *view.route : routes_.match(view.method, view.path);
-    return Exchange(view, route, now, steps_);
+    return Exchange(view, route_of(view), now, steps_);
   }
 
   /// The same in a session object, in place of the connection's request before, which is ended first.
@@ -203,6 +201,12 @@ class Chain {
   const Routes& routes() const noexcept { return routes_; }
 
  private:
+  // Steps keep what they know of a route by its number: one of a larger table has no place there.
+  const Route& route_of(const RequestView& view) const noexcept {
+    if (view.route == nullptr) return routes_.match(view.method, view.path);
+    return view.route->number < routes_.all().size() ? *view.route : routes_.unmatched();
+  }
+
   const Routes& routes_;
   const std::tuple<Steps&...> steps_;
 };

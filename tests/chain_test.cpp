@@ -125,6 +125,9 @@ TEST_F(ChainTest, TheRouteIsKnownToEveryStep) {
   RequestView routed = view("/elsewhere");
   routed.route = &routes.all()[1];
   EXPECT_EQ(chain.begin(routed).route.name, "GET /orders/{id}");
+  const Routes larger{{"GET", "/a"}, {"GET", "/b"}};
+  routed.route = &larger.all()[2];
+  EXPECT_EQ(chain.begin(routed).route.name, "(unmatched)") << "a step's table ends before it";
 }
 
 TEST_F(ChainTest, AReplyEndsTheWayInForTheStepsBehind) {
