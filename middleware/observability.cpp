@@ -18,7 +18,7 @@ constexpr std::size_t url_bytes_max = 512;
 constexpr std::size_t path_bytes_max = 1024;  // Of a log record.
 constexpr std::size_t joined_bytes_max = 4096;
 
-// What an extractor says; one that throws says nothing: its request goes on, and is told of.
+// What an extractor says; one that throws says nothing: its request goes on, with nothing in its place.
 std::string_view extract(const Extractor& extractor, Exchange& exchange) noexcept {
   try {
     return extractor ? extractor(exchange) : std::string_view{};

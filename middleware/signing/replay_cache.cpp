@@ -21,12 +21,10 @@ spillway::detail::Hash128 random_seed() {
 }  // namespace
 
 ReplayCache::ReplayCache(std::size_t entries, std::chrono::nanoseconds memory)
-    : memory_ns_(memory.count()),
-      entries_max_(std::max<std::size_t>(entries, 1)),
-      seed_(random_seed()) {
+    : memory_ns_(memory.count()), seed_(random_seed()) {
   // A shard has room for its part and half as many again, because parts are not equal; half of its
   // slots stay free, so that searches are short.
-  const std::size_t part = (entries_max_ + entries_max_ / 2) / shard_count + 16;
+  const std::size_t part = (entries + entries / 2) / shard_count + 16;
   for (Shard& shard : shards_) {
     for (Table& table : shard.tables) table.slots.resize(std::bit_ceil(part * 2));
   }

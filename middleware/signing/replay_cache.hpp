@@ -24,7 +24,8 @@ class ReplayCache {
  public:
   enum class Verdict : std::uint8_t { fresh, seen, full };
 
-  /// entries   nonces remembered within `memory`, at least; 32 bytes each
+  /// entries   nonces remembered within `memory`, at least; 96 to 192 bytes each, by how far it is
+  ///           to the next power of two
   /// memory    how long one is remembered, at least; up to twice as long
   ReplayCache(std::size_t entries, std::chrono::nanoseconds memory);
 
@@ -49,8 +50,7 @@ class ReplayCache {
   static void clear(Table& table) noexcept;
 
   const std::int64_t memory_ns_;
-  const std::size_t entries_max_;  // of a shard's table
-  const Hash seed_;                // so that nobody makes two nonces meet
+  const Hash seed_;  // so that nobody makes two nonces meet
   std::array<Shard, shard_count> shards_;
 };
 

@@ -51,7 +51,7 @@ struct SignatureVerifierOptions {
   std::chrono::seconds clock_ahead{30};  ///< that a signer's clock may be ahead of ours
   std::size_t body_bytes_max = 1U << 20;
   std::size_t replay_entries =
-      1U << 16;  ///< requests within age_max and clock_ahead; 100 bytes each
+      1U << 16;  ///< requests within age_max and clock_ahead; 128 bytes each
 
   /// Throws std::invalid_argument that lists everything that cannot work.
   void check() const;
