@@ -409,9 +409,9 @@ class Engine::Core final : public detail::EngineServices {
       }
       if (!flushed || !sent) {
         // A disk, a resolver or the host's own on_diagnostic does not return. The thread that waits
-        // for it is left behind, with all that it works on; what it holds stays held in the account.
+        // for it is left behind, with all that it works on.
         at_rest_ = false;
-        return end_account();
+        return end_account(false);
       }
     } else {
       flusher_.begin_flush();
@@ -421,16 +421,17 @@ class Engine::Core final : public detail::EngineServices {
     }
     loggers_->close();
     flusher_.drop_retained();
-    if (!has_threads_) abandon();
+    if (!has_threads_) abandon(SteadyTime::max());
     flusher_is_done_.store(true, std::memory_order_release);
     flusher_.finish_recovery();
     if (crash_rings_ != nullptr) crash_rings_->finish();
-    return end_account();
+    return end_account(true);
   }
 
  private:
-  const Stats& end_account() {
+  const Stats& end_account(bool threads_have_ended) {
     final_ = stats();
+    if (!threads_have_ended) drop_what_memory_holds(*final_);
     if (config_.ledger_at_exit) {
       const std::string text =
           "spillway: the account of " + config_.service.get() + "\n" + final_->to_text();
@@ -608,6 +609,20 @@ class Engine::Core final : public detail::EngineServices {
     }
   }
 
+  // Nothing is sent or stored any more, so that it ends with the process; but logs and spans in rings
+  // that outlive it do not.
+  void drop_what_memory_holds(Stats& stats) const noexcept {
+    const auto drop = [](SignalStats& signal) {
+      signal.dropped[static_cast<std::size_t>(DropCause::shutdown_deadline)] +=
+          signal.held() - signal.held_in_spool;
+      signal.held_in_rings = signal.held_in_batch = signal.held_in_queue = 0;
+    };
+    drop(stats.metrics);
+    if (crash_rings_ != nullptr) return;
+    drop(stats.logs);
+    drop(stats.spans);
+  }
+
   std::uint64_t requests() const noexcept {
     std::uint64_t sum = 0;
     for (const detail::SignalLedger& signal : ledger_.signals) {
@@ -631,9 +646,9 @@ class Engine::Core final : public detail::EngineServices {
   }
 
   // The end of what the sender has.
-  void abandon() {
+  void abandon(SteadyTime until) {
     try {
-      sender_.abandon();
+      sender_.abandon(until);
       sender_has_nothing_.store(true, std::memory_order_release);
     } catch (const std::bad_alloc&) {  // Then they stay held.
     }
@@ -711,8 +726,9 @@ class Engine::Core final : public detail::EngineServices {
       lock.lock();
       progress_.notify_all();
     }
+    const SteadyTime stop_storing_at = stopping_until_ + shutdown_grace / 2;
     lock.unlock();
-    abandon();  // Here, because it may write to the spool.
+    abandon(stop_storing_at);  // Here, because it may write to the spool.
     lock.lock();
     sender_has_ended_ = true;
     progress_.notify_all();

@@ -436,8 +436,9 @@ void Sender::finish_in_memory(std::uint64_t sequence) {
   }
 }
 
-void Sender::abandon() {
+void Sender::abandon(SteadyTime until) {
   parts_.http->cancel_all();
+  if (parts_.spool != nullptr) parts_.spool->defer_sync();
   std::array<std::deque<Job>, signal_count> left;
   for (auto& [id, flight] : flights_) {
     // Stored below, they are sent again by who comes next.
@@ -457,12 +458,15 @@ void Sender::abandon() {
       std::stable_sort(left[i].begin(), left[i].end(), [](const Job& a, const Job& b) {
         return a.payload->sequence < b.payload->sequence;
       });
-      for (Job& job : left[i]) give_up(i, std::move(job));
+      for (Job& job : left[i]) {
+        give_up(i, std::move(job), parts_.clock->steady() < until);
+      }
       left[i].clear();
     }
     receive();
   } while (std::any_of(lanes_.begin(), lanes_.end(),
                        [](const Lane& lane) { return !lane.waiting.empty(); }));
+  if (parts_.spool != nullptr) parts_.spool->sync_deferred(until);
 }
 
 // ---- The spool ----
@@ -549,9 +553,9 @@ void Sender::finish_stored(Job& job) {
   parts_.spool->settled(stored.entry, job.payload->items.size(), job.payload->records());
 }
 
-void Sender::give_up(std::size_t lane, Job job) {
+void Sender::give_up(std::size_t lane, Job job, bool may_store) {
   if (job.stored != nullptr) return;  // It stays on disk, held.
-  if (store(lane, job)) return;
+  if (may_store && store(lane, job)) return;
   if (job.payload->recovered) {  // The same, in crash_dir.
     of(lane).spooled.fetch_add(job.unaccounted, std::memory_order_relaxed);
     return;

@@ -65,8 +65,9 @@ class Sender {
   }
   const Heartbeat& heartbeat() const noexcept { return heartbeat_; }
   /// Stores everything that is not settled, or drops it: as unauthorised what was refused for its
-  /// credentials last, the rest as too late. Nothing may be sent afterwards.
-  void abandon();
+  /// credentials last, the rest as too late. From `until` on nothing more is stored. Nothing may be
+  /// sent afterwards.
+  void abandon(SteadyTime until = SteadyTime::max());
 
  private:
   /// The file of a payload that is on its way. Its parts, when it was split, go one after the other:
@@ -138,7 +139,7 @@ class Sender {
   void load_next(std::size_t lane);
   /// One more from the spool, behind those that are loaded. False: there is none.
   bool load(std::size_t lane);
-  void give_up(std::size_t lane, Job job);
+  void give_up(std::size_t lane, Job job, bool may_store);
   void report(std::string_view message) noexcept;
   void observe(SteadyTime now) noexcept;
   SignalLedger& of(std::size_t lane) noexcept { return parts_.ledger.signals[lane]; }

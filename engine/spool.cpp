@@ -268,12 +268,13 @@ std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
   }
   int error = 0;
   bool stored = write_all(file, scratch_.view(), error);
-  if (stored) {
+  const bool sync_now = !deferred_from_;
+  if (stored && sync_now) {
     error = disk.sync(file);
     stored = error >= 0;
   }
   disk.close(file);
-  if (stored) {
+  if (stored && sync_now) {
     error = disk.sync(box.handle);
     // Some file systems have nothing to sync of a directory.
     stored = error >= 0 || error == -EINVAL || error == -ENOTSUP;
@@ -283,12 +284,39 @@ std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
     trouble(no_writing_until_, "cannot write", error);
     return std::nullopt;
   }
-  box.unsynced = false;
+  box.unsynced = !sync_now;
   ++box.files;
   ++files_;
   bytes_ += entry.name.bytes;
   ledger_of(payload.signal).spooled.fetch_add(entry.name.records, std::memory_order_relaxed);
   return entry;
+}
+
+void Spool::sync_deferred(SteadyTime until) {
+  const std::uint64_t first = deferred_from_.value_or(boxes_.front().next_sequence);
+  deferred_from_.reset();
+  for (std::size_t signal = 0; signal < signal_count; ++signal) {
+    std::erase_if(waiting_[signal], [&](const Entry& entry) {
+      if (entry.box != 0 || entry.name.sequence < first) return false;
+      if (parts_.clock->steady() >= until || sync_file(entry) >= 0) return false;
+      count_lost(static_cast<Signal>(signal), entry.name.records, DropCause::shutdown_deadline);
+      forget(entry);
+      unlink(0, entry.name.text());
+      return true;
+    });
+  }
+  if (parts_.clock->steady() < until) sync_boxes();
+}
+
+int Spool::sync_file(const Entry& entry) {
+  std::uint64_t size = 0;
+  const Disk::Handle handle = boxes_[entry.box].handle;
+  const Disk::Handle file =
+      handle < 0 ? -ENOENT : parts_.disk->open(handle, entry.name.text(), size);
+  if (file < 0) return file;
+  const int synced = parts_.disk->sync(file);
+  parts_.disk->close(file);
+  return synced;
 }
 
 bool Spool::write_all(Disk::Handle file, std::string_view bytes, int& error) {

@@ -17,7 +17,9 @@
 //       bad-<its name>          set aside: damaged
 //
 // put()     create, write, fsync, close, fsync of the box. Only then is the payload's memory let go:
-//           before, a crash costs what is in memory only, as without a spool.
+//           before, a crash costs what is in memory only, as without a spool. At the end of an engine
+//           the syncs of all come after the writes of all: however slow the disk is, what is written
+//           outlives the process, and only a loss of power right then could cost it.
 // remove()  unlink, after the destination's answer. Between the two the outcome of one request is
 //           unknown to who comes after a crash: it is sent again. The box is synced with the next
 //           put(), or 200 ms later: a loss of power may bring back what was removed since.
@@ -97,6 +99,10 @@ class Spool {
   bool put(const Payload& payload);
   /// The same of one that the caller keeps in memory too, as if it had taken it.
   std::optional<Entry> put_taken(const Payload& payload);
+  /// From here on put() leaves the syncs to sync_deferred(), which goes on until `until` and leaves
+  /// the rest to the system. What the disk then refuses is dropped as shutdown_deadline.
+  void defer_sync() noexcept { deferred_from_ = boxes_.front().next_sequence; }
+  void sync_deferred(SteadyTime until);
 
   bool empty(Signal signal) const noexcept {
     return waiting_[static_cast<std::size_t>(signal)].empty();
@@ -147,6 +153,7 @@ class Spool {
   void forget(const Entry& entry) noexcept;
   void retry_removals();
   void sync_boxes();
+  int sync_file(const Entry& entry);
   SignalLedger& ledger_of(Signal signal) noexcept { return parts_.ledger.of(signal); }
   std::int64_t wall_ms() const;
 
@@ -159,6 +166,7 @@ class Spool {
   SteadyTime no_writing_until_{};
   SteadyTime no_reading_until_{};
   SteadyTime next_sync_ = SteadyTime::max();
+  std::optional<std::uint64_t> deferred_from_;  // in the first box: sequences that are not synced
   SteadyTime next_adoption_{};
   std::vector<std::pair<std::uint32_t, std::string>> not_removed_;  // box and name
   ByteBuffer scratch_;

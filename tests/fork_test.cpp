@@ -114,6 +114,7 @@ TEST_F(ForkTest, TheSpoolStaysTheParents) {
   EXPECT_EQ(engine->shutdown(1s).logs.held_in_spool, 1U);
   engine.reset();
   Engine next(spooled);
+  SPILLWAY_INFO(next, "the next one's");  // The sender has opened the spool when this is settled.
   next.flush(60s);
   EXPECT_EQ(next.stats().logs.recovered, 1U);
 }

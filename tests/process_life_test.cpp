@@ -131,10 +131,34 @@ TEST(HangingThreadTest, ShutdownDoesNotWaitForASenderThatHangs) {
     Runtime runtime;
     runtime.http = std::make_unique<HangingTransport>(obstacle);
     Engine engine(config, std::move(runtime));
-    SPILLWAY_INFO(engine, "held");
+    SPILLWAY_INFO(engine, "under way");
     engine.flush(1ms);
     obstacle->wait_until_reached();
     const Stats stats = engine.shutdown(50ms);
+    EXPECT_EQ(stats.logs.dropped_for(DropCause::shutdown_deadline), 1U)
+        << "what only memory holds ends with the process";
+    EXPECT_TRUE(testing::is_settled(stats.logs));
+  }
+  obstacle->remove();
+}
+
+TEST(HangingThreadTest, WhatIsInRingsThatOutliveTheProcessIsHeldWhenASenderHangs) {
+  const testing::AwsEnvironment environment;
+  const testing::TemporaryDirectory directory;
+  Config config = testing::aws_config();
+  config.metrics = MetricsTo::none;
+  config.traces = TracesTo::none;
+  config.crash_dir = directory.path("crash");
+  auto obstacle = std::make_shared<Obstacle>();
+  {
+    Runtime runtime;
+    runtime.http = std::make_unique<HangingTransport>(obstacle);
+    Engine engine(config, std::move(runtime));
+    SPILLWAY_INFO(engine, "under way");
+    engine.flush(1ms);
+    obstacle->wait_until_reached();
+    const Stats stats = engine.shutdown(50ms);
+    EXPECT_EQ(stats.logs.dropped_total(), 0U);
     EXPECT_EQ(stats.logs.held(), 1U);
     EXPECT_EQ(stats.logs.residue(), 0);
   }

@@ -166,6 +166,50 @@ TEST_F(SpoolDeliveryTest, AShutdownStoresWhatIsUnderWayAndSaysThatItIsUncertain)
   EXPECT_EQ(last.logs.residue(), 0);
 }
 
+// A machine under load may need 10 ms for each sync: with them between the writes, most of what waits would
+// not be on disk in time.
+TEST_F(SpoolDeliveryTest, AShutdownWritesEverythingBeforeItWaitsForTheDisk) {
+  Config wide = config();
+  wide.attempts_max = 0;
+  TestEngine test(wide, disk);
+  service.serve(test);
+  test.http.hold();
+  log(test, 0, 20);
+  std::size_t files_at_first_sync = 0;
+  disk->on_sync = [&] {
+    if (files_at_first_sync == 0) files_at_first_sync = disk->files().size();
+    test.clock.advance(10ms);
+  };
+  const Stats stats = test.engine.shutdown(50ms);
+  disk->on_sync = nullptr;
+  EXPECT_EQ(files_at_first_sync, disk->files().size());
+  EXPECT_EQ(stats.logs.held_in_spool, 20U);
+  EXPECT_EQ(stats.logs.residue(), 0);
+}
+
+TEST_F(SpoolDeliveryTest, WhatADiskRefusesToKeepAtTheEndIsLate) {
+  auto test = start();
+  service.up = false;
+  SPILLWAY_INFO(test->engine, "event", {"n", 0});
+  disk->on_sync = [&] { disk->set_broken(EIO); };
+  const Stats stats = test->engine.shutdown(1s);
+  EXPECT_EQ(stats.logs.dropped_for(DropCause::shutdown_deadline), 1U);
+  EXPECT_TRUE(is_settled(stats.logs));
+}
+
+TEST_F(SpoolDeliveryTest, WhatIsStoredAtTheEndOutlivesALossOfPower) {
+  auto test = start();
+  service.up = false;
+  SPILLWAY_INFO(test->engine, "event", {"n", 0});
+  EXPECT_EQ(test->engine.shutdown(1s).logs.held_in_spool, 1U);
+  test.reset();
+  disk->restart(true);
+  service.up = true;
+  test = start();
+  wait_out(*test);
+  EXPECT_EQ(service.taken, up_to(1));
+}
+
 TEST_F(SpoolDeliveryTest, APayloadThatIsRefusedAsAWholeIsSplitAndItsProgressIsKept) {
   auto test = start();
   service.up = false;

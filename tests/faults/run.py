@@ -212,7 +212,7 @@ class Row:
         return {"recorded": total["recorded"], "delivered": total["delivered"], "dropped": dict(dropped),
                 "held": total["held"], "recovered": total["recovered"], "duplicates": total["duplicates"],
                 "residue": total["residue"], "overrun_ms": max(overrun for overrun, _ in overruns), "note": self.note,
-                "wrong": wrong, "diagnostics": [text for probe in ended for text in probe.answer["diagnostics"]]}
+                "wrong": wrong, "processes": [probe.answer for probe in ended]}
 
 
 # ---- The rows ----

@@ -38,6 +38,8 @@ class MemoryDisk final : public transport::Disk {
   std::uint64_t calls() const { return calls_; }
   bool crashed() const { return crashed_; }
   std::function<void()> on_crash;
+  /// Before each sync(): time that it takes.
+  std::function<void()> on_sync;
 
   /// The disk as the next process finds it.
   void restart(bool power_was_lost) {
@@ -132,6 +134,7 @@ class MemoryDisk final : public transport::Disk {
     return static_cast<std::int64_t>(count);
   }
   int sync(Handle handle) override {
+    if (on_sync) on_sync();
     if (const int error = before()) return error;
     if (File* const file = handles_.at(handle).file.get()) {
       file->durable_bytes = file->bytes;
