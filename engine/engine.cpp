@@ -393,7 +393,7 @@ class Engine::Core final : public detail::EngineServices {
                            [&] { return sender_.settled(outbox_.last_sequence()); });
       sender_stops_ = true;
       lock.unlock();
-      sender_.wake();
+      sender_.hurry();
       lock.lock();
       const bool sent = progress_.wait_until(lock, deadline + shutdown_grace,
                                              [this] { return sender_has_ended_; });

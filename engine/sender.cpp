@@ -511,13 +511,14 @@ bool Sender::store_and_keep(std::size_t lane, Job& job) {
 bool Sender::store_waiting() {
   const bool near = static_cast<double>(parts_.outbox.bytes()) >
                     memory_near * static_cast<double>(parts_.outbox.bytes_max());
+  const auto is_ending = [this] { return is_ending_.load(std::memory_order_relaxed); };
   int left = store_max;
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     if (!uses_spool(i) || (!near && !is_down(i))) continue;
     std::deque<Job>& waiting = lanes_[i].waiting;
     auto job = std::find_if(waiting.begin(), waiting.end(),
                             [](const Job& one) { return one.stored == nullptr; });
-    while (job != waiting.end() && left > 0 && store(i, *job)) {
+    while (job != waiting.end() && left > 0 && !is_ending() && store(i, *job)) {
       job = waiting.erase(job);
       --left;
     }

@@ -64,6 +64,11 @@ class Sender {
     return settled_.load(std::memory_order_acquire) >= sequence;
   }
   const Heartbeat& heartbeat() const noexcept { return heartbeat_; }
+  /// abandon() is about to be called: rounds store no more payloads before it. Any thread.
+  void hurry() noexcept {
+    is_ending_.store(true, std::memory_order_relaxed);
+    wake();
+  }
   /// Stores everything that is not settled, or drops it: as unauthorised what was refused for its
   /// credentials last, the rest as too late. From `until` on nothing more is stored. Nothing may be
   /// sent afterwards.
@@ -152,6 +157,7 @@ class Sender {
   std::deque<int> unsettled_;
   std::uint64_t first_unsettled_ = 1;
   std::atomic<std::uint64_t> settled_{0};
+  std::atomic<bool> is_ending_{false};
   std::unique_ptr<Payload> received_;  // while there is no memory to queue it
   Heartbeat heartbeat_;
 };

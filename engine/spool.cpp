@@ -267,7 +267,11 @@ std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
     return std::nullopt;
   }
   int error = 0;
-  bool stored = write_all(file, scratch_.view(), error);
+  const bool is_written = write_all(file, scratch_.view(), error);
+  // From here on the end of the process does not cost it, however long the disk takes to sync.
+  std::atomic<std::uint64_t>& spooled = ledger_of(payload.signal).spooled;
+  if (is_written) spooled.fetch_add(entry.name.records, std::memory_order_relaxed);
+  bool stored = is_written;
   const bool sync_now = !deferred_from_;
   if (stored && sync_now) {
     error = disk.sync(file);
@@ -280,6 +284,7 @@ std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
     stored = error >= 0 || error == -EINVAL || error == -ENOTSUP;
   }
   if (!stored) {
+    if (is_written) spooled.fetch_sub(entry.name.records, std::memory_order_relaxed);
     unlink(0, name);
     trouble(no_writing_until_, "cannot write", error);
     return std::nullopt;
@@ -288,7 +293,6 @@ std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
   ++box.files;
   ++files_;
   bytes_ += entry.name.bytes;
-  ledger_of(payload.signal).spooled.fetch_add(entry.name.records, std::memory_order_relaxed);
   return entry;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <support/memory_disk.hpp>
 
 #include <spillway/engine/sender.hpp>
 #include <spillway/engine/testing.hpp>
@@ -340,6 +341,29 @@ TEST_F(PaceTest, ADestinationThatFailsThreeTimesOfFourLosesNothing) {
   run(4h, 1s);
   EXPECT_EQ(delivered(Signal::logs) + dropped(Signal::logs, DropCause::retries_exhausted), 200U);
   EXPECT_EQ(delivered(Signal::logs), 200U);
+}
+
+// A round writes up to 16 payloads to disk, each of which may have to wait for it; the end does not wait for
+// all of them.
+TEST_F(PaceTest, ARoundStoresNoMoreOnceTheEndIsNear) {
+  const auto disk = std::make_shared<testing::MemoryDisk>();
+  const auto ignore = [](std::string_view) {};
+  auto memory = std::make_unique<transport::MemoryTransport>();
+  memory->set_answer([](const auto&) { return nothing(); });
+  std::array<std::unique_ptr<Exporter>, signal_count> exporters;
+  exporters[static_cast<std::size_t>(Signal::logs)] = std::make_unique<LinesExporter>(Signal::logs);
+  sender.emplace(Sender::Parts{
+      clock, std::move(memory), std::move(exporters), outbox, ledger, 1s, 0, [] { return 0.5; },
+      ignore,
+      std::make_unique<Spool>(Spool::Parts{
+          disk, clock, ledger, "/spool", "orders", {"", "lines", ""}, 1 << 20, 1h, ignore})});
+  disk->on_sync = [this] { sender->hurry(); };
+  for (int i = 0; i < 10; ++i) send(Signal::logs, {std::to_string(i)});
+  run(10s);
+  EXPECT_LE(disk->files().size(), 2U) << "which were under way";
+  sender->abandon();
+  EXPECT_EQ(disk->files().size(), 10U);
+  EXPECT_EQ(ledger.of(Signal::logs).spooled.load(), 10U);
 }
 
 TEST_F(PaceTest, AtTheEndWhatWasRefusedIsUnauthorisedAndTheRestIsLate) {
