@@ -751,12 +751,12 @@ TraceEncoded XrayEncoder::encode(std::span<const SpanView> spans, const ContextT
 }
 
 void append_put_trace_segments(const Payload& payload, ByteBuffer& out) {
-  out.append("{\"TraceSegmentDocuments\":");
-  char separator = '[';
+  out.append("{\"TraceSegmentDocuments\":[");
+  std::string_view separator;
   for (const PayloadItem& item : payload.items) {
     out.append(separator);
     append_json_string(out, payload.item(item));
-    separator = ',';
+    separator = ",";
   }
   out.append("]}");
 }
