@@ -434,7 +434,7 @@ def clock(row):
 def flood(row, limit, environment):
     """Nothing is delivered and much is recorded."""
     row.receiver.refuse()
-    first = row.start({"SPILLWAY_RING_BYTES": str(1 << 20)} | environment, rate=200_000)
+    first = row.start({"SPILLWAY_RING_BYTES": str(1 << 20)} | environment, rate=50_000)
     limit(first.process.pid)
     time.sleep(4)
     first.shutdown(500)
@@ -443,7 +443,7 @@ def flood(row, limit, environment):
     row.deliver({})
 
 
-@fault("memory limit (RLIMIT_AS), queue larger than it", short=True)
+@fault("memory limit (RLIMIT_AS), queue larger than it")
 def address_space(row):
     def limit(pid):
         time.sleep(0.3)
