@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <optional>
 
@@ -227,7 +228,7 @@ struct CrashRecovery::DeadProcess {
   }
 
   std::size_t lane_bytes() const noexcept {
-    return clock.head_bytes + clock.ring_bytes + 2 * sizeof(CrashContext);
+    return clock.head_bytes + clock.ring_bytes + sizeof(CrashTail);
   }
 
   /// On whose behalf the first record was made, if that was said before it.
@@ -282,6 +283,20 @@ std::unique_ptr<CrashRecovery> CrashRecovery::find(const std::string& directory,
   }
   disk.close(parent);
   return found->boxes_.empty() ? nullptr : std::move(found);
+}
+
+std::optional<CrashRecovery::Counts> CrashRecovery::look_at(const std::string& box,
+                                                            const std::string& lane,
+                                                            RecoveredRecords& records) {
+  CrashRecovery one;
+  const Disk::Handle handle = one.disk_->open_directory(Disk::no_parent, box);
+  if (handle < 0) return std::nullopt;
+  one.boxes_.push_back({handle, {lane}});
+  one.open_box(records);
+  if (one.dead_ == nullptr) return std::nullopt;
+  one.open_lane(lane, records);
+  if (one.lane_) one.read_lane(records, [] { return false; });
+  return one.counts_;
 }
 
 CrashRecovery::CrashRecovery() = default;
@@ -370,9 +385,28 @@ void CrashRecovery::open_lane(const std::string& name, RecoveredRecords& records
     counts_.unreadable_bytes += clock.ring_bytes;
     return;
   }
+  read_marks(lane);
   records.begin_lane();
   dead_->read_context(lane.bytes, lane.at, records, counts_);
   lane_ = std::move(lane);
+}
+
+// How far the ring's records are settled though they are not struck.
+void CrashRecovery::read_marks(OpenLane& lane) const noexcept {
+  const CrashClock& clock = dead_->clock;
+  const std::uint64_t settled = clock.settled_at_least();
+  const char* at =
+      lane.bytes.data() + clock.head_bytes + clock.ring_bytes + offsetof(CrashTail, marks);
+  for (std::uint32_t i = 0; i < CrashTail::mark_count; ++i, at += sizeof(CrashMark)) {
+    CrashMark mark{};
+    std::memcpy(&mark, at, sizeof mark);
+    if (mark.check != mark.sum() || mark.position > lane.head) continue;
+    const auto extend = [&](std::uint64_t& to, std::uint64_t sequence) {
+      if (sequence != 0 && sequence <= settled) to = std::max(to, mark.position);
+    };
+    extend(lane.logs_settled, mark.logs);
+    extend(lane.spans_settled, mark.spans);
+  }
 }
 
 bool CrashRecovery::read_lane(RecoveredRecords& records, const std::function<bool()>& enough) {
@@ -393,7 +427,8 @@ bool CrashRecovery::read_lane(RecoveredRecords& records, const std::function<boo
                 offset + bytes <= ring_bytes;
     if (good && !is_skip) {
       std::memcpy(&header, ring.data() + offset, sizeof header);
-      good = dead_->read_record(header, ring.subspan(offset + sizeof header, bytes - sizeof header),
+      good = lane_->is_settled(header.kind()) ||
+             dead_->read_record(header, ring.subspan(offset + sizeof header, bytes - sizeof header),
                                 records, counts_);
     }
     if (!good) {

@@ -62,6 +62,10 @@ class CrashRecovery {
                                              const std::string& service,
                                              const std::string& own_box);
   ~CrashRecovery();
+  /// Reads one ring (a file "lane-<i>" of the directory `box`), which stays as it is and may be in use.
+  /// Nothing: it is not one of this version, or cannot be read.
+  static std::optional<Counts> look_at(const std::string& box, const std::string& lane,
+                                       RecoveredRecords& records);
 
   /// Reads on until `enough`, which is asked before each record. Throws std::bad_alloc: what was
   /// given until then counts, and the next call goes on behind it.
@@ -90,11 +94,19 @@ class CrashRecovery {
     std::string bytes;
     std::uint64_t at = 0;
     std::uint64_t head = 0;
+    std::uint64_t logs_settled = 0;   // those before it are
+    std::uint64_t spans_settled = 0;  // the same
+
+    /// Of the record at `at`.
+    bool is_settled(RecordKind kind) const noexcept {
+      return at < (is_log(kind) ? logs_settled : is_span(kind) ? spans_settled : 0);
+    }
   };
 
   CrashRecovery();
   void open_box(RecoveredRecords& records);
   void open_lane(const std::string& name, RecoveredRecords& records);
+  void read_marks(OpenLane& lane) const noexcept;
   /// Whether the lane has ended.
   bool read_lane(RecoveredRecords& records, const std::function<bool()>& enough);
   void end_box() noexcept;

@@ -66,13 +66,6 @@ struct SharedPages {
   }
 };
 
-bool is_log(RecordKind kind) noexcept {
-  return kind == RecordKind::log || kind == RecordKind::logger_log;
-}
-bool is_span(RecordKind kind) noexcept {
-  return kind == RecordKind::span || kind == RecordKind::span_part;
-}
-
 }  // namespace
 
 // ---- Files ----
@@ -97,8 +90,8 @@ CrashRings::~CrashRings() {
     SharedPages::all().forget(file);
     close(file);
   }
-  for (CrashContext* const slots : slots_) {
-    if (slots != nullptr) munmap(slots, 2 * sizeof(CrashContext));
+  for (CrashTail* const tail : tails_) {
+    if (tail != nullptr) munmap(tail, sizeof *tail);
   }
   if (clock_ != nullptr) munmap(clock_, sizeof *clock_);
   if (names_ >= 0) close(names_);
@@ -172,6 +165,7 @@ bool CrashRings::make_files() {
   clock_->head_bytes = static_cast<std::uint32_t>(LaneSet::head_bytes());
   clock_->ring_bytes = parts_.ring_bytes;
   clock_->process = static_cast<std::uint64_t>(process_);
+  settled(0);
   write_anchor();
   std::memcpy(clock_->magic, CrashClock::expected_magic, sizeof clock_->magic);
   return true;
@@ -200,7 +194,7 @@ bool CrashRings::attach(std::uint32_t index, std::byte* head, std::size_t head_b
                         std::byte* ring, std::size_t ring_bytes) noexcept try {
   if (getpid() != process_) return false;
   const std::scoped_lock lock(lanes_mutex_);
-  if (slots_.size() <= index) slots_.resize(index + 1);
+  if (tails_.size() <= index) tails_.resize(index + 1);
   lane_files_.reserve(lane_files_.size() + 1);
   const std::string name = "lane-" + std::to_string(index);
   files_.push_back(name);
@@ -209,28 +203,27 @@ bool CrashRings::attach(std::uint32_t index, std::byte* head, std::size_t head_b
     trouble("cannot make files", -errno);
     return false;
   }
-  const std::size_t slots_at = head_bytes + ring_bytes;
-  const std::size_t slots_bytes = 2 * sizeof(CrashContext);
-  void* slots = MAP_FAILED;
+  const std::size_t tail_at = head_bytes + ring_bytes;
+  void* tail = MAP_FAILED;
   // Given its room now: a store to a page that the file system has no room for ends the process.
-  if (posix_fallocate(file, 0, static_cast<off_t>(slots_at + slots_bytes)) == 0) {
-    slots = mmap(nullptr, slots_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file,
-                 static_cast<off_t>(slots_at));
+  if (posix_fallocate(file, 0, static_cast<off_t>(tail_at + sizeof(CrashTail))) == 0) {
+    tail = mmap(nullptr, sizeof(CrashTail), PROT_READ | PROT_WRITE, MAP_SHARED, file,
+                static_cast<off_t>(tail_at));
   }
   SharedPages& pages = SharedPages::all();
-  if (slots == MAP_FAILED || !pages.map({ring, ring_bytes, file, head_bytes}) ||
+  if (tail == MAP_FAILED || !pages.map({ring, ring_bytes, file, head_bytes}) ||
       !pages.map({head, head_bytes, file, 0})) {
     trouble("has no room for a thread's ring", -ENOSPC);
     pages.forget(file);
     mmap(ring, ring_bytes, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (slots != MAP_FAILED) munmap(slots, slots_bytes);
+    if (tail != MAP_FAILED) munmap(tail, sizeof(CrashTail));
     disk_->remove(box_, name);
     close(file);
     return false;
   }
   lane_files_.push_back(file);
-  slots_[index] = static_cast<CrashContext*>(slots);
+  tails_[index] = static_cast<CrashTail*>(tail);
   return true;
 } catch (...) {
   return false;
@@ -285,13 +278,43 @@ std::uint64_t& CrashRings::visited(const Lane& lane) {
     visited_.resize(index + 1);
     struck_logs_.resize(index + 1);
     struck_spans_.resize(index + 1);
+    said_logs_.resize(index + 1);
+    said_spans_.resize(index + 1);
+    mark_counts_.resize(index + 1);
   }
   return visited_[index];
 }
 
-CrashContext* CrashRings::slots_of(std::uint32_t lane) {
+CrashTail* CrashRings::tail_of(std::uint32_t lane) {
   const std::scoped_lock lock(lanes_mutex_);
-  return lane < slots_.size() ? slots_[lane] : nullptr;
+  return lane < tails_.size() ? tails_[lane] : nullptr;
+}
+
+void CrashRings::write_mark(std::uint32_t lane, const CrashMark& mark) {
+  CrashTail* const tail = tail_of(lane);
+  if (tail == nullptr) return;
+  CrashMark& slot = tail->marks[mark_counts_[lane]++ % CrashTail::mark_count];
+  std::atomic_ref<std::uint64_t> check(slot.check);
+  check.store(slot.sum() + 1, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  slot.position = mark.position;
+  slot.logs = mark.logs;
+  slot.spans = mark.spans;
+  check.store(slot.sum(), std::memory_order_release);
+}
+
+void CrashRings::mark_logs(std::uint64_t sequence) {
+  for (std::uint32_t lane = 0; lane < visited_.size(); ++lane) {
+    const std::uint64_t position = visited_[lane];
+    if (std::exchange(said_logs_[lane], position) == position) continue;
+    write_mark(lane, {position, sequence, 0, 0});
+  }
+}
+
+void CrashRings::settled(std::uint64_t sequence) noexcept {
+  std::atomic_ref(clock_->settled).store(sequence, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  std::atomic_ref(clock_->settled_inverted).store(~sequence, std::memory_order_release);
 }
 
 bool CrashRings::wants_seal(LaneSet& lanes) {
@@ -332,7 +355,15 @@ void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
   // Seals are looked up for every mark, also behind one that is not settled.
   for (Mark& mark : marks_) {
     is_done(mark.logs, state.log_seals, state.logs_open);
-    if (state.oldest_span > mark.time) is_done(mark.spans, state.span_seals, state.spans_open);
+    if (state.oldest_span <= mark.time) continue;
+    const bool was_known = mark.spans.sequence.has_value();
+    is_done(mark.spans, state.span_seals, state.spans_open);
+    if (was_known || !mark.spans.sequence) continue;
+    for (std::uint32_t lane = 0; lane < mark.positions.size(); ++lane) {
+      const std::uint64_t position = mark.positions[lane];
+      if (std::exchange(said_spans_[lane], position) == position) continue;
+      write_mark(lane, {position, 0, *mark.spans.sequence, 0});
+    }
   }
   strike_settled(&Mark::logs, Signal::logs, [](const Mark& mark) { return mark.logs.done; });
   strike_settled(&Mark::spans, Signal::spans, [](const Mark& mark) { return mark.spans.done; });
@@ -388,15 +419,15 @@ void CrashRings::release(LaneSet& lanes, const Mark& mark) {
       }
       position += header.bytes();
     });
-    if (CrashContext* const slots = slots_of(index); context != nullptr && slots != nullptr) {
-      save_context(slots, context_at, context, context_bytes);
+    if (CrashTail* const tail = tail_of(index); context != nullptr && tail != nullptr) {
+      save_context(tail->contexts, context_at, context, context_bytes);
     }
     lane.ring.release(mark.positions[index]);
   });
 }
 
-void CrashRings::save_context(CrashContext* slots, std::uint64_t position, const std::byte* record,
-                              std::uint32_t bytes) noexcept {
+void CrashRings::save_context(CrashContext (&slots)[2], std::uint64_t position,
+                              const std::byte* record, std::uint32_t bytes) noexcept {
   CrashContext& slot = slots[0].valid_from <= slots[1].valid_from ? slots[0] : slots[1];
   std::atomic_ref<std::uint64_t> valid_from(slot.valid_from);
   valid_from.store(0, std::memory_order_relaxed);

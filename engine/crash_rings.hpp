@@ -8,7 +8,7 @@
 //     <service>.<n>/           0700, locked (flock) by the engine that uses it
 //       clock                  CrashClock: layout, and how ticks become wall time
 //       names                  each name and call site, written before a record can refer to it
-//       lane-<i>               the Lane | its ring | two context slots
+//       lane-<i>               the Lane | its ring | CrashTail
 //
 // A record stays in its ring until its payload is settled: delivered, dropped, or in the spool. The
 // flusher visits the rings without releasing them, and marks each round: so far have the rings been
@@ -21,6 +21,11 @@
 //          may be written  skip, or of    in payloads  not read yet
 //          over            the other      that are
 //                          signal         not settled
+//
+// What is settled between the last round and the end of the process is not struck. So the sender writes
+// the number of the last settled payload into the file `clock` at once, and the flusher writes into a
+// lane's file, whenever a payload is sealed, how far the ring was read then: recovery passes over what is
+// before it. What was delivered and not acknowledged yet comes a second time.
 //
 // A ring holds half of its bytes so at most. A quarter makes the flusher seal what it has at once;
 // beyond the half, records are released though they are not settled, and are in memory only.
@@ -36,6 +41,7 @@
 // outcome of their request.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -59,7 +65,7 @@ namespace spillway::detail {
 /// The file `clock`.
 struct CrashClock {
   static constexpr char expected_magic[8] = {'S', 'P', 'L', 'C', 'R', 'A', 'S', 'H'};
-  static constexpr std::uint32_t current_version = 1;
+  static constexpr std::uint32_t current_version = 2;
   /// A line from ticks to wall time. Two of them are written in turn; the newer one that is complete
   /// counts.
   struct Anchor {
@@ -76,11 +82,17 @@ struct CrashClock {
   std::uint32_t released_at;
   std::uint32_t reserved;
   std::uint64_t process;
+  /// The payloads up to this one are settled; written by the sender. The second one is its inverse, so
+  /// that damage does not pass for deliveries.
+  std::uint64_t settled;
+  std::uint64_t settled_inverted;
   Anchor anchors[2];
+
+  std::uint64_t settled_at_least() const noexcept { return std::min(settled, ~settled_inverted); }
 };
 static_assert(std::is_trivially_copyable_v<CrashClock>);
 
-/// The file of a lane ends with two of these.
+/// On whose behalf the records of a lane are, from a place on.
 struct CrashContext {
   static constexpr std::uint32_t record_bytes_max = 4096 - 16;
   std::uint64_t
@@ -89,6 +101,27 @@ struct CrashContext {
   std::byte record[record_bytes_max];
 };
 static_assert(sizeof(CrashContext) == 4096);
+
+/// What has to be settled before records of a ring are.
+struct CrashMark {
+  std::uint64_t position;  ///< the ring was read up to there
+  std::uint64_t logs;      ///< the payload that settles the logs before it; 0: not said here
+  std::uint64_t spans;     ///< the same of the spans
+  std::uint64_t check;     ///< sum() of the others; not so while they are being written
+
+  std::uint64_t sum() const noexcept {
+    constexpr std::uint64_t odd = 0x9E3779B97F4A7C15U;
+    return ((position * odd ^ logs) * odd ^ spans) * odd + 1;
+  }
+};
+
+/// The file of a lane ends with this.
+struct CrashTail {
+  static constexpr std::uint32_t mark_count = 256;
+  CrashContext contexts[2];     ///< written in turn
+  CrashMark marks[mark_count];  ///< the same
+};
+static_assert(sizeof(CrashTail) == 4 * 4096);
 
 /// The file `names` is a sequence of these, each followed by `bytes` of text: for a name its
 /// characters; for a site message, file and keys, each behind its length (4 bytes), in which
@@ -102,6 +135,14 @@ struct CrashName {
   std::uint32_t numbers[3];
 };
 static_assert(sizeof(CrashName) == 24);
+
+/// Records that are settled with the logs, and with the spans.
+inline bool is_log(RecordKind kind) noexcept {
+  return kind == RecordKind::log || kind == RecordKind::logger_log;
+}
+inline bool is_span(RecordKind kind) noexcept {
+  return kind == RecordKind::span || kind == RecordKind::span_part;
+}
 
 class CrashRings final : public LaneStore, public NameListener {
  public:
@@ -145,6 +186,13 @@ class CrashRings final : public LaneStore, public NameListener {
                  const std::function<bool(std::uint64_t)>& settled);
   /// Whether rings fill up with what is not sealed.
   bool wants_seal(LaneSet& lanes);
+  /// All logs that were visited are in payloads up to `sequence`.
+  void mark_logs(std::uint64_t sequence);
+
+  // ---- the sender ----
+
+  /// The payloads up to this one are settled.
+  void settled(std::uint64_t sequence) noexcept;
 
  private:
   /// What has to happen before the records of one signal are settled: first, for spans, their
@@ -169,9 +217,10 @@ class CrashRings final : public LaneStore, public NameListener {
   void append_name(const CrashName& head, std::string_view text) noexcept;
   void strike(LaneSet& lanes, const Mark& mark, Signal signal);
   void release(LaneSet& lanes, const Mark& mark);
-  CrashContext* slots_of(std::uint32_t lane);
-  static void save_context(CrashContext* slots, std::uint64_t position, const std::byte* record,
-                           std::uint32_t bytes) noexcept;
+  CrashTail* tail_of(std::uint32_t lane);
+  void write_mark(std::uint32_t lane, const CrashMark& mark);
+  static void save_context(CrashContext (&slots)[2], std::uint64_t position,
+                           const std::byte* record, std::uint32_t bytes) noexcept;
   void trouble(std::string_view what, int error) const;
 
   const Parts parts_;
@@ -190,9 +239,12 @@ class CrashRings final : public LaneStore, public NameListener {
   std::vector<std::uint64_t> marked_;  // of the latest mark
   std::vector<std::uint64_t> struck_logs_;
   std::vector<std::uint64_t> struck_spans_;
+  std::vector<std::uint64_t> said_logs_;   // position of the latest CrashMark
+  std::vector<std::uint64_t> said_spans_;  // the same
+  std::vector<std::uint32_t> mark_counts_;
   std::deque<Mark> marks_;
-  std::mutex lanes_mutex_;            // attach() is any thread's
-  std::vector<CrashContext*> slots_;  // by lane: two; null: the lane is in memory only
+  std::mutex lanes_mutex_;         // attach() is any thread's
+  std::vector<CrashTail*> tails_;  // by lane; null: the lane is in memory only
   std::vector<int> lane_files_;
   std::vector<std::string> files_;  // names of all files in the box
 };

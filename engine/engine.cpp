@@ -490,7 +490,8 @@ class Engine::Core final : public detail::EngineServices {
             static_cast<int>(config_.attempts_max.get()),
             runtime.random ? std::move(runtime.random) : system_random(),
             reporter(),
-            std::move(spool)};
+            std::move(spool),
+            settled_listener()};
   }
 
   std::unique_ptr<detail::CrashRings> make_crash_rings() {
@@ -498,6 +499,10 @@ class Engine::Core final : public detail::EngineServices {
     return detail::CrashRings::open(
         {config_.crash_dir, config_.service, static_cast<std::uint32_t>(config_.ring_bytes.get()),
          clock_, [this](std::string_view message) { diagnostics_.post(std::string(message)); }});
+  }
+  std::function<void(std::uint64_t)> settled_listener() {
+    if (crash_rings_ == nullptr) return nullptr;
+    return [this](std::uint64_t sequence) { crash_rings_->settled(sequence); };
   }
   std::unique_ptr<detail::CrashRecovery> make_recovery() {
     if (config_.crash_dir.get().empty()) return nullptr;

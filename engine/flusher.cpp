@@ -221,7 +221,15 @@ bool Flusher::drain_rings() {
       drained += lane.ring.drain(drain);
     } else {
       std::uint64_t& visited = crash_rings_->visited(lane);
-      const std::uint64_t before = std::exchange(visited, lane.ring.visit(visited, drain));
+      const std::uint64_t before = visited;
+      lane.ring.walk(visited, lane.ring.published(),
+                     [&](std::byte* record, const RecordHeader& header) {
+                       if (header.kind() != RecordKind::skip) {
+                         drain(record, header);
+                         mark_sealed_logs();  // This one is behind what it has sealed.
+                       }
+                       visited += header.bytes();
+                     });
       drained += visited - before;
     }
     lane.ring.populate_ahead();
@@ -239,6 +247,12 @@ void Flusher::take_record(Signal signal, std::uint64_t records, Work&& work) noe
   }
 }
 
+// For recovery: what was visited so far is in payloads, when one has been sealed since the last look.
+void Flusher::mark_sealed_logs() {
+  if (!logs_ || std::exchange(marked_log_seals_, logs_->seals()) == logs_->seals()) return;
+  crash_rings_->mark_logs(outbox_.last_sequence());
+}
+
 void Flusher::end_round_of_crash_rings() {
   if (crash_rings_->wants_seal(*lanes_)) {
     if (assembler_) assembler_->flush(now_);
@@ -246,6 +260,7 @@ void Flusher::end_round_of_crash_rings() {
       if (*batcher) (*batcher)->seal();
     }
   }
+  mark_sealed_logs();
   CrashRings::RoundState state;
   state.now = now_;
   state.last_sequence = outbox_.last_sequence();

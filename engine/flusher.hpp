@@ -113,6 +113,7 @@ class Flusher {
   void set_recovered(bool recovered);
   void report_recovery();
   void end_round_of_crash_rings();
+  void mark_sealed_logs();
   /// Counts records of a signal as drained and has `work` make of it what goes into a payload; without
   /// memory for that it is dropped, and the others go on.
   template <class Work>
@@ -185,6 +186,7 @@ class Flusher {
   std::unordered_map<std::uint32_t, std::uint32_t> held_back_sites_;  // by number: who says it
   std::optional<DebugRetention> retention_;
   CrashRings* const crash_rings_;
+  std::uint64_t marked_log_seals_ = 0;
   std::unique_ptr<CrashRecovery> recovery_;
   std::unique_ptr<Recovered> recovered_;  // while recovery_ is being read
   const std::function<bool(std::uint64_t)> settled_;

@@ -430,10 +430,12 @@ void Sender::finish(Job job) {
 
 void Sender::finish_in_memory(std::uint64_t sequence) {
   --unsettled_[sequence - first_unsettled_];
+  const std::uint64_t before = first_unsettled_;
   while (!unsettled_.empty() && unsettled_.front() == 0) {
     unsettled_.pop_front();
     settled_.store(first_unsettled_++, std::memory_order_release);
   }
+  if (first_unsettled_ != before && parts_.on_settled) parts_.on_settled(first_unsettled_ - 1);
 }
 
 void Sender::abandon(SteadyTime until) {

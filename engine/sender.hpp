@@ -45,6 +45,8 @@ class Sender {
     std::function<double()> draw;  ///< random numbers in [0, 1)
     std::function<void(std::string_view)> diagnostic;  ///< hears what went wrong
     std::unique_ptr<Spool> spool = nullptr;            ///< null: payloads wait in memory only
+    /// Hears, on the sender's thread, that the payloads up to a number are settled. May be null.
+    std::function<void(std::uint64_t)> on_settled = nullptr;
   };
   explicit Sender(Parts parts);
   ~Sender();

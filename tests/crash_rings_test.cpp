@@ -213,6 +213,66 @@ TEST_F(CrashRingsTest, SpansOfAKilledProcessAreDeliveredByTheNextOne) {
   }
 }
 
+// The sender says what is settled at once: the flusher, which strikes it, comes later or never.
+TEST_F(CrashRingsTest, WhatWasDeliveredBehindTheFlushersLastRoundIsNotRecovered) {
+  const testing::AwsEnvironment environment;
+  Config traced = config();
+  traced.traces = TracesTo::put_trace_segments;
+  traced.trace_sample_rate = 1.0;
+  const auto until_delivered = [](testing::TestEngine& test, SignalStats Stats::*signal) {
+    for (int rounds = 0; rounds < 20; ++rounds) {
+      test.advance(250ms);
+      if ((test.engine.stats().*signal).delivered != 0) kill_self();
+    }
+  };
+  in_killed_child([&] {
+    testing::TestEngine test(traced);
+    for (int n = 0; n < 3; ++n) SPILLWAY_INFO(test.engine, "event", {"n", n});
+    until_delivered(test, &Stats::logs);
+  });
+  EXPECT_EQ(lines().size(), 3U);
+  in_killed_child([&] {
+    testing::TestEngine test(traced);
+    { const Span span = test.engine.span("work"); }
+    until_delivered(test, &Stats::spans);
+  });
+  testing::TestEngine test(traced);
+  test.settle();
+  EXPECT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().logs.recovered, 0U);
+  EXPECT_EQ(test.engine.stats().spans.recovered, 0U);
+}
+
+// Payloads that fill up while a ring is being read: what is behind the last delivered one, and
+// nothing else, is left.
+TEST_F(CrashRingsTest, ARoundThatWasDeliveredInPartIsRecoveredInPart) {
+  const testing::AwsEnvironment environment;
+  Config to_aws = config();
+  to_aws.logs = LogsTo::put_log_events;
+  to_aws.log_group = "/shop/orders";
+  to_aws.log_stream = "pod";
+  to_aws.ring_bytes = 16 << 20;
+  constexpr std::uint64_t recorded = 4000;
+  Shared<std::atomic<std::uint64_t>> delivered;
+  in_killed_engine(to_aws, [&](testing::TestEngine& test) {
+    const std::string text(600, 'x');
+    for (std::uint64_t n = 0; n < recorded; ++n) {
+      SPILLWAY_INFO(test.engine, "event", {"n", n}, {"text", std::string_view(text)});
+    }
+    test.engine.step();
+    delivered->store(test.engine.stats().logs.delivered);
+  });
+  EXPECT_GT(delivered->load(), 0U);
+  EXPECT_LT(delivered->load(), recorded);
+  Config to_file = config();
+  to_file.ring_bytes = to_aws.ring_bytes;
+  const Stats stats = recover(to_file);
+  EXPECT_EQ(stats.logs.recovered, recorded - delivered->load());
+  const auto all = lines();
+  ASSERT_FALSE(all.empty());
+  EXPECT_EQ(all.front()["n"].number(), static_cast<double>(delivered->load()));
+}
+
 TEST_F(CrashRingsTest, AnEngineThatEndsLeavesNothing) {
   {
     testing::TestEngine test(config());
