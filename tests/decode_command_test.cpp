@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `spillway decode` as a person runs it.
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
 #include <string>
 
 #include <gtest/gtest.h>
+#include <support/engine_fixture.hpp>
 #include <support/json.hpp>
 #include <support/program.hpp>
 #include <support/temporary_file.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <spillway/engine/spool_file.hpp>
 
@@ -75,12 +81,78 @@ TEST_F(DecodeCommandTest, WhatIsDamagedIsShownAndSaid) {
   EXPECT_EQ(program.finish(0), 1);
 }
 
+// ---- Rings ----
+
+/// Leaves a ring in `directory`, whose path it returns.
+std::string leave_ring(const std::string& directory) {
+  const pid_t child = fork();
+  if (child == 0) {
+    Config config;
+    config.service = "orders/eu";
+    config.crash_dir = directory;
+    config.traces = TracesTo::xray_daemon;
+    config.trace_sample_rate = 1.0;
+    testing::TestEngine test(config);
+    const Context context({.tenant = "acme", .request_id = "r-1"});
+    const Scope scope(context);
+    SPILLWAY_WARN(test.engine, "order \"placed\"", {"order_id", 17}, {"card", "4111111111111111"});
+    {
+      Span span = test.engine.span("charge-card");
+      span.annotate("provider", "acme");
+    }
+    kill(getpid(), SIGKILL);
+    while (true) pause();
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return directory + "/orders%2Feu.0/lane-0";
+}
+
+TEST_F(DecodeCommandTest, PrintsTheRecordsOfARing) {
+  const std::string ring = leave_ring(directory.path("crash"));
+  ASSERT_TRUE(std::filesystem::exists(ring)) << ring;
+  for (int times = 0; times < 2; ++times) {  // It stays as it is.
+    Decode program({ring});
+    const testing::Json log(program.read_line());
+    EXPECT_EQ(log["signal"].string(), "logs");
+    const testing::Json text(log["text"].string());
+    EXPECT_EQ(text["message"].string(), "order \"placed\"");
+    EXPECT_EQ(text["level"].string(), "WARN");
+    EXPECT_EQ(text["service"].string(), "orders/eu");
+    EXPECT_EQ(text["order_id"].number(), 17);
+    EXPECT_EQ(text["card"].string(), "4111111111111111") << "as it was recorded";
+    EXPECT_EQ(text["tenant"].string(), "acme");
+    EXPECT_EQ(text["request_id"].string(), "r-1");
+    const testing::Json span(program.read_line());
+    EXPECT_EQ(span["signal"].string(), "spans");
+    const testing::Json document(span["text"].string());
+    EXPECT_EQ(document["annotations"]["provider"].string(), "acme");
+    EXPECT_EQ(program.read_all(), "");
+    EXPECT_EQ(program.finish(0), 0);
+  }
+}
+
+TEST_F(DecodeCommandTest, ARingThatIsDamagedIsSaid) {
+  const std::string ring = leave_ring(directory.path("crash"));
+  std::filesystem::resize_file(ring, 5000);
+  Decode program({ring});
+  EXPECT_NE(program.read_all().find("5000 bytes cannot be read"), std::string::npos);
+  EXPECT_EQ(program.finish(0), 1);
+  std::filesystem::remove(std::filesystem::path(ring).parent_path() / "clock");
+  Decode without_clock({ring});
+  EXPECT_NE(without_clock.read_all().find("is no file of a spool, nor a ring"), std::string::npos);
+  EXPECT_EQ(without_clock.finish(0), 1);
+}
+
 TEST_F(DecodeCommandTest, SaysWhatItCannotRead) {
   Decode program({directory.path("missing"), directory.write("other", "no spool")});
   EXPECT_EQ(program.read_line(),
             "spillway decode: " + directory.path("missing") + " cannot be read");
-  EXPECT_EQ(program.read_line(), "spillway decode: " + directory.path("other") +
-                                     " is no file of a spool, or its header or table is damaged");
+  EXPECT_EQ(program.read_line(),
+            "spillway decode: " + directory.path("other") +
+                " is no file of a spool, nor a ring with its clock beside it, or its header or "
+                "table is damaged");
   program.read_all();
   EXPECT_EQ(program.finish(0), 1);
   Decode nothing({});
