@@ -150,20 +150,10 @@ class BasicRing {
   }
 
   // The flusher of a ring whose records stay in it until they are delivered (engine/crash_rings.hpp)
-  // does in three steps what drain() does in one. It keeps the position between visit()s.
+  // does in three steps what drain() does in one: walk(), strike() and release().
 
-  /// As drain(), from `position` on, and without releasing anything. Returns where to go on.
-  template <class Visit>
-  std::uint64_t visit(std::uint64_t position, Visit&& visit) {
-    const std::uint64_t head =
-        head_.load(Memory::order(Access::ring_observe, std::memory_order_acquire));  // Pair A.
-    walk(position, head, [&](std::byte* record, const RecordHeader& header) {
-      if (header.kind() != RecordKind::skip) visit(record, header);
-    });
-    return head;
-  }
-  /// Calls `visit(std::byte* record, const RecordHeader&)` for the records of [from, to), which were
-  /// visited before; of a `skip` only the first word of the header is valid.
+  /// Calls `visit(std::byte* record, const RecordHeader&)` for the records of [from, to), up to what
+  /// was published(); of a `skip` only the first word of the header is valid.
   template <class Visit>
   void walk(std::uint64_t from, std::uint64_t to, Visit&& visit) {
     while (from != to) {
@@ -189,7 +179,9 @@ class BasicRing {
   static constexpr std::size_t published_offset() noexcept { return offsetof(BasicRing, head_); }
   static constexpr std::size_t released_offset() noexcept { return offsetof(BasicRing, tail_); }
   std::uint64_t released() const noexcept { return tail_.load(std::memory_order_acquire); }
-  std::uint64_t published() const noexcept { return head_.load(std::memory_order_acquire); }
+  std::uint64_t published() const noexcept {
+    return head_.load(std::memory_order_acquire);  // Pair A.
+  }
 
   /// Has the kernel give the ring its pages ahead of the producer's first lap, so that it is not the
   /// producer who waits for them: eight times what was used so far, and nothing for a thread that
