@@ -412,7 +412,7 @@ class RecoveryInAnOutageTest : public CrashRingsTest {
       for (int n = 0; n < count; ++n) SPILLWAY_INFO(test.engine, "event", {"n", n});
     });
   }
-  const testing::AwsEnvironment environment;
+  testing::AwsEnvironment environment;
 };
 
 TEST_F(RecoveryInAnOutageTest, WhatWasNotDeliveredStaysForTheNextOne) {
