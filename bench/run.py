@@ -82,7 +82,8 @@ QUESTIONS = {
     "spool": {
         "spool_in": "How many records a second go onto the disk, each payload of 1 MB confirmed by it?",
         "spool_open": "How long does an engine take to open a backlog of 1 GB that another one left?",
-        "spool_out": "How many records a second come back from the disk?",
+        "spool_out": "How many records a second come back from the disk, and are deleted there?",
+        "spool_and_back": "How many go through the spool, both ways one after the other?",
     },
     "middleware": {
         "observability": "What do request id, access log, metrics and segment add to a request? (floor: the request without)",

@@ -74,6 +74,7 @@ int main(int argc, char** argv) {
   const double records = static_cast<double>(payloads) * records_per_payload;
   const double bytes = records * record_bytes;
 
+  double took_in = 0;
   bench::Row in{"spool", "spool_in"};
   {
     Process process(directory);
@@ -85,6 +86,7 @@ int main(int argc, char** argv) {
     if (!stored) return 1;
     in.per_second = records / took;
     in.bytes_per_second = bytes / took;
+    took_in = took;
   }
   bench::print(in);
 
@@ -106,5 +108,9 @@ int main(int argc, char** argv) {
   out.per_second = back / took;
   out.bytes_per_second = bytes / took;
   bench::print(out);
+  bench::Row both{"spool", "spool_and_back"};
+  both.per_second = back / (took_in + took);
+  both.bytes_per_second = bytes / (took_in + took);
+  bench::print(both);
   return back == records ? 0 : 1;
 }
