@@ -4,8 +4,12 @@
 // what is wrong in one record costs that record alone, and each limit holds to the byte. Bodies are
 // put together here, apart from the library's encoders.
 #include <bit>
+#include <cmath>
+#include <map>
+#include <random>
 
 #include <support/protobuf.hpp>
+#include <support/seed.hpp>
 
 #include "local/limits.hpp"
 #include "local/otlp_schema.hpp"
@@ -217,6 +221,46 @@ TEST_F(LocalOtlpTest, EveryCutOfABodyIsRefusedOrLeavesOutWhatWasCut) {
   for (std::size_t bytes = 1; bytes < body.size(); ++bytes) {
     EXPECT_EQ(post("/v1/traces", body.substr(0, bytes)).status, 400) << bytes;
   }
+}
+
+// Bytes that are changed, cut out or put in anywhere: the receiver takes it or says what is wrong, and
+// what is left of a record is never read past its end (the sanitizers' part).
+TEST_F(LocalOtlpTest, AnyDamageIsAnswered) {
+  const std::uint64_t seed = spillway::testing::seed_or(1);
+  SCOPED_TRACE(spillway::testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  const std::string event = nested(11, fixed64(1, 5) + nested(2, "e") + attribute(3, "k", "v"));
+  const std::string link = nested(13, nested(1, trace_id) + nested(2, span_id));
+  const std::string buckets =
+      number(6, 0) + fixed64(7, 1) +
+      nested(8, number(1, 0) + nested(2, varint(1) + varint(0) + varint(2)));
+  const std::pair<const char*, std::string> bodies[] = {
+      {"/v1/metrics", request_of(sum(1, attribute(7, "k", "v")) + exponential(buckets))},
+      {"/v1/logs", request_of(log(attribute(6, "k", "v") + nested(9, trace_id)) + log())},
+      {"/v1/traces", request_of(span(attribute(9, "k", "v") + event + link) + span())}};
+  std::map<int, int> answers;
+  for (int i = 0; i < 3000; ++i) {
+    const auto& [path, good] = bodies[random() % std::size(bodies)];
+    std::string body = good;
+    for (std::uint64_t changes = 1 + random() % 3; changes > 0; --changes) {
+      const std::size_t at = random() % body.size();
+      switch (random() % 3) {
+        case 0:
+          body[at] = static_cast<char>(random());
+          break;
+        case 1:
+          body.erase(at, random() % 8);
+          break;
+        default:
+          body.insert(at, 1, static_cast<char>(random()));
+      }
+      if (body.empty()) body = good;
+    }
+    ++answers[post(path, body).status];
+  }
+  EXPECT_EQ(answers[200] + answers[400], 3000);
+  EXPECT_GT(answers[200], 100);
+  EXPECT_GT(answers[400], 1000);
 }
 
 // ---- What is wrong with one record ----
