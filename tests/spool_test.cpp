@@ -391,6 +391,27 @@ TEST_F(SpoolTest, DamagedFilesAreSetAsideAndBoundedInNumber) {
   }
 }
 
+TEST_F(SpoolTest, WhatWasSetAsideGoesWhenItIsTooOld) {
+  {
+    Process process(disk);
+    ASSERT_TRUE(process.spool.put(*make_payload("a", 1)));
+    disk->files().front().second->front() = '?';
+    EXPECT_TRUE(process.drain().empty());
+  }
+  { const Process process(disk, 1 << 20, 1h); }
+  EXPECT_EQ(disk->files().size(), 1U);
+  { const Process process(disk, 1 << 20, 0ms); }
+  EXPECT_TRUE(disk->files().empty());
+}
+
+TEST_F(SpoolTest, ADirectoryThatOthersMayChangeIsNamedAsTheReason) {
+  disk->set_broken(EPERM);
+  Process process(disk);
+  ASSERT_EQ(process.diagnostics.size(), 1U);
+  EXPECT_NE(process.diagnostics[0].find("a directory of this user's"), std::string::npos);
+  EXPECT_FALSE(process.spool.put(*make_payload("a", 1)));
+}
+
 TEST_F(SpoolTest, NamesThatAreNoneOfOursAreLeftAlone) {
   {
     Process process(disk);
