@@ -11,8 +11,6 @@
 #pragma once
 
 #include <array>
-#include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,10 +23,6 @@ namespace spillway::middleware {
 /// Fields of one name that are read; each can hold a list. A request with more is believed nothing:
 /// the last field is the nearest proxy's, the first may be the client's own.
 inline constexpr std::size_t forwarded_fields_max = 16;
-
-/// client_address() of a request, whose header `name` may have come as several fields.
-std::optional<IpAddress> forwarded_client(const RequestView& request, std::string_view name,
-                                          std::span<const IpNetwork> trusted) noexcept;
 
 struct ClientAddressOptions {
   std::vector<std::string> trusted_proxies{};  ///< networks: "10.0.0.0/8"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 
 #include <arpa/inet.h>
@@ -12,12 +13,32 @@ namespace {
 
 constexpr std::array<std::uint8_t, 12> mapped_prefix{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-bool read(int family, std::string_view text, void* to) noexcept {
+// "203.0.113.7", as inet_pton() reads it: four decimal numbers without zeros in front.
+bool read_v4(std::string_view text, std::uint8_t* to) noexcept {
+  for (int part = 0; part < 4; ++part) {
+    if (part > 0) {
+      if (!text.starts_with('.')) return false;
+      text.remove_prefix(1);
+    }
+    unsigned value = 0;
+    std::size_t digits = 0;
+    for (; digits < text.size() && text[digits] >= '0' && text[digits] <= '9'; ++digits) {
+      value = value * 10 + static_cast<unsigned>(text[digits] - '0');
+      if (value > 255 || (digits > 0 && text.front() == '0')) return false;
+    }
+    if (digits == 0) return false;
+    to[part] = static_cast<std::uint8_t>(value);
+    text.remove_prefix(digits);
+  }
+  return text.empty();
+}
+
+bool read_v6(std::string_view text, std::uint8_t* to) noexcept {
   std::array<char, INET6_ADDRSTRLEN> terminated{};
   if (text.empty() || text.size() >= terminated.size() || text.find('\0') != text.npos)
     return false;
   std::copy(text.begin(), text.end(), terminated.begin());
-  return inet_pton(family, terminated.data(), to) == 1;
+  return inet_pton(AF_INET6, terminated.data(), to) == 1;
 }
 
 bool is_port(std::string_view text) noexcept {
@@ -37,8 +58,7 @@ std::optional<IpAddress> IpAddress::parse(std::string_view text) noexcept {
   if (!text.starts_with('[') && (colon == text.npos || text.find(':', colon + 1) == text.npos)) {
     // No colon, or one: IPv4, with a port behind the colon.
     if (colon != text.npos && !is_port(text.substr(colon + 1))) return std::nullopt;
-    if (!read(AF_INET, text.substr(0, colon), bytes.data() + mapped_prefix.size()))
-      return std::nullopt;
+    if (!read_v4(text.substr(0, colon), bytes.data() + mapped_prefix.size())) return std::nullopt;
     std::copy(mapped_prefix.begin(), mapped_prefix.end(), bytes.begin());
     return IpAddress(bytes);
   }
@@ -50,7 +70,7 @@ std::optional<IpAddress> IpAddress::parse(std::string_view text) noexcept {
       return std::nullopt;
     text = text.substr(1, close - 1);
   }
-  if (!read(AF_INET6, text.substr(0, text.find('%')), bytes.data())) return std::nullopt;
+  if (!read_v6(text.substr(0, text.find('%')), bytes.data())) return std::nullopt;
   return IpAddress(bytes);
 }
 
@@ -71,12 +91,13 @@ IpAddress IpAddress::prefix(int v4_bits, int v6_bits) const noexcept {
 std::string_view IpAddress::write(std::array<char, text_bytes_max>& to) const noexcept {
   static_assert(text_bytes_max == INET6_ADDRSTRLEN);
   constexpr socklen_t room = INET6_ADDRSTRLEN;
-  if (is_v4()) {
-    inet_ntop(AF_INET, bytes_.data() + mapped_prefix.size(), to.data(), room);
-  } else {
-    inet_ntop(AF_INET6, bytes_.data(), to.data(), room);
+  if (!is_v4()) return inet_ntop(AF_INET6, bytes_.data(), to.data(), room);
+  char* at = to.data();
+  for (std::size_t i = mapped_prefix.size(); i < bytes_.size(); ++i) {
+    if (i > mapped_prefix.size()) *at++ = '.';
+    at = std::to_chars(at, to.data() + to.size(), bytes_[i]).ptr;
   }
-  return to.data();
+  return {to.data(), static_cast<std::size_t>(at - to.data())};
 }
 
 std::string IpAddress::text() const {
@@ -127,7 +148,13 @@ std::optional<IpAddress> client_address(std::string_view peer, std::string_view 
 std::optional<IpAddress> client_address(std::string_view peer,
                                         std::span<const std::string_view> forwarded_for,
                                         std::span<const IpNetwork> trusted) noexcept {
-  auto client = IpAddress::parse(peer);
+  const auto address = IpAddress::parse(peer);
+  return address ? std::optional(client_address(*address, forwarded_for, trusted)) : std::nullopt;
+}
+
+IpAddress client_address(const IpAddress& peer, std::span<const std::string_view> forwarded_for,
+                         std::span<const IpNetwork> trusted) noexcept {
+  IpAddress client = peer;
   const auto is_trusted = [&](const IpAddress& address) {
     return std::any_of(trusted.begin(), trusted.end(),
                        [&](const IpNetwork& network) { return network.contains(address); });
@@ -135,7 +162,7 @@ std::optional<IpAddress> client_address(std::string_view peer,
   int hops = 0;
   for (auto field = forwarded_for.rbegin(); field != forwarded_for.rend(); ++field) {
     for (std::string_view list = *field;;) {
-      if (!client || hops++ == forwarded_hops_max || !is_trusted(*client)) return client;
+      if (hops++ == forwarded_hops_max || !is_trusted(client)) return client;
       const auto comma = list.rfind(',');
       const bool last = comma == list.npos;
       const std::string_view element = transport::trim(last ? list : list.substr(comma + 1));
@@ -143,7 +170,7 @@ std::optional<IpAddress> client_address(std::string_view peer,
       if (!element.empty()) {
         const auto next = IpAddress::parse(element);
         if (!next) return client;
-        client = next;
+        client = *next;
       }
       if (last) break;
       list = list.substr(0, comma);

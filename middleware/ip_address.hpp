@@ -63,6 +63,8 @@ std::optional<IpAddress> client_address(std::string_view peer, std::string_view 
 std::optional<IpAddress> client_address(std::string_view peer,
                                         std::span<const std::string_view> forwarded_for,
                                         std::span<const IpNetwork> trusted) noexcept;
+IpAddress client_address(const IpAddress& peer, std::span<const std::string_view> forwarded_for,
+                         std::span<const IpNetwork> trusted) noexcept;
 
 /// Proxies are looked for so far, from the right; what stands further left is not read.
 inline constexpr int forwarded_hops_max = 32;
