@@ -38,11 +38,15 @@
 #include <spillway/middleware/resilience/breaker_step.hpp>
 #include <spillway/middleware/resilience/bulkhead_step.hpp>
 #include <spillway/middleware/resilience/deadline_step.hpp>
+#include <spillway/middleware/resilience/load_shedding_step.hpp>
+#include <spillway/middleware/signing/signer.hpp>
+#include <spillway/middleware/signing/verifier_step.hpp>
 #include <spillway/middleware/sns_alerts.hpp>
 
 namespace {
 
 namespace middleware = spillway::middleware;
+namespace transport = spillway::transport;
 using Samples = std::vector<double>;
 
 /// One row: what is called, from 1 thread and from 2.
@@ -372,6 +376,117 @@ void measure_bulkhead(const bench::Options& options) {
       {{"floor", [] {}}, {"spillway", [&] { call(all); }}, {"by tenant", [&] { call(tenants); }}});
 }
 
+/// Admits whatever else the machine does: what is refused costs less.
+middleware::LoadSheddingOptions unmoved() {
+  constexpr middleware::ShedThresholds never{2, 2, 2};  // Above 1: never.
+  return {.shedder = {.in_flight_min = 1000,
+                      .in_flight_first = 1000,
+                      .cpu_pressure = never,
+                      .cpu_throttled = never,
+                      .memory = never}};
+}
+
+void measure_load_shedding(const bench::Options& options) {
+  const auto now = std::chrono::steady_clock::now();
+  middleware::LoadShedder shedder(unmoved().shedder);
+  const auto call = [&] {
+    auto reason = shedder.try_begin(middleware::Priority::normal, now);
+    bench::opaque(reason);
+    if (reason == middleware::ShedReason::none) shedder.end(std::chrono::microseconds(300), now);
+  };
+  Server server(0.0, middleware::ObservabilityOptions::logging_only());
+  middleware::LoadSheddingStep step(server.engine, server.routes, unmoved());
+  const middleware::Chain<> empty(server.routes);
+  const middleware::Chain chain(server.routes, step);
+  measure_in_turns(options, "load_shedding",
+                   {{"floor", [] {}},
+                    {"spillway", call},
+                    {"empty chain", [&] { serve(empty); }},
+                    {"chain", [&] { serve(chain); }}});
+}
+
+// ---- Signatures ----
+
+/// A POST that is signed, and sent to a chain that verifies it.
+struct Signed {
+  transport::HttpRequest sent;
+
+  Signed() {
+    sent.method = "POST";
+    sent.origin = "http://shop.example";
+    sent.path = "/orders";
+    for (const middleware::HeaderField& field : fields())
+      sent.headers.push_back({std::string(field.name), std::string(field.value)});
+    sent.body = R"({"items":[{"sku":"tea","count":2}]})";
+  }
+  /// Each has a nonce of its own, so that each has to be made.
+  void sign(const middleware::RequestSigner& signer) {
+    const std::string error = signer.sign(sent, std::chrono::system_clock::now());
+    if (!error.empty()) throw std::runtime_error(error);
+  }
+  template <class Chain>
+  void serve(const Chain& chain) const {
+    std::array<middleware::HeaderField, 16> list;
+    std::size_t count = 0;
+    for (const transport::HttpHeader& header : sent.headers)
+      list[count++] = {header.name, header.value};
+    const std::span<const middleware::HeaderField> view(list.data(), count);
+    auto exchange = chain.begin({.method = sent.method,
+                                 .path = sent.path,
+                                 .host = "shop.example",
+                                 .peer_address = "10.0.0.7",
+                                 .headers = middleware::headers_of(view),
+                                 .body = sent.body,
+                                 .body_bytes = static_cast<std::int64_t>(sent.body.size())});
+    if (exchange.has_reply())  // Its cost is another's.
+      throw std::runtime_error("refused: " + std::string(exchange.decision));
+    exchange.respond({.status = 201});
+    exchange.finish({.status = 201});
+  }
+};
+
+/// The calling thread's.
+Signed& own_request() {
+  static thread_local Signed request;
+  return request;
+}
+
+std::shared_ptr<const middleware::SigningKeys> signing_keys() {
+  return std::make_shared<middleware::SigningKeys>(std::vector<middleware::SigningKey>{
+      {.id = "orders-2026-11", .secret = std::string(32, 'k')}});
+}
+
+/// Of the verifier: what it remembers must hold the run's nonces.
+middleware::SignatureStepOptions signature_options() {
+  return {.verifier = {.age_max = std::chrono::seconds(1),
+                       .clock_ahead = std::chrono::seconds(1),
+                       .replay_entries = std::size_t{1} << 18},
+          .needed = [](const middleware::Route& route) { return route.method == "POST"; }};
+}
+
+void measure_signing(const bench::Options& options) {
+  if (!options.wants("signing")) return;
+  const auto keys = signing_keys();
+  const middleware::RequestSigner signer(keys);
+  Server server(0.0, middleware::ObservabilityOptions::logging_only());
+  middleware::SignatureStep step(server.engine, server.routes, keys, signature_options());
+  const middleware::Chain<> empty(server.routes);
+  const middleware::Chain chain(server.routes, step);
+  measure_in_turns(options, "signing",
+                   {{"floor", [&] { own_request().serve(empty); }},
+                    {"sign",
+                     [&] {
+                       own_request().sign(signer);
+                       own_request().serve(empty);
+                     }},
+                    {"sign and verify",
+                     [&] {
+                       own_request().sign(signer);
+                       own_request().serve(chain);
+                     }},
+                    {"need not be signed", [&] { serve(chain); }}});
+}
+
 // ---- The chain of all steps ----
 
 struct Everything {
@@ -393,18 +508,21 @@ struct Everything {
       {.policies = {{.name = "tenant",
                      .limit = {.permits = 50'000'000, .window = std::chrono::seconds(60)},
                      .by = {{middleware::RateKeySource::tenant}}}}}};
+  middleware::SignatureStep signature{server.engine, server.routes, signing_keys(),
+                                      signature_options()};
+  middleware::LoadSheddingStep shedding{server.engine, server.routes, unmoved()};
   middleware::DeadlineStep deadline{server.engine, server.routes};
   middleware::BreakerStep breaker{server.engine, server.routes};
   middleware::BulkheadStep bulkhead{server.engine,
                                     {.bulkhead = {.concurrency_per_tenant_max = 64}}};
-  const middleware::Chain<middleware::ClientAddress, middleware::RequestId,
-                          middleware::HealthEndpoints, middleware::Observability,
-                          middleware::SnsAlerts, middleware::Cors, middleware::ErrorBody,
-                          middleware::RateLimiter, middleware::DeadlineStep,
-                          middleware::BreakerStep, middleware::BulkheadStep>
-      chain{server.routes, client_address, server.request_id, health,  server.observability,
-            alerts,        cors,           error_body,        limiter, deadline,
-            breaker,       bulkhead};
+  const middleware::Chain<
+      middleware::ClientAddress, middleware::RequestId, middleware::HealthEndpoints,
+      middleware::Observability, middleware::SnsAlerts, middleware::Cors, middleware::ErrorBody,
+      middleware::SignatureStep, middleware::LoadSheddingStep, middleware::RateLimiter,
+      middleware::DeadlineStep, middleware::BreakerStep, middleware::BulkheadStep>
+      chain{server.routes, client_address, server.request_id, health,    server.observability,
+            alerts,        cors,           error_body,        signature, shedding,
+            limiter,       deadline,       breaker,           bulkhead};
 };
 
 void measure_chain(const bench::Options& options) {
@@ -413,11 +531,21 @@ void measure_chain(const bench::Options& options) {
   Everything unsampled(0.0);
   const middleware::Routes routes{{"GET", "/orders/{id}"}, {"POST", "/orders"}};
   const middleware::Chain<> empty(routes);
+  const middleware::RequestSigner signer(signing_keys());
   measure_in_turns(options, "chain",
                    {{"floor", [] { handle(incoming()); }},
                     {"empty chain", [&] { serve(empty); }},
                     {"spillway", [&] { serve(sampled.chain); }},
-                    {"trace not sampled", [&] { serve(unsampled.chain); }}});
+                    {"trace not sampled", [&] { serve(unsampled.chain); }},
+                    {"sign a request",
+                     [&] {
+                       own_request().sign(signer);
+                       own_request().serve(empty);
+                     }},
+                    {"sign, verify, and all steps", [&] {
+                       own_request().sign(signer);
+                       own_request().serve(sampled.chain);
+                     }}});
 }
 
 // ---- A real server ----
@@ -428,9 +556,26 @@ struct Orders {
     response.set(demo::http::field::content_type, "application/json");
     response.body() = R"({"order":17,"items":[{"sku":"tea","count":2}],"total":1250})";
     response.prepare_payload();
+    for (const middleware::HeaderField& field : added)
+      response.insert({field.name.data(), field.name.size()},
+                      {field.value.data(), field.value.size()});
     return response;
   }
+  /// What the chain's responses have more than a bare server's, for one that has them all the same.
+  std::vector<middleware::HeaderField> added{};
 };
+const std::vector<middleware::HeaderField>& headers_of_the_chain() {
+  static const std::vector<middleware::HeaderField> list{
+      {"X-Request-ID", "b7a1e5c2-5f0e-4f6e-9a55-1c2d3e4f5061"},
+      {"X-Amzn-Trace-Id", "Root=1-6b01eaa9-0f1e2d3c4b5a69788796a5b4;Sampled=0"},
+      {"Vary", "Origin"},
+      {"X-RateLimit-Limit", "50000000"},
+      {"X-RateLimit-Remaining", "49999999"},
+      {"X-RateLimit-Reset", "1"},
+      {"RateLimit-Policy", "\"tenant\";q=50000000;w=60"},
+      {"RateLimit", "\"tenant\";r=49999999;t=1"}};
+  return list;
+}
 
 /// Requests one after the other on a connection of its own until told to stop, one at least; how many.
 std::uint64_t ask(std::uint16_t port, const std::atomic<bool>& stop) {
@@ -451,8 +596,9 @@ std::uint64_t ask(std::uint16_t port, const std::atomic<bool>& stop) {
     while (!answer.ends_with("\"total\":1250}")) {
       std::array<char, 4096> piece;
       answer.append(piece.data(), socket.read_some(asio::buffer(piece)));
+      if (!answer.starts_with("HTTP/1.1 200"))
+        throw std::runtime_error("the server said " + answer);
     }
-    if (!answer.starts_with("HTTP/1.1 200")) throw std::runtime_error("the server said " + answer);
     ++count;
   } while (!stop.load(std::memory_order_relaxed));
   return count;
@@ -469,46 +615,51 @@ double process_cpu_ns() {
 
 /// Two threads serve, two ask, over loopback: requests a second, and the processor's time that one
 /// takes of the whole process (client, server, flusher and sender), which other programs on the machine
-/// do not bend. On, off, off, on.
+/// do not bend. Off, on, on, off; and a server without the chain whose responses have its headers.
 void measure_throughput(const bench::Options& options) {
   if (!options.wants("chain_throughput") || RUNNING_ON_VALGRIND != 0) return;
   Everything everything(0.05);  // X-Ray's own default rate of traces.
   const middleware::Routes routes{{"GET", "/orders/{id}"}};
   const middleware::Chain<> empty(routes);
   Orders orders;
+  Orders with_headers{headers_of_the_chain()};
   demo::HttpService bare(0, 2, orders, empty);
+  demo::HttpService headers(0, 2, with_headers, empty);
   demo::HttpService full(0, 2, orders, everything.chain);
-  struct Total {
+  struct Measured {
+    const char* name;
+    std::uint16_t port;
     double requests = 0;
     double wall_ns = 0;
     double cpu_ns = 0;
   };
-  const auto phase = [&](std::uint16_t port, Total& total) {
+  std::array servers{Measured{"bare server", bare.port()},
+                     Measured{"bare server, the same headers", headers.port()},
+                     Measured{"spillway", full.port()}};
+  const auto phase = [&](Measured& server) {
     std::atomic<bool> stop{false};
     std::array<std::uint64_t, 2> counts{};
     const double cpu = process_cpu_ns();
     const auto begin = std::chrono::steady_clock::now();
     std::vector<std::thread> clients;
-    for (std::uint64_t& count : counts) clients.emplace_back([&] { count = ask(port, stop); });
+    for (std::uint64_t& count : counts)
+      clients.emplace_back([&] { count = ask(server.port, stop); });
     std::this_thread::sleep_for(options.lasting(std::chrono::milliseconds(500)));
     stop = true;
     for (std::thread& client : clients) client.join();
-    total.wall_ns +=
+    server.wall_ns +=
         std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
-    total.cpu_ns += process_cpu_ns() - cpu;
-    total.requests += static_cast<double>(counts[0] + counts[1]);
+    server.cpu_ns += process_cpu_ns() - cpu;
+    server.requests += static_cast<double>(counts[0] + counts[1]);
   };
-  std::array<Total, 2> totals;
   for (int round = 0; round < options.times(20); ++round) {
-    phase(full.port(), totals[1]);
-    phase(bare.port(), totals[0]);
-    phase(bare.port(), totals[0]);
-    phase(full.port(), totals[1]);
+    for (std::size_t i = 0; i < servers.size(); ++i) phase(servers[i]);
+    for (std::size_t i = servers.size(); i-- > 0;) phase(servers[i]);
   }
-  for (const std::size_t chain : {0U, 1U}) {
-    bench::Row row{"middleware", "chain_throughput", chain == 0 ? "bare server" : "spillway", 2};
-    row.ns.mean = totals[chain].cpu_ns / totals[chain].requests;
-    row.per_second = totals[chain].requests / totals[chain].wall_ns * 1e9;
+  for (const Measured& server : servers) {
+    bench::Row row{"middleware", "chain_throughput", server.name, 2};
+    row.ns.mean = server.cpu_ns / server.requests;
+    row.per_second = server.requests / server.wall_ns * 1e9;
     bench::print(row);
   }
 }
@@ -523,6 +674,8 @@ int main(int argc, char** argv) {
   measure_rate_limits(options);
   measure_circuit_breaker(options);
   measure_bulkhead(options);
+  measure_load_shedding(options);
+  measure_signing(options);
   measure_chain(options);
   measure_throughput(options);
 }

@@ -92,6 +92,8 @@ QUESTIONS = {
         "rate_limit_leased": "And one by permits leased from a table a millisecond away?",
         "circuit_breaker": "What do a closed breaker's decision and the record of a good call cost?",
         "bulkhead": "What do taking a permit and giving it back cost?",
+        "load_shedding": "What do admitting a request and telling its latency cost, alone and as a step?",
+        "signing": "What does signing a request cost, and verifying it? (floor: a chain without)",
         "chain": "What do all steps together add to a request? (floor: the request without)",
         "chain_throughput": "What does a Beast server serve with all steps, and without? (mean: processor time a request)",
     },
