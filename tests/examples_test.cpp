@@ -4,6 +4,7 @@
 // receiver: what was asked, recorded, delivered and received is the same number, and the answers are
 // what the steps of the chain make of them.
 #include <charconv>
+#include <deque>
 #include <map>
 #include <string>
 #include <thread>
@@ -198,6 +199,46 @@ TEST_P(ExamplesTest, AnswersHaveTheHeadersAndBodiesOfTheSteps) {
     of_client += event.message.find("\"client\":\"198.51.100.4\"") != std::string::npos;
   EXPECT_EQ(of_client, 7);
 }
+
+#if defined(SPILLWAY_EXAMPLE_BEAST)
+// With fewer descriptors than clients: who came too late is served when others have gone.
+class CrowdedExampleTest : public ExamplesTest {
+ protected:
+  /// The example's next line of this kind; empty when it has ended without one.
+  std::string line_that_begins_with(std::string_view begin) {
+    std::string line = program.read_line();
+    while (!line.empty() && !line.starts_with(begin)) line = program.read_line();
+    return line;
+  }
+};
+
+TEST_P(CrowdedExampleTest, TooManyConnectionsAreNotTheEndOfAccepting) {
+  ASSERT_NE(port, 0);
+  {
+    std::deque<RawClient> crowd;
+    for (int i = 0; i < 100; ++i) crowd.emplace_back(port);
+    EXPECT_EQ(line_that_begins_with("accept: "), "accept: Too many open files");
+  }
+  RawClient client(port);
+  EXPECT_EQ(status_of(client.exchange("GET /orders/17 HTTP/1.1\r\nHost: shop\r\n\r\n")), 200);
+  program.signal(SIGTERM);
+  EXPECT_NE(line_that_begins_with("{"), "") << "the account";
+  EXPECT_EQ(program.finish(), 0);
+}
+std::vector<Example> crowded_examples() {
+  const auto with_few = [](const char* way) {
+    return Example{way, "/usr/bin/prlimit", {"--nofile=80", SPILLWAY_EXAMPLE_BEAST, way}};
+  };
+  return {
+    with_few("sync"), with_few("callbacks"),
+#if !defined(__clang__)
+        with_few("coroutines"),
+#endif
+  };
+}
+INSTANTIATE_TEST_SUITE_P(All, CrowdedExampleTest, ::testing::ValuesIn(crowded_examples()),
+                         [](const auto& one) { return std::string(one.param.name); });
+#endif
 
 #if defined(SPILLWAY_EXAMPLE_BEAST) && !defined(__clang__)
 // The handler of the coroutines waits, and sees that nobody else does.

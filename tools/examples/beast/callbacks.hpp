@@ -63,10 +63,25 @@ class Session : public std::enable_shared_from_this<Session> {
 };
 
 inline void accept_sessions(asio::io_context& context, tcp::acceptor& acceptor, Shop& shop,
+                            Connections& connections);
+
+inline void accept_later(asio::io_context& context, tcp::acceptor& acceptor, Shop& shop,
+                         Connections& connections) {
+  const auto timer = std::make_shared<asio::steady_timer>(acceptor.get_executor(), accept_pause);
+  timer->async_wait([&, timer](boost::system::error_code) {
+    accept_sessions(context, acceptor, shop, connections);
+  });
+}
+
+inline void accept_sessions(asio::io_context& context, tcp::acceptor& acceptor, Shop& shop,
                             Connections& connections) {
   acceptor.async_accept(asio::make_strand(context),
                         [&](boost::system::error_code error, tcp::socket socket) {
-                          if (error) return;
+                          if (error) {
+                            if (!has_ended(error))
+                              accept_later(context, acceptor, shop, connections);
+                            return;
+                          }
                           std::make_shared<Session>(std::move(socket), shop, connections)->read();
                           accept_sessions(context, acceptor, shop, connections);
                         });

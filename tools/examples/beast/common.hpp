@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <iostream>
 #include <mutex>
 #include <set>
 #include <string>
@@ -33,6 +34,19 @@ inline Response response_of(const Answer& answer, const Request& request) {
 inline std::string peer_of(const tcp::socket& socket) {
   boost::system::error_code ignored;
   return socket.remote_endpoint(ignored).address().to_string(ignored);
+}
+
+/// After an accept() that failed the next one is so much later: what it failed on, too many open files
+/// above all, is still there, and so is the connection that waits.
+inline constexpr auto accept_pause = 50ms;
+
+/// Whether accept() failed because the service ends; what else fails is told, and passes.
+inline bool has_ended(const boost::system::error_code& error) {
+  if (error == asio::error::operation_aborted || error == asio::error::bad_descriptor ||
+      error == asio::error::invalid_argument)
+    return true;
+  std::cerr << "accept: " + error.message() + "\n";
+  return false;
 }
 
 /// The open connections. Shutting them down ends a service without cutting off what is being answered.

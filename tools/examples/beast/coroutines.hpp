@@ -82,9 +82,16 @@ inline asio::awaitable<void> serve_requests(Shop& shop, Connections& connections
 inline asio::awaitable<void> accept_connections(Shop& shop, Connections& connections,
                                                 asio::io_context& context,
                                                 tcp::acceptor& acceptor) {
+  boost::system::error_code error;
+  auto token = asio::redirect_error(asio::use_awaitable, error);
   for (;;) {
-    tcp::socket socket =
-        co_await acceptor.async_accept(asio::make_strand(context), asio::use_awaitable);
+    tcp::socket socket = co_await acceptor.async_accept(asio::make_strand(context), token);
+    if (error) {
+      if (has_ended(error)) co_return;
+      asio::steady_timer timer(acceptor.get_executor(), accept_pause);
+      co_await timer.async_wait(token);
+      continue;
+    }
     const auto executor = socket.get_executor();
     asio::co_spawn(executor, serve_requests(shop, connections, std::move(socket)), asio::detached);
   }
