@@ -33,10 +33,6 @@ Refusal refusal_of(BulkheadRefusal refusal) noexcept {
   return {503, all, "bulkhead: full"};
 }
 
-std::int64_t ns_of(SteadyTime time) noexcept {
-  return std::chrono::nanoseconds(time.time_since_epoch()).count();
-}
-
 }  // namespace
 
 BulkheadStep::BulkheadStep(Engine& engine, const BulkheadStepOptions& options)
@@ -64,7 +60,7 @@ Verdict BulkheadStep::before(State& state, Exchange& exchange) noexcept {
     if (state.permit_) waited_.add(1U);
   }
   if (state.permit_) [[likely]] {
-    if (refused_ns_.load(std::memory_order_relaxed) != calm) [[unlikely]]
+    if (spell_.admitted(exchange.begun)) [[unlikely]]
       note_admission(exchange);
     return Verdict::proceed;
   }
@@ -82,7 +78,7 @@ void BulkheadStep::after(State& state, const Exchange& /*exchange*/,
 }
 
 void BulkheadStep::note_refusal(const Exchange& exchange, BulkheadRefusal refusal) noexcept {
-  if (refused_ns_.exchange(ns_of(exchange.begun), std::memory_order_relaxed) != calm) return;
+  if (!spell_.refused(exchange.begun)) return;
   const auto current = exchange.enter();
   SPILLWAY_WARN(engine_, "bulkhead refuses requests", {"reason", to_string(refusal)},
                 {"in_flight", bulkhead_.in_flight()}, {"waiting", bulkhead_.waiting()},
@@ -91,11 +87,6 @@ void BulkheadStep::note_refusal(const Exchange& exchange, BulkheadRefusal refusa
 }
 
 void BulkheadStep::note_admission(const Exchange& exchange) noexcept {
-  std::int64_t refused = refused_ns_.load(std::memory_order_relaxed);
-  if (refused == calm ||
-      ns_of(exchange.begun) - refused < std::chrono::nanoseconds(calm_after).count() ||
-      !refused_ns_.compare_exchange_strong(refused, calm, std::memory_order_relaxed))
-    return;
   const auto current = exchange.enter();
   SPILLWAY_INFO(engine_, "bulkhead admits all requests again",
                 {"in_flight", bulkhead_.in_flight()});

@@ -17,14 +17,12 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <chrono>
-#include <cstdint>
-#include <limits>
 
 #include <spillway/engine/engine.hpp>
 #include <spillway/middleware/exchange.hpp>
 #include <spillway/middleware/resilience/bulkhead.hpp>
+#include <spillway/middleware/resilience/refusal_spell.hpp>
 
 namespace spillway::middleware {
 
@@ -69,9 +67,7 @@ class BulkheadStep {
   Counter admitted_;
   Counter waited_;
   std::array<Counter, bulkhead_refusals> refused_;
-  // When it last refused, of the steady clock; calm: not for calm_after.
-  static constexpr std::int64_t calm = std::numeric_limits<std::int64_t>::min();
-  alignas(cache_line_bytes) std::atomic<std::int64_t> refused_ns_{calm};
+  RefusalSpell spell_{calm_after};
 };
 
 }  // namespace spillway::middleware

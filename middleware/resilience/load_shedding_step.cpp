@@ -23,10 +23,6 @@ std::vector<Priority> priorities(const Routes& routes, const LoadSheddingOptions
   return result;
 }
 
-std::int64_t ns_of(SteadyTime time) noexcept {
-  return std::chrono::nanoseconds(time.time_since_epoch()).count();
-}
-
 }  // namespace
 
 std::string_view to_string(Priority priority) noexcept {
@@ -76,7 +72,7 @@ Verdict LoadSheddingStep::before(State& state, Exchange& exchange) {
   decisions_[static_cast<std::size_t>(reason)].add(1U);
   if (reason == ShedReason::none) [[likely]] {
     state.begun_ = true;
-    if (refused_ns_.load(std::memory_order_relaxed) != calm) [[unlikely]]
+    if (spell_.admitted(exchange.begun)) [[unlikely]]
       note_admission(exchange);
     return Verdict::proceed;
   }
@@ -99,7 +95,7 @@ void LoadSheddingStep::after(State& state, const Exchange& exchange,
 }
 
 void LoadSheddingStep::note_refusal(const Exchange& exchange, ShedReason reason) noexcept {
-  if (refused_ns_.exchange(ns_of(exchange.begun), std::memory_order_relaxed) != calm) return;
+  if (!spell_.refused(exchange.begun)) return;
   const auto current = exchange.enter();
   SPILLWAY_WARN(engine_, "load shedding begins", {"reason", to_string(reason)},
                 {"priority", to_string(exchange.priority)}, {"in_flight", shedder_.in_flight()},
@@ -107,11 +103,6 @@ void LoadSheddingStep::note_refusal(const Exchange& exchange, ShedReason reason)
 }
 
 void LoadSheddingStep::note_admission(const Exchange& exchange) noexcept {
-  std::int64_t refused = refused_ns_.load(std::memory_order_relaxed);
-  if (refused == calm ||
-      ns_of(exchange.begun) - refused < std::chrono::nanoseconds(calm_after).count() ||
-      !refused_ns_.compare_exchange_strong(refused, calm, std::memory_order_relaxed))
-    return;
   const auto current = exchange.enter();
   SPILLWAY_INFO(engine_, "load shedding is over", {"in_flight", shedder_.in_flight()},
                 {"limit", shedder_.limit()});

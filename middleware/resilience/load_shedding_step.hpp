@@ -20,11 +20,8 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <chrono>
-#include <cstdint>
 #include <functional>
-#include <limits>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -33,6 +30,7 @@
 #include <spillway/middleware/allowed.hpp>
 #include <spillway/middleware/exchange.hpp>
 #include <spillway/middleware/resilience/load_shedder.hpp>
+#include <spillway/middleware/resilience/refusal_spell.hpp>
 
 namespace spillway::middleware {
 
@@ -85,9 +83,7 @@ class LoadSheddingStep {
   LoadShedder shedder_;
   std::array<Counter, shed_reason_count> decisions_;
   Gauge limit_;
-  // When it last refused, of the steady clock; calm: not for calm_after.
-  static constexpr std::int64_t calm = std::numeric_limits<std::int64_t>::min();
-  alignas(cache_line_bytes) std::atomic<std::int64_t> refused_ns_{calm};
+  RefusalSpell spell_{calm_after};
 };
 
 }  // namespace spillway::middleware

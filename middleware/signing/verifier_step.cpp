@@ -35,10 +35,6 @@ std::vector<bool> needed_by(const Routes& routes, const SignatureStepOptions& op
   return result;
 }
 
-std::int64_t ns_of(SteadyTime time) noexcept {
-  return std::chrono::nanoseconds(time.time_since_epoch()).count();
-}
-
 }  // namespace
 
 SignatureStep::SignatureStep(Engine& engine, const Routes& routes,
@@ -63,7 +59,7 @@ Verdict SignatureStep::before(State& state, Exchange& exchange) {
     return refuse(exchange, forbidden);
   state.key_id_ = verified.key_id;
   decisions_[0].add(1U);
-  if (refused_ns_.load(std::memory_order_relaxed) != calm) [[unlikely]]
+  if (spell_.admitted(exchange.begun)) [[unlikely]]
     note_acceptance(exchange);
   return Verdict::proceed;
 }
@@ -92,18 +88,13 @@ Verdict SignatureStep::refuse(Exchange& exchange, std::size_t outcome) noexcept 
 }
 
 void SignatureStep::note_refusal(const Exchange& exchange, std::size_t outcome) noexcept {
-  if (refused_ns_.exchange(ns_of(exchange.begun), std::memory_order_relaxed) != calm) return;
+  if (!spell_.refused(exchange.begun)) return;
   const auto current = exchange.enter();
   SPILLWAY_WARN(engine_, "signatures are refused", {"reason", outcome_of(outcome)},
                 {"client", exchange.client_address}, {"route", exchange.route.name});
 }
 
 void SignatureStep::note_acceptance(const Exchange& exchange) noexcept {
-  std::int64_t refused = refused_ns_.load(std::memory_order_relaxed);
-  if (refused == calm ||
-      ns_of(exchange.begun) - refused < std::chrono::nanoseconds(calm_after).count() ||
-      !refused_ns_.compare_exchange_strong(refused, calm, std::memory_order_relaxed))
-    return;
   const auto current = exchange.enter();
   SPILLWAY_INFO(engine_, "signatures are accepted again");
 }

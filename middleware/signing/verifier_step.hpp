@@ -17,17 +17,15 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <chrono>
-#include <cstdint>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <string_view>
 #include <vector>
 
 #include <spillway/engine/engine.hpp>
 #include <spillway/middleware/exchange.hpp>
+#include <spillway/middleware/resilience/refusal_spell.hpp>
 #include <spillway/middleware/signing/verifier.hpp>
 
 namespace spillway::middleware {
@@ -77,8 +75,7 @@ class SignatureStep {
   const std::vector<bool> needed_;  // by Route::number
   SignatureVerifier verifier_;
   std::array<Counter, signature_refusal_count + 1> decisions_;
-  static constexpr std::int64_t calm = std::numeric_limits<std::int64_t>::min();
-  std::atomic<std::int64_t> refused_ns_{calm};  // when last, of the steady clock
+  RefusalSpell spell_{calm_after};
 };
 
 }  // namespace spillway::middleware
