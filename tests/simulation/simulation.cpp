@@ -41,8 +41,9 @@ struct Book {
   std::uint64_t refused = 0;           ///< in the accounts: dropped for a cause
   std::uint64_t lost_with_memory = 0;  ///< at most: held by killed processes, not on disk
   std::uint64_t arrived = 0;
-  std::uint64_t unanswered = 0;     ///< of these, in requests whose answer got lost
-  std::set<std::uint64_t> numbers;  ///< of logs and spans that arrived
+  std::uint64_t unanswered = 0;       ///< of these, in requests whose answer got lost
+  std::uint64_t recorded_before = 0;  ///< `recorded` at the start of the process of now
+  std::set<std::uint64_t> numbers;    ///< of logs and spans that arrived
 };
 
 std::string text_of(std::uint64_t number) {
@@ -94,6 +95,7 @@ class Simulation {
     dead_ = false;
     engine_ = std::make_unique<TestEngine>(config(), disk_);
     counter_ = engine_->engine.counter("Requests");
+    for (Book* const book : {&logs_, &spans_, &metrics_}) book->recorded_before = book->recorded;
     engine_->http.set_answer([this](const HttpRequest& request) { return answer(request); });
   }
 
@@ -261,13 +263,14 @@ class Simulation {
     const Stats stats = engine_->engine.stats();
     const auto note = [](Book& book, const SignalStats& signal) {
       book.refused += signal.dropped_total();
-      book.lost_with_memory += signal.held() - signal.held_in_spool;
+      // With what the rings and counters hold that the flusher has not read.
+      const std::uint64_t calls = book.recorded - book.recorded_before;
+      book.lost_with_memory +=
+          signal.held() - signal.held_in_spool + (calls + signal.recovered - signal.recorded);
     };
     note(logs_, stats.logs);
     note(spans_, stats.spans);
     note(metrics_, stats.metrics);
-    // What counters hold that the flusher has not read.
-    metrics_.lost_with_memory = metrics_.recorded;
     if (!disk_->crashed()) {
       disk_->on_crash = nullptr;
       disk_->set_fault(1, MemoryDisk::Fault::crash);
