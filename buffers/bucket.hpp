@@ -17,17 +17,23 @@ inline constexpr int bucket_bits = 7;
 inline constexpr std::uint32_t buckets_per_octave = 1U << bucket_bits;
 inline constexpr int bucket_shift = 52 - bucket_bits;
 
-/// CloudWatch takes magnitudes up to 2^360 (PutMetricData, MetricDatum.Value); we treat what is
-/// below 2^-360 as zero.
+/// CloudWatch takes magnitudes from 8.515920e-109, which is 2^-359, up to 2^360 (PutMetricData,
+/// MetricDatum.Value).
 inline constexpr double magnitude_max = 0x1p360;
-inline constexpr double magnitude_min = 0x1p-360;
+inline constexpr double magnitude_min = 0x1p-359;
 
 /// Whether CloudWatch would take the value: finite, at most 2^360 in magnitude.
 constexpr bool is_valid_measurement(double value) noexcept {
   return value >= -magnitude_max && value <= magnitude_max;
 }
 
-/// Bucket of a finite value; zero (of either sign) and subnormals are bucket 0.
+/// A value as it is recorded: one that is too small for CloudWatch is zero.
+constexpr double without_tiny(double value) noexcept {
+  return value > -magnitude_min && value < magnitude_min ? 0.0 : value;
+}
+
+/// Bucket of a finite value; zero (of either sign) is bucket 0. Nothing that is recorded lies between
+/// zero and the tiny.
 constexpr std::uint32_t bucket_of(double value) noexcept {
   const auto bucket =
       static_cast<std::uint32_t>(std::bit_cast<std::uint64_t>(value) >> bucket_shift);

@@ -59,6 +59,7 @@ void Bank::add_exemplar(std::uint32_t offset, const ExemplarRecord& exemplar) no
 
 Recorded Bank::record(std::uint32_t offset, std::uint32_t series, double value) noexcept {
   auto& histogram = cell<HistogramCell>(offset);
+  value = without_tiny(value);
   const bool is_highest = histogram.count == 0 || value > histogram.maximum;
   if (!widen(histogram, series, value)) return Recorded::not_at_all;
   histogram.sum.add(value, histogram.count);

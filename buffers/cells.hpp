@@ -16,7 +16,7 @@
 //   blocks[]   512-byte blocks of bucket counts, handed out in order; block 0 is never used: 0 means
 //              "no block yet"
 //
-// Each thread has two banks. The producer writes the one that Lane::bank_ names; the flusher takes
+// Each thread has two banks. The producer writes the one that its gate names; the flusher takes
 // the other, reads it, and clears it (lane.hpp has the hand-over). Nothing here is atomic: a bank
 // has one owner at any time.
 //
@@ -198,6 +198,7 @@ class alignas(cache_line_bytes) Bank {
   }
   /// The same for any value. False: it is none that CloudWatch takes, and was left out.
   bool set(std::uint32_t offset, std::uint32_t series, double value, std::uint64_t ticks) noexcept {
+    value = without_tiny(value);
     auto& gauge = cell<GaugeCell>(offset);
     if (!widen(gauge, series, value)) return false;
     set_plainly(gauge, value, ticks);

@@ -17,7 +17,7 @@ constinit Lane no_lane;
 constinit thread_local Lane* current_lane = &no_lane;
 
 std::uint32_t NameCache::id_of_slow(Entry& entry, const StaticName& name) noexcept {
-  entry = {name.data(), intern_name(name.view())};
+  entry = {name.data(), name.hash(), intern_name(name.view())};
   return entry.id;
 }
 
@@ -92,10 +92,15 @@ constinit thread_local ThreadLanes* ThreadLanes::current = nullptr;
 namespace {
 
 struct Registry {
-  std::mutex mutex;
+  std::mutex mutex;  // of the sets, and of the free lanes of each; nothing else is locked under it
   std::vector<std::pair<std::uint64_t, std::weak_ptr<LaneSet>>> sets;
   std::atomic<std::uint64_t> closed_without_engine{0};
   std::atomic<std::uint64_t> last_engine_id{0};
+
+  // Nobody holds the lock in the child of a fork, whatever another thread was doing here.
+  static void before_fork() noexcept;
+  static void after_fork() noexcept;
+  Registry() { pthread_atfork(&before_fork, &after_fork, &after_fork); }
 
   std::shared_ptr<LaneSet> find(std::uint64_t engine_id) {
     const std::scoped_lock lock(mutex);
@@ -116,6 +121,9 @@ Registry& registry() {
   static auto* const instance = new Registry;
   return *instance;
 }
+
+void Registry::before_fork() noexcept { registry().mutex.lock(); }
+void Registry::after_fork() noexcept { registry().mutex.unlock(); }
 
 }  // namespace
 
@@ -221,7 +229,7 @@ LaneSet::~LaneSet() {
 Lane* LaneSet::acquire() noexcept {
   Lane* lane = nullptr;
   {
-    const std::scoped_lock lock(free_mutex_);
+    const std::scoped_lock lock(registry().mutex);
     if (!free_.empty()) {
       lane = free_.back();
       free_.pop_back();
@@ -260,7 +268,7 @@ Lane* LaneSet::acquire() noexcept {
 }
 
 void LaneSet::release(Lane& lane) noexcept try {
-  const std::scoped_lock lock(free_mutex_);
+  const std::scoped_lock lock(registry().mutex);
   free_.push_back(&lane);
 } catch (...) {
   // No memory for the list: the lane stays with the set, unused.

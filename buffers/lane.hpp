@@ -42,7 +42,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include <spillway/buffers/asymmetric_fence.hpp>
@@ -97,7 +96,8 @@ class NameCache {
  public:
   std::uint32_t id_of(const StaticName& name) noexcept {
     Entry& entry = entries_[name.hash() % entries_.size()];
-    if (entry.text == name.data()) [[likely]]
+    // The address alone would do, were there no libraries that are loaded where another one was.
+    if (entry.text == name.data() && entry.hash == name.hash()) [[likely]]
       return entry.id;
     return id_of_slow(entry, name);
   }
@@ -105,6 +105,7 @@ class NameCache {
  private:
   struct Entry {
     const char* text;
+    std::uint32_t hash;
     std::uint32_t id;
   };
   static std::uint32_t id_of_slow(Entry& entry, const StaticName& name) noexcept;
@@ -440,8 +441,7 @@ class LaneSet : public std::enable_shared_from_this<LaneSet> {
   const std::uint64_t engine_id_;
   std::atomic<Lane*> first_{nullptr};
   std::atomic<std::uint32_t> size_{0};
-  std::mutex free_mutex_;  // Taken once in a thread's life at each end.
-  std::vector<Lane*> free_;
+  std::vector<Lane*> free_;  // Under a lock of all sets, taken once in a thread's life at each end.
   std::atomic<bool> closed_{false};
   std::array<std::atomic<std::uint64_t>, signal_count> closed_calls_{};
   std::array<std::atomic<std::uint64_t>, signal_count> calls_without_memory_{};

@@ -67,9 +67,9 @@ struct SiteKey {
   bool high_resolution = false;
 };
 
-/// Returns the number of a name, registering it when it is new. Never 0. Takes a lock; any thread;
-/// allocates for a new name. Names past the first 2^20 share one number, "(too many names)": a
-/// program that makes names from data has a bug.
+/// Returns the number of a name, registering it when it is new. Takes a lock; any thread; allocates for
+/// a new name. Names past the first 2^20, or without memory for them, share the number 0, "(too many
+/// names)": a program that makes names from data has a bug.
 std::uint32_t intern_name(std::string_view name) noexcept;
 
 /// The text of a number from intern_name(). Any thread, no lock.

@@ -65,8 +65,8 @@ enum class RecordKind : std::uint8_t {
   request_end
 };
 
-/// Sizes fit 24 bits: a record is never larger than a ring's half, and a ring never larger than 16
-/// MiB.
+/// Sizes fit 24 bits: a record is never larger than a ring's quarter, and a ring never larger than
+/// 16 MiB.
 inline constexpr std::uint32_t record_bytes_limit = 1U << 24;
 
 struct RecordHeader {

@@ -27,7 +27,6 @@ namespace spillway::limits {
 inline constexpr std::size_t namespace_chars_max = 255;
 inline constexpr std::size_t metric_name_chars_max = 255;
 inline constexpr std::size_t dimensions_max = 30;
-inline constexpr std::size_t dimension_name_chars_max = 255;
 inline constexpr std::size_t dimension_value_chars_max = 1024;
 inline constexpr std::size_t datums_per_request_max = 1000;
 inline constexpr std::size_t values_per_datum_max = 150;
@@ -69,7 +68,6 @@ inline constexpr std::size_t segment_levels_max = 100;
 inline constexpr std::size_t segment_name_chars_max = 200;
 inline constexpr std::size_t segment_string_chars_max = 250;
 inline constexpr std::size_t annotation_string_chars_max = 1000;
-inline constexpr std::size_t annotations_per_trace_max = 50;
 // XPT
 inline constexpr std::size_t segments_per_request_max = 50;
 /// Not documented; the same caution as for the other requests.

@@ -209,6 +209,7 @@ void Aggregator::add_sample(std::uint32_t id, double value) {
   }
   State* const state = touch_or_drop(series, 1);
   if (state == nullptr) return;
+  value = without_tiny(value);
   merge(*state, 1, value, value, value);
   const std::uint32_t bucket = bucket_of(value);
   try {
@@ -255,6 +256,10 @@ void Aggregator::add_to(std::uint32_t target, const State& from) {
 
 void Aggregator::append_point(const Series& series, State& state, std::int64_t time_ms) {
   begins_.emplace_back(values_.size(), exemplars_.size());
+  // What many small ones come to, or what is left where positive and negative ones cancel out.
+  state.sum = without_tiny(state.sum);
+  state.minimum = without_tiny(state.minimum);
+  state.maximum = without_tiny(state.maximum);
   if (series.key.kind == MetricKind::histogram) {
     distribution_.clear();
     distribution_.coarse_bits = coarse_bits_;

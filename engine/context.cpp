@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
+
+#include <pthread.h>
 
 #include <spillway/buffers/lane.hpp>
 #include <spillway/buffers/stable_table.hpp>
@@ -30,13 +33,26 @@ struct Identities {
   std::unordered_map<std::string_view, std::uint32_t> numbers;  // Keys view into `names`.
   StableTable<std::string> names;
   std::size_t bytes = 0;  // of `names`
-  Identities() { names.push("__other__"); }
+
+  // Nobody holds the lock in the child of a fork, whatever another thread was doing here.
+  static void before_fork() noexcept;
+  static void after_fork() noexcept;
+  static void after_fork_in_child() noexcept;
+  Identities() {
+    pthread_atfork(&before_fork, &after_fork, &after_fork_in_child);
+    names.push("__other__");
+  }
 };
 
 Identities& identities() {
   static auto* const instance = new Identities;  // Never destroyed, as recording never ends.
   return *instance;
 }
+
+void Identities::before_fork() noexcept { identities().mutex.lock(); }
+void Identities::after_fork() noexcept { identities().mutex.unlock(); }
+// Made anew: it counts readers that wait for it, who are not here.
+void Identities::after_fork_in_child() noexcept { std::construct_at(&identities().mutex); }
 
 }  // namespace
 

@@ -166,7 +166,7 @@ class Engine::Core final : public detail::EngineServices {
     if (sampling_client_) {
       try {
         sampling_client_->start();
-      } catch (const std::system_error& error) {  // Local rules will do.
+      } catch (const std::exception& error) {  // Local rules will do.
         diagnostics_.post(std::string("no thread for X-Ray's sampling rules: ") + error.what());
       }
     }
@@ -347,6 +347,7 @@ class Engine::Core final : public detail::EngineServices {
 
   bool flush(milliseconds timeout) {
     if (is_inherited()) return false;
+    timeout = std::min(timeout, timeout_max);
     if (!has_threads_) {
       flusher_.begin_flush();
       const bool complete = flusher_.flush_all();
@@ -372,6 +373,7 @@ class Engine::Core final : public detail::EngineServices {
     if (is_inherited()) return stats();
     const std::scoped_lock once(shutdown_mutex_);
     if (final_) return *final_;
+    timeout = std::min(timeout, timeout_max);
     const SteadyTime deadline = clock_->steady() + timeout;
     is_closed_.store(true, std::memory_order_relaxed);
     at_rest_ = lanes_->close([&] { return clock_->steady() >= deadline; });
@@ -741,6 +743,8 @@ class Engine::Core final : public detail::EngineServices {
 
   // The deadline of shutdown() is kept within this.
   static constexpr milliseconds shutdown_grace{50};
+  /// "As long as it takes", in time points that do not overflow.
+  static constexpr milliseconds timeout_max = std::chrono::days(1);
   // Of the time that shutdown() has, the last tenth is for the spool, and no more than this.
   static constexpr milliseconds store_time_max{500};
   // A stderr that nobody reads keeps the process no longer than this.

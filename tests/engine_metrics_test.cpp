@@ -190,6 +190,44 @@ TEST_F(EngineMetricsTest, BadMeasurementsAreCountedAndTheirNeighboursGoOut) {
   EXPECT_EQ(found["Latency|Service=orders"].at(0)["StatisticValues"]["Sum"].number(), 4);
 }
 
+TEST_F(EngineMetricsTest, WhatIsTooSmallForTheServiceIsZero) {
+  testing::TestEngine test(config());
+  constexpr double least = 0x1p-359;
+  const Gauge gauge = test.engine.gauge("Gauge");
+  const Histogram histogram = test.engine.histogram("Histogram");
+  const Counter counter = test.engine.counter("Counter");
+  for (const double value : {1e-310, -1e-310, std::nextafter(least, 0), least}) {
+    gauge.set(value);
+    histogram.record(value);
+  }
+  counter.add(1e-200);
+  histogram.record(5);
+  ASSERT_TRUE(test.engine.flush(1s));
+  auto found = datums(test);
+  for (const char* const name :
+       {"Gauge|Service=orders", "Histogram|Service=orders", "Counter|Service=orders"}) {
+    ASSERT_EQ(found[name].size(), 1U) << name;
+  }
+  const Json gauges = found["Gauge|Service=orders"].at(0)["StatisticValues"];
+  EXPECT_EQ(gauges["SampleCount"].number(), 4);
+  EXPECT_EQ(gauges["Minimum"].number(), 0);
+  EXPECT_EQ(gauges["Maximum"].number(), least);
+  EXPECT_EQ(found["Counter|Service=orders"].at(0)["Value"].number(), 0);
+  const Json values = found["Histogram|Service=orders"].at(0);
+  double counts = 0;
+  for (std::size_t i = 0; i < values["Counts"].size(); ++i) counts += values["Counts"][i].number();
+  EXPECT_EQ(counts, 5);
+  EXPECT_TRUE(is_settled(test.engine.stats().metrics));
+}
+
+TEST_F(EngineMetricsTest, AsLongAsItTakesIsATime) {
+  testing::TestEngine test(config());
+  test.engine.counter("Requests").add(1);
+  EXPECT_TRUE(test.engine.flush(std::chrono::milliseconds::max()));
+  test.engine.counter("Requests").add(1);
+  EXPECT_EQ(test.engine.shutdown(std::chrono::milliseconds::max()).metrics.delivered, 2U);
+}
+
 TEST_F(EngineMetricsTest, ACounterTakesEveryAmount) {
   testing::TestEngine test(config());
   const Counter bytes = test.engine.counter("Bytes", Unit::bytes);

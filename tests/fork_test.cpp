@@ -2,8 +2,12 @@
 //
 // An engine in a forked child: an object whose threads stayed behind.
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <memory>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include <support/engine_fixture.hpp>
 #include <support/temporary_file.hpp>
@@ -88,6 +92,34 @@ TEST_F(ForkTest, AnEngineOfTheChildsOwnDeliversWhatTheChildRecords) {
   };
   EXPECT_EQ(lines(directory.read("log")), 1) << "nothing twice";
   EXPECT_EQ(lines(directory.read("child")), 1);
+}
+
+// Engines are looked up under a lock, as tenants are.
+TEST_F(ForkTest, AChildMakesItsEngineWhateverOtherThreadsWereDoing) {
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> others;
+  for (int i = 0; i < 2; ++i) {
+    others.emplace_back([&] {
+      for (std::uint64_t n = 0; !stop; ++n) {
+        detail::count_closed(~std::uint64_t{7}, detail::Signal::logs);
+        detail::intern_identity("tenant-" + std::to_string(n % 5000));
+      }
+    });
+  }
+  for (int round = 0; round < 50; ++round) {
+    EXPECT_EQ(status_of_child([&] {
+                alarm(30);  // Ends a child that hangs.
+                detail::intern_identity("of the child");
+                Config own;
+                own.metrics = MetricsTo::none;
+                own.logs = LogsTo::none;
+                const Engine child(own);
+                return 7;
+              }),
+              7);
+  }
+  stop = true;
+  for (std::thread& other : others) other.join();
 }
 
 // What the parent has on disk is the parent's: the child neither sends nor locks it.
