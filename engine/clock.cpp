@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <ctime>
+#include <optional>
 
 #include <spillway/engine/clock.hpp>
 
@@ -17,13 +18,7 @@ std::int64_t read(clockid_t clock) noexcept {
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
-// The same instant on three clocks. The tightest of a few tries: a preemption between two reads
-// would bend the line.
-struct Instant {
-  std::uint64_t ticks;
-  std::int64_t wall_ns;
-  std::int64_t steady_ns;
-};
+// The tightest of a few tries: a preemption between two reads would bend the line.
 Instant now_on_all_clocks() noexcept {
   Instant best{};
   std::uint64_t best_width = ~std::uint64_t{0};
@@ -40,57 +35,76 @@ Instant now_on_all_clocks() noexcept {
   return best;
 }
 
+TickLine first_line() noexcept {
+  // A slope needs a stretch of time to be read off; one millisecond gives some 50 ppm, follow()
+  // makes it better.
+  const Instant first = now_on_all_clocks();
+  Instant latest{};
+  do {
+    latest = now_on_all_clocks();
+  } while (latest.steady_ns - first.steady_ns < 1'000'000);
+  return {first, latest};
+}
+
 class SystemClock final : public Clock {
  public:
   explicit SystemClock(bool hardware) : Clock(hardware) {
-    if (!hardware) return;
-    first_ = now_on_all_clocks();
-    // The rate needs a stretch of time to be read off; one millisecond gives some 50 ppm, follow()
-    // makes it better.
-    do {
-      latest_ = now_on_all_clocks();
-    } while (latest_.steady_ns - first_.steady_ns < 1'000'000);
-    ns_per_tick_ = rate();
-    before_ = latest_;
+    if (hardware) line_.emplace(first_line());
   }
 
   WallTime wall() const noexcept override { return std::chrono::system_clock::now(); }
   SteadyTime steady() const noexcept override { return std::chrono::steady_clock::now(); }
 
   std::int64_t wall_ns_of(std::uint64_t ticks) noexcept override {
-    if (!is_hardware()) return static_cast<std::int64_t>(ticks);
-    // Made before the latest anchor: the line of the one before, so that a step does not reach
-    // back.
-    const Instant& anchor = ticks < latest_.ticks ? before_ : latest_;
-    const auto distance = static_cast<std::int64_t>(ticks - anchor.ticks);
-    return anchor.wall_ns + std::llround(static_cast<double>(distance) * ns_per_tick_);
+    return line_ ? line_->wall_ns_of(ticks) : static_cast<std::int64_t>(ticks);
   }
 
   void follow() noexcept override {
-    if (!is_hardware()) return;
-    const auto since = static_cast<double>(hardware_ticks() - latest_.ticks) * ns_per_tick_;
-    if (since < 1e9) return;
-    before_ = latest_;
-    latest_ = now_on_all_clocks();
-    ns_per_tick_ = rate();
+    if (line_ && line_->is_due(hardware_ticks(), read(CLOCK_MONOTONIC))) {
+      line_->anchor(now_on_all_clocks());
+    }
   }
 
  private:
   std::uint64_t now() const noexcept override {
     return static_cast<std::uint64_t>(read(CLOCK_REALTIME));
   }
-  double rate() const noexcept {
-    return static_cast<double>(latest_.steady_ns - first_.steady_ns) /
-           static_cast<double>(latest_.ticks - first_.ticks);
-  }
-
-  Instant first_{};
-  Instant before_{};
-  Instant latest_{};
-  double ns_per_tick_ = 1;
+  std::optional<TickLine> line_;
 };
 
+double slope(const Instant& from, const Instant& to) noexcept {
+  return static_cast<double>(to.steady_ns - from.steady_ns) /
+         static_cast<double>(to.ticks - from.ticks);
+}
+
 }  // namespace
+
+TickLine::TickLine(const Instant& first, const Instant& latest) noexcept
+    : first_(first), before_(latest), latest_(latest), ns_per_tick_(slope(first, latest)) {}
+
+void TickLine::anchor(const Instant& now) noexcept {
+  before_ = latest_;
+  latest_ = now;
+  if (latest_.ticks <= before_.ticks) {  // The counter began again: no line leads here.
+    first_ = before_ = latest_;
+    return;
+  }
+  // Of one rate, the two differ by what an anchor may be off: microseconds in a second.
+  constexpr double rate_change = 1e-3;
+  const double latest_slope = slope(before_, latest_);
+  const bool is_first = first_.ticks == before_.ticks;
+  if (!is_first && std::abs(latest_slope - ns_per_tick_) > rate_change * ns_per_tick_) {
+    first_ = latest_;
+    return;
+  }
+  ns_per_tick_ = slope(first_, latest_);
+}
+
+std::int64_t TickLine::wall_ns_of(std::uint64_t ticks) const noexcept {
+  const Instant& anchor = ticks < latest_.ticks ? before_ : latest_;
+  const auto distance = static_cast<std::int64_t>(ticks - anchor.ticks);
+  return anchor.wall_ns + std::llround(static_cast<double>(distance) * ns_per_tick_);
+}
 
 bool hardware_ticks_are_steady() noexcept {
 #if defined(__x86_64__)

@@ -30,6 +30,37 @@ class Clock : public detail::TickSource {
 
 namespace detail {
 
+/// One instant on three clocks.
+struct Instant {
+  std::uint64_t ticks;
+  std::int64_t wall_ns;
+  std::int64_t steady_ns;
+};
+
+/// Ticks as wall time: a line through the latest anchor, whose slope is read off all of them. Where
+/// the counter does not run with the steady clock, as over a suspension or hibernation of the machine,
+/// the slope is learnt anew from there on.
+class TickLine {
+ public:
+  /// A point and a later one, far enough from it for a first slope.
+  TickLine(const Instant& first, const Instant& latest) noexcept;
+
+  /// A second since the latest anchor is over, or the counter began again.
+  bool is_due(std::uint64_t ticks, std::int64_t steady_ns) const noexcept {
+    return ticks < latest_.ticks || steady_ns - latest_.steady_ns >= 1'000'000'000;
+  }
+  void anchor(const Instant& now) noexcept;
+  /// Of ticks before the latest anchor: by the line of the one before, so that a step of the wall
+  /// clock does not reach back.
+  std::int64_t wall_ns_of(std::uint64_t ticks) const noexcept;
+
+ private:
+  Instant first_;  // from where on the slope is read
+  Instant before_;
+  Instant latest_;
+  double ns_per_tick_ = 1;
+};
+
 /// The machine's clock: the processor's counter where it runs at one rate on all cores, else
 /// CLOCK_REALTIME.
 ///
