@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include <spillway/engine/batcher.hpp>
 #include <spillway/engine/private_heap.hpp>
@@ -15,17 +16,20 @@ Payload& Batcher::open() {
   if (payload_ == nullptr) throw std::bad_alloc();
   opened_items_ = payload_->items.size();
   opened_bytes_ = payload_->bytes.size();
+  is_open_ = true;
   return *payload_;
 }
 
 void Batcher::cancel() noexcept {
-  if (payload_ == nullptr) return;
-  payload_->items.resize(opened_items_, PayloadItem{});
+  if (!std::exchange(is_open_, false)) return;
+  payload_->items.erase(payload_->items.begin() + static_cast<std::ptrdiff_t>(opened_items_),
+                        payload_->items.end());
   payload_->bytes.truncate(opened_bytes_);
 }
 
 // Without memory for the next payload what does not fit stays where it is until the next time.
 void Batcher::appended(SteadyTime now) noexcept try {
+  is_open_ = false;
   if (fitting_items_ == 0 && !payload_->items.empty()) oldest_ = now;
   while (fitting_items_ < payload_->items.size()) {
     const PayloadItem item = payload_->items[fitting_items_];
@@ -87,6 +91,7 @@ void Batcher::move_on(SteadyTime now) {
       next.bytes.append(rest.bytes.view(item.offset - cut, item.bytes));
       next.end_item(opened_bytes_, item.records, item.time_ms, item.id);
       count_in(item);
+      is_open_ = false;
     } catch (const std::bad_alloc&) {
       cancel();
       ledger_.drop_in_batch(exporter_.signal(), DropCause::no_memory, item.records);

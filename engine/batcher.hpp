@@ -24,7 +24,7 @@ class Batcher {
   /// Looks at the items that were appended since open(): what is too much for the payload goes into
   /// the next one.
   void appended(SteadyTime now) noexcept;
-  /// Takes away what was appended since open().
+  /// Takes away what was appended since open(); nothing, when it was not open.
   void cancel() noexcept;
 
   /// Sends what there is when its oldest item has waited long enough.
@@ -49,6 +49,7 @@ class Batcher {
   Outbox& outbox_;
   Ledger& ledger_;
   std::unique_ptr<Payload> payload_;  // null: there was no memory for one
+  bool is_open_ = false;
   // What there was at open().
   std::size_t opened_items_ = 0;
   std::size_t opened_bytes_ = 0;

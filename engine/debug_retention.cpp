@@ -49,9 +49,14 @@ DebugRetention::Request& DebugRetention::find_or_add(const ContextTexts& context
                        0,
                        {}});
   Request& made = requests_.back();
+  try {
+    by_key_.emplace(made.key, std::prev(requests_.end()));
+  } catch (...) {
+    requests_.pop_back();
+    throw;
+  }
   made.bytes = bytes_of(made);
   bytes_ += made.bytes;
-  by_key_.emplace(made.key, std::prev(requests_.end()));
   return made;
 }
 

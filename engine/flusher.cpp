@@ -126,8 +126,11 @@ Flusher::Flusher(Parts parts)
     if (config_.log_retain_level != Severity::off) {
       retention_.emplace(
           static_cast<std::size_t>(config_.log_retain_bytes.get()),
-          [this](const LogView& log, std::uint32_t /*site*/, std::uint64_t ticks) {
+          [this](const LogView& log, std::uint32_t site, std::uint64_t ticks) {
             try {
+              if (!limiter_.admit(site, limiter_second_)) {
+                return ledger_.drop_in_batch(Signal::logs, DropCause::rate_limited, 1);
+              }
               encode_log(log, ticks);
             } catch (const std::bad_alloc&) {
               ledger_.drop_in_batch(Signal::logs, DropCause::no_memory, 1);
@@ -156,8 +159,7 @@ bool Flusher::run_once() {
   clock_->follow();
   clock_->coarse.store(clock_->ticks(), std::memory_order_relaxed);
   now_ = clock_->steady();
-  // They go at the end of the round: what refers to them is in the rings by now.
-  const auto retired = loggers_.take_retired();
+  loggers_.take_retired(retired_loggers_);
   const auto second = std::chrono::duration_cast<std::chrono::seconds>(now_.time_since_epoch());
   if (std::exchange(limiter_second_, second.count()) != second.count()) report_held_back();
   if (retention_) retention_->expire(now_);
@@ -168,6 +170,7 @@ bool Flusher::run_once() {
   if (assembler_) assembler_->end_round(now_);
   seal_due();
   if (crash_rings_ != nullptr) end_round_of_crash_rings();
+  retired_loggers_.clear();
   return busy;
 }
 
@@ -472,10 +475,13 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
       std::int64_t took_ns = 0;
       std::memcpy(&took_ns, body, sizeof took_ns);
       const std::chrono::nanoseconds slow = config_.log_retain_slow.get();
-      if (header.id != 0 || (slow.count() > 0 && took_ns >= slow.count())) {
-        retention_->keep(context.texts, now_);
-      } else {
-        retention_->end(context.texts);
+      try {
+        if (header.id != 0 || (slow.count() > 0 && took_ns >= slow.count())) {
+          retention_->keep(context.texts, now_);
+        } else {
+          retention_->end(context.texts);
+        }
+      } catch (const std::bad_alloc&) {  // They stay until they are old.
       }
       break;
     }

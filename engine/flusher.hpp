@@ -178,6 +178,8 @@ class Flusher {
   std::vector<std::unique_ptr<LaneContext>> lane_contexts_;  // by lane index
   std::unique_ptr<LargeLogs> large_logs_;
   LoggerTable& loggers_;
+  // What refers to them is in the rings: they go when a round has come to its end.
+  std::vector<std::unique_ptr<const LoggerState>> retired_loggers_;
   // By the number of the shape, and that of the call site.
   std::unordered_map<std::uint64_t, std::uint32_t> sites_with_loggers_;
   std::vector<std::byte> merged_values_;

@@ -177,9 +177,11 @@ void LoggerTable::report(std::string message) {
   if (!closed_) report_(std::move(message));
 }
 
-std::vector<std::unique_ptr<const LoggerState>> LoggerTable::take_retired() {
+void LoggerTable::take_retired(std::vector<std::unique_ptr<const LoggerState>>& retired) {
   const std::scoped_lock lock(mutex_);
-  return std::exchange(retired_, {});
+  retired.insert(retired.end(), std::make_move_iterator(retired_.begin()),
+                 std::make_move_iterator(retired_.end()));
+  retired_.clear();
 }
 
 void LoggerTable::close() noexcept {

@@ -71,9 +71,9 @@ class LoggerTable : public std::enable_shared_from_this<LoggerTable> {
 
   /// The engine's own level.
   Severity own_level() const noexcept { return own_level_.load(std::memory_order_relaxed); }
-  /// States that no logger holds any more. Records that refer to them are in the rings by now: when
-  /// these have been drained, the states may go.
-  std::vector<std::unique_ptr<const LoggerState>> take_retired();
+  /// Appends the states that no logger holds any more. Records that refer to them are in the rings by
+  /// now: when these have been drained, the states may go.
+  void take_retired(std::vector<std::unique_ptr<const LoggerState>>& retired);
   /// Nothing reads records any more. Any thread.
   void close() noexcept;
 

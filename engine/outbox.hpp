@@ -40,8 +40,7 @@ class Outbox {
   // ---- the sender ----
   /// The next payload, or null.
   std::unique_ptr<Payload> receive();
-  /// Ends a payload: its bytes leave the budget. `from_outbox`: it came from receive(), and is not
-  /// a part of one.
+  /// Ends a payload that came from receive(): its bytes leave the budget.
   void give_back(std::unique_ptr<Payload> payload);
   /// The bytes of a payload count until it is given back, also when it was cut in two.
   std::size_t bytes_max() const noexcept { return bytes_max_; }

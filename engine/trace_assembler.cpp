@@ -22,7 +22,11 @@ std::unique_ptr<TraceAssembler::Segment> TraceAssembler::take_segment() {
 
 void TraceAssembler::spare(std::unique_ptr<Segment> segment) {
   constexpr std::size_t spare_max = 1024;
-  if (spare_.size() == spare_max) return;
+  constexpr std::size_t spare_bytes_max = 8192;
+  if (spare_.size() == spare_max ||
+      segment->bytes.capacity() + segment->spans.capacity() * sizeof(HeldSpan) > spare_bytes_max) {
+    return;
+  }
   segment->spans.clear();
   segment->bytes.clear();
   segment->root_round = 0;

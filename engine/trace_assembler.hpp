@@ -27,7 +27,7 @@ namespace spillway::detail {
 /// `held_bytes_max`.
 ///
 /// A segment that was announced when it began goes out as one in progress when it is still open after
-/// Options::in_progress_after, once.
+/// `in_progress_after`, once.
 class TraceAssembler {
  public:
   static constexpr std::chrono::seconds patience{3};

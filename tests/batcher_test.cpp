@@ -110,6 +110,32 @@ TEST_F(BatcherTest, WhatWaitsIsSealedWhenItsOldestItemIsOldEnough) {
 
 // A segment with a hundred thousand spans below it. Moving the rest along for every payload made
 // terabytes of copies of it: the test did not end.
+TEST_F(BatcherTest, CancelTakesBackWhatWasAppendedAndNothingElse) {
+  const Exporter exporter("test", Signal::spans, limits(50));
+  Batcher batcher(exporter, outbox, ledger);
+  append(batcher.open(), 10);
+  batcher.appended(now);
+  batcher.cancel();  // Nothing is open.
+  append(batcher.open(), 20);
+  batcher.cancel();
+  batcher.cancel();
+  append(batcher.open(), 30);
+  batcher.appended(now);
+  batcher.seal();
+  batcher.cancel();
+  append(batcher.open(), 40);
+  batcher.appended(now);
+  batcher.seal();
+  const auto payloads = sealed();
+  ASSERT_EQ(payloads.size(), 2U);
+  ASSERT_EQ(payloads[0]->items.size(), 2U);
+  EXPECT_EQ(payloads[0]->item(payloads[0]->items[0]), std::string(10, 'a'));
+  EXPECT_EQ(payloads[0]->item(payloads[0]->items[1]), std::string(30, 'b'));
+  ASSERT_EQ(payloads[1]->items.size(), 1U);
+  EXPECT_EQ(payloads[1]->item(payloads[1]->items[0]), std::string(40, 'a'));
+  EXPECT_EQ(ledger.of(Signal::spans).sealed, 3U);
+}
+
 TEST_F(BatcherTest, AHugeAppendIsMovedOnceAndNotOncePerPayload) {
   const Exporter exporter("test", Signal::spans, limits(1));
   Batcher batcher(exporter, outbox, ledger);

@@ -129,6 +129,22 @@ TEST_F(EngineDebugLogsTest, DebugRecordsGoOutIfTheirRequestFails) {
   EXPECT_TRUE(is_settled(last.logs));
 }
 
+TEST_F(EngineDebugLogsTest, TheRateHoldsForWhatWasKeptToo) {
+  Config limited = retaining();
+  limited.log_rate_max = 3;
+  TestEngine test(limited);
+  {
+    const Context context{{.request_id = "bad"}};
+    const Scope scope(context);
+    for (int i = 0; i < 100; ++i) SPILLWAY_DEBUG(test.engine, "debug", {"i", i});
+    test.engine.end_request(true, 1ms);
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(texts(test), (Texts{"debug", "debug", "debug", "log records were held back"}));
+  EXPECT_EQ(test.engine.stats().logs.dropped_for(DropCause::rate_limited), 97U);
+  EXPECT_TRUE(is_settled(test.engine.stats().logs));
+}
+
 TEST_F(EngineDebugLogsTest, TheEndOfARequestDecides) {
   TestEngine test(retaining());
   struct Case {

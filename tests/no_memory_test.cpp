@@ -87,8 +87,20 @@ class CountingHeap final : public std::pmr::memory_resource {
 
 // ---- Every allocation fails once ----
 
-/// Records of every kind, some of them larger than a ring takes.
+/// Records of every kind, some of them larger than a ring takes, and a request that failed.
 void record(Engine& engine, const std::string& large) {
+  {
+    const Logger logger = engine.logger("db").with({"pool", "main"});
+    SPILLWAY_INFO(logger, "of a logger that goes away", {"n", 1});
+  }
+  {
+    const Context context{{.tenant = "acme", .request_id = "r"}};
+    const Scope scope(context);
+    SPILLWAY_DEBUG(engine, "kept", {"n", 1});
+    engine.end_request(true, 1ms);
+    SPILLWAY_EVENT(engine, EventMetric{{"Took", Unit::milliseconds}, 12.5},
+                   EventDimension{"Route", "/orders"}, EventProperty{"id", "7"});
+  }
   const Counter requests = engine.counter("Requests");
   const Histogram latency = engine.histogram("Latency", Unit::microseconds);
   const Gauge depth = engine.gauge("Depth");
@@ -119,6 +131,9 @@ void sweep(const Config& config) {
     CountingHeap heap;
     {
       testing::TestEngine test(config);
+      // Something is sealed before, and something is not.
+      record(test.engine, large);
+      test.advance(60s);
       record(test.engine, large);
       has_failed = false;
       allocations_left = nth;
@@ -147,7 +162,7 @@ void sweep(const Config& config) {
         EXPECT_GT(signal->delivered, 0U) << "what came behind it";
         dropped += lost;
       }
-      EXPECT_GE(stats.logs.delivered, 21U) << "at least the second half";
+      EXPECT_GE(stats.logs.delivered, 44U) << "at least the first part and the last";
     }
     if (::testing::Test::HasFailure()) return;
   }
@@ -160,6 +175,13 @@ class NoMemoryTest : public ::testing::Test {
 };
 
 TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayToAws) { sweep(aws_config()); }
+
+TEST_F(NoMemoryTest, AnyAllocationMayFailWithRecordsKeptAndEventsAsDocuments) {
+  Config config = aws_config();
+  config.metrics = MetricsTo::emf_logs;
+  config.log_retain_level = Severity::debug;
+  sweep(config);
+}
 
 TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayToACollector) {
   Config config = aws_config();
