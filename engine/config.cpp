@@ -182,7 +182,15 @@ std::optional<LogLevels> parse(std::string_view text, LogLevels* /*tag*/) {
   return levels;
 }
 
-std::string print(const std::string& value) { return value; }
+/// Without what a URL has between :// and @: it may be a password.
+std::string print(const std::string& value) {
+  const std::size_t scheme = value.find("://");
+  if (scheme == std::string::npos) return value;
+  const std::size_t begin = scheme + 3;
+  const std::size_t at = value.substr(0, value.find_first_of("/?#", begin)).rfind('@');
+  if (at == std::string::npos || at < begin) return value;
+  return value.substr(0, begin) + "***" + value.substr(at);
+}
 std::string print(bool value) { return value ? "true" : "false"; }
 std::string print(std::int64_t value) { return std::to_string(value); }
 std::string print(double value) {
@@ -490,12 +498,12 @@ bool uses_otlp(const Config& config) {
 }
 
 // Of OTEL_RESOURCE_ATTRIBUTES; empty when it is not there.
-Dimensions environment_attributes(const Config& config, std::vector<ConfigError>& errors) {
+Dimensions environment_attributes(std::vector<ConfigError>& errors) {
   const std::string text = environment("OTEL_RESOURCE_ATTRIBUTES");
   Dimensions attributes;
   if (auto pairs = parse_pairs(text)) {
     for (auto& [name, value] : *pairs) attributes.push_back({std::move(name), std::move(value)});
-  } else if (uses_otlp(config)) {
+  } else {
     errors.push_back({"OTEL_RESOURCE_ATTRIBUTES", text, Origin::environment,
                       "must be pairs like deployment.environment.name=prod, percent-encoded"});
   }
@@ -613,7 +621,7 @@ Config resolve(const Config& given, std::vector<ConfigError>& errors) {
   if (const std::string path = environment("SPILLWAY_CONFIG_FILE"); !path.empty()) {
     read_file(config, path, errors);
   }
-  const Dimensions attributes = environment_attributes(config, errors);
+  const Dimensions attributes = environment_attributes(errors);
   const auto fill_from = [&](Setting<std::string>& setting, std::string_view attribute) {
     if (setting.origin() != Origin::fallback || !setting.get().empty()) return;
     if (std::string value = value_of(attributes, attribute); !value.empty()) {

@@ -406,6 +406,12 @@ class PutTraceSegmentsExporter final : public AwsExporter {
       }
       if (which == payload.items.size()) break;
       counted[which] = true;
+      std::string_view code;
+      if (entry["ErrorCode"].get(code) == simdjson::SUCCESS && transport::is_throttling(code)) {
+        outcome.left.push_back(which);
+        outcome.delivered -= payload.items[which].records;
+        continue;
+      }
       outcome.dropped += payload.items[which].records;
       if (outcome.message.empty()) {
         outcome.message = name() + ": X-Ray refused segment " + std::string(id) + ": " +
@@ -413,6 +419,15 @@ class PutTraceSegmentsExporter final : public AwsExporter {
       }
     }
     outcome.delivered -= outcome.dropped;
+    if (!outcome.left.empty()) {
+      outcome.next = Outcome::Next::retry;
+      outcome.failure = transport::Failure::throttled;
+      std::sort(outcome.left.begin(), outcome.left.end());
+      if (outcome.message.empty()) {
+        outcome.message = name() + ": X-Ray throttles " + std::to_string(outcome.left.size()) +
+                          " segments; they are sent again";
+      }
+    }
     return outcome;
   }
 

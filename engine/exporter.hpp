@@ -43,7 +43,7 @@ struct Outcome {
     finished,  ///< every record is accounted below
     again,     ///< at once: a preparation succeeded, or the request has to be built anew
     wait,      ///< soon, and this was no attempt: something that it needs is being fetched
-    retry,     ///< after a back-off, as `failure` says
+    retry,     ///< after a back-off, as `failure` says; of the items `left` alone, if there are any
     split  ///< in two halves: the request is at fault, or too large, and the records are not all to
            ///< blame
   };
@@ -51,6 +51,7 @@ struct Outcome {
   transport::Failure failure = transport::Failure::none;
   std::uint64_t delivered = 0;
   std::uint64_t dropped = 0;
+  std::vector<std::size_t> left;  ///< items that are not accounted below and are to go again
   DropCause cause = DropCause::rejected;  ///< of `dropped`, and of all when the sender gives up
   std::optional<std::chrono::milliseconds> asked;  ///< the server's own back-off
   std::chrono::milliseconds asked_excess_max = transport::aws_asked_excess_max;  ///< see backoff

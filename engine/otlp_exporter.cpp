@@ -245,7 +245,7 @@ class OtlpExporter final : public Exporter {
           static_cast<double>(outcome.delivered) *
               (static_cast<double>(rejected) / static_cast<double>(items)) +
           0.5);
-      outcome.dropped = std::clamp(outcome.dropped, std::uint64_t{1}, outcome.delivered);
+      outcome.dropped = std::min(std::max(outcome.dropped, std::uint64_t{1}), outcome.delivered);
       outcome.delivered -= outcome.dropped;
     }
     if (rejected != 0 || !partial.message.empty()) {

@@ -81,6 +81,12 @@ struct SamplingCounts {
   std::uint64_t ended = 0;
   std::uint64_t failed = 0;
   std::uint64_t failed_sampled = 0;
+
+  /// Those of the boost alone, or the others alone.
+  SamplingCounts part(bool of_boost) const noexcept {
+    return of_boost ? SamplingCounts{0, 0, 0, ended, failed, failed_sampled}
+                    : SamplingCounts{requests, sampled, borrowed, 0, 0, 0};
+  }
 };
 
 /// What is known of a rule by its name, from one set of rules to the next: counts and what X-Ray gave.

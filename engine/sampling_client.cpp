@@ -234,7 +234,9 @@ void SamplingClient::exchange(std::span<const Report> reports, SteadyTime now) {
         "': " + refused.error_code + " " + refused.message);
     if (refused.error_code.starts_with('5')) {  // Its own failure: they go with the next ones.
       for (const Report& report : reports) {
-        if (report.state->name == refused.rule_name) report.state->put_back(report.counts);
+        if (report.state->name == refused.rule_name) {
+          report.state->put_back(report.counts.part(refused.of_boost));
+        }
       }
     } else {  // It does not know the rule any more.
       next_rules_ = now;

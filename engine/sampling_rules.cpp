@@ -270,17 +270,20 @@ std::optional<SamplingTargets> parse_sampling_targets(std::string_view body) {
       target.boost_rate_ttl = number_in(boost, "BoostRateTTL", 0, seconds_max);
     }
   }
-  for (const std::string_view key : {std::string_view("UnprocessedStatistics"),
-                                     std::string_view("UnprocessedBoostStatistics")}) {
+  for (const bool of_boost : {false, true}) {
     array refused;
-    if (answer[key].get(refused) != simdjson::SUCCESS) continue;
+    if (answer[of_boost ? "UnprocessedBoostStatistics" : "UnprocessedStatistics"].get(refused) !=
+        simdjson::SUCCESS) {
+      continue;
+    }
     for (const element entry : refused) {
       object fields;
       if (entry.get(fields) != simdjson::SUCCESS) continue;
       const auto text = [&](std::string_view name) {
         return std::string(field<std::string_view>(fields, name).value_or(""));
       };
-      result.unprocessed.push_back({text("RuleName"), text("ErrorCode"), text("Message")});
+      result.unprocessed.push_back(
+          {text("RuleName"), text("ErrorCode"), text("Message"), of_boost});
     }
   }
   result.last_rule_modification =

@@ -54,6 +54,7 @@ struct UnprocessedStatistics {
   std::string rule_name;
   std::string error_code;
   std::string message;
+  bool of_boost = false;  ///< the statistics of the rule's boost
 };
 struct SamplingTargets {
   std::vector<SamplingTarget> targets;

@@ -61,6 +61,13 @@ auto unless_out_of_memory(Attempt&& attempt) -> decltype(attempt()) try {
   return out_of_memory();
 }
 
+/// Leaves the items with these numbers, which rise.
+void keep_items(Payload& payload, std::span<const std::size_t> numbers) {
+  std::size_t kept = 0;
+  for (const std::size_t number : numbers) payload.items[kept++] = payload.items[number];
+  payload.items.resize(kept, PayloadItem{});
+}
+
 }  // namespace
 
 Sender::Sender(Parts parts) : parts_(std::move(parts)) { heartbeat_.beat(parts_.clock->steady()); }
@@ -285,6 +292,7 @@ void Sender::settle(std::size_t lane, Job job, const Outcome& outcome, std::uint
         --job.attempts;
         return put_back(lane, std::move(job));
       }
+      if (!outcome.left.empty()) keep_items(*job.payload, outcome.left);
       if (pace == destination.pace) slow_down(destination, outcome, now);
       if (outcome.of_preparation) --job.attempts;
       return retry(lane, std::move(job), outcome, now);

@@ -373,6 +373,7 @@ TEST_F(ConfigTest, UnreadableValuesAreErrorsThatSayWhatIsAllowed) {
            Case{"SPILLWAY_ATTEMPTS_MAX", "99999999999999999999", "a whole number"},
            Case{"SPILLWAY_TRACE_SAMPLE_RATE", "5%", "a number"},
            Case{"SPILLWAY_DIMENSIONS", "Stage", "Stage=prod"},
+           Case{"OTEL_RESOURCE_ATTRIBUTES", "service.name=orders,team", "pairs"},
        }) {
     set(c.variable, c.value);
     const auto errors = errors_of({});
@@ -402,6 +403,18 @@ TEST_F(ConfigTest, AServiceOfKubernetesNamedSpillwayIsNoSetting) {
     set(name, "80");
     EXPECT_EQ(errors_of({}).size(), 1U) << name;
     unset(name);
+  }
+}
+
+TEST_F(ConfigTest, APasswordInAUrlIsNotShown) {
+  Config config;
+  config.metrics = MetricsTo::otlp;
+  config.otlp_endpoint = "http://user:hunter2@127.0.0.1:1/a@b";
+  const auto errors = errors_of(config);
+  ASSERT_FALSE(errors.empty());
+  for (const ConfigError& error : errors) {
+    EXPECT_EQ(error.value.find("hunter2"), std::string::npos);
+    EXPECT_EQ(error.value.find("http://***@127.0.0.1:1/a@b"), 0U) << error.value;
   }
 }
 

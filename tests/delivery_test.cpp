@@ -367,6 +367,34 @@ TEST_F(DeliveryTest, UnprocessedSegmentsAreAccountedBySpans) {
   EXPECT_NE(diagnostics[0].find("InvalidSegment"), std::string::npos);
 }
 
+TEST_F(DeliveryTest, SegmentsThatAreThrottledOneByOneAreSentAgain) {
+  testing::TestEngine test(config());
+  std::array<std::uint64_t, 3> ids{};
+  for (std::uint64_t& id : ids) id = test.engine.span("root").span_id();
+  const auto refusal = [](std::uint64_t id, const char* code) {
+    std::array<char, 17> hex{};
+    std::snprintf(hex.data(), hex.size(), "%016lx", id);
+    return std::string(R"({"Id":")") + hex.data() + R"(","ErrorCode":")" + code + R"("})";
+  };
+  test.http.script(MemoryTransport::answered(200, "{\"UnprocessedTraceSegments\":[" +
+                                                      refusal(ids[2], "ThrottledException") + "," +
+                                                      refusal(ids[0], "InvalidSegment") + "]}"));
+  test.engine.flush(1s);
+  EXPECT_EQ(test.engine.stats().spans.delivered, 1U);
+  EXPECT_EQ(test.engine.stats().spans.held(), 1U);
+  test.advance(30s);
+  test.settle();
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.spans.delivered, 2U);
+  EXPECT_EQ(stats.spans.dropped_for(DropCause::rejected), 1U);
+  EXPECT_TRUE(is_settled(stats.spans));
+  ASSERT_EQ(test.http.requests().size(), 2U);
+  const Json again(test.http.requests()[1].body);
+  ASSERT_EQ(again["TraceSegmentDocuments"].size(), 1U);
+  const Json segment(again["TraceSegmentDocuments"][0].string());
+  EXPECT_EQ(std::stoull(segment["id"].string(), nullptr, 16), ids[2]);
+}
+
 TEST_F(DeliveryTest, AnUnprocessedSegmentOfUnknownIdCountsAsOne) {
   testing::TestEngine test(config());
   for (int i = 0; i < 3; ++i) const Span root = test.engine.span("root");

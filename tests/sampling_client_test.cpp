@@ -277,6 +277,23 @@ TEST_F(SamplingClientTest, StatisticsThatXRayRefuses) {
   EXPECT_EQ(said[1], "X-Ray refused the statistics of sampling rule 'orders': 400 gone");
 }
 
+TEST_F(SamplingClientTest, WhatXRayRefusesOfABoostIsNotCountedTwice) {
+  client.run_once();
+  decide();
+  const std::string refusal = R"([{"RuleName":"orders","ErrorCode":"500","Message":"busy"}])";
+  targets = targets_body("", ",\"UnprocessedBoostStatistics\":" + refusal);
+  advance(10s);
+  decide();
+  targets = targets_body(
+      "", ",\"UnprocessedStatistics\":" + refusal + ",\"UnprocessedBoostStatistics\":" + refusal);
+  advance(11s);
+  EXPECT_EQ(last_statistics()["RequestCount"].number(), 1) << "the first had been taken";
+  decide();
+  targets = targets_body("");
+  advance(11s);
+  EXPECT_EQ(last_statistics()["RequestCount"].number(), 2) << "the second once, and the third";
+}
+
 TEST_F(SamplingClientTest, AtMost25RulesACall) {
   std::vector<std::string> records;
   for (int i = 0; i < 60; ++i) {

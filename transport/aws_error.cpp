@@ -118,11 +118,13 @@ AwsError parse_aws_error(const HttpResponse& response) {
   return error;
 }
 
+bool is_throttling(std::string_view code) noexcept { return contains(throttling_codes, code); }
+
 Failure classify(const HttpResponse& response, const AwsError& error) noexcept {
   if (response.outcome == HttpOutcome::refused_locally) return Failure::request;
   if (response.outcome != HttpOutcome::answered) return Failure::transient;
   if (response.status >= 200 && response.status < 300) return Failure::none;
-  if (contains(throttling_codes, error.code) || response.status == 429) return Failure::throttled;
+  if (is_throttling(error.code) || response.status == 429) return Failure::throttled;
   if (contains(transient_codes, error.code) || response.status == 408 || response.status >= 500) {
     return Failure::transient;
   }

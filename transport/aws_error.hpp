@@ -34,6 +34,9 @@ enum class Failure : std::uint8_t {
   request       ///< the request itself is at fault: as it is, it will never be taken
 };
 
+/// Whether the code says to slow down.
+bool is_throttling(std::string_view code) noexcept;
+
 /// The kind of a response's failure; `none` for 2xx.
 Failure classify(const HttpResponse& response, const AwsError& error) noexcept;
 
