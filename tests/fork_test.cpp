@@ -101,7 +101,7 @@ TEST_F(ForkTest, AChildMakesItsEngineWhateverOtherThreadsWereDoing) {
   for (int i = 0; i < 2; ++i) {
     others.emplace_back([&] {
       for (std::uint64_t n = 0; !stop; ++n) {
-        detail::count_closed(~std::uint64_t{7}, detail::Signal::logs);
+        detail::count_refused(~std::uint64_t{7}, detail::Signal::logs);
         detail::intern_identity("tenant-" + std::to_string(n % 5000));
       }
     });
