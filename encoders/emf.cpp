@@ -304,7 +304,9 @@ void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, 
       if (!taken) chosen.push_back(&metric);
     }
     before.clear();
-    for (const Pending* const metric : chosen) before.push_back(*metric);
+    if (chosen.size() > 1) {
+      for (const Pending* const metric : chosen) before.push_back(*metric);
+    }
     const std::size_t offset = out.size();
     std::uint64_t records = append_document(chosen, options, out);
     // Fewer metrics, and the others in the next one.

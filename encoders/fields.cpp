@@ -78,10 +78,8 @@ std::vector<Member> members_of(const std::vector<SiteField>& fields,
   return std::move(root.members);
 }
 
-void append_member(std::string_view key, std::string_view value, ByteBuffer& out) {
-  if (value.empty()) return;
-  out.append(key);
-  append_json_string(out, value);
+char* write_member(char* to, std::string_view key, std::string_view value) noexcept {
+  return value.empty() ? to : write_json_string(write_bytes(to, key), value);
 }
 
 void append_members(const std::vector<Member>& members, bool at_top, std::string& before,
@@ -108,27 +106,29 @@ std::string json_of(std::string_view text) {
   return std::string(buffer.view());
 }
 
-void append_value(ValueReader& values, ValueType type, std::size_t string_bytes_max,
-                  ByteBuffer& out) {
+void append_member(std::string_view key, ValueReader& values, ValueType type,
+                   std::size_t string_bytes_max, ByteBuffer& out) {
+  char* to = write_bytes(out.reserve(key.size() + number_bytes_max), key);
   switch (type) {
     case ValueType::none:
       break;
     case ValueType::integer:
-      append_number(out, static_cast<std::int64_t>(values.number()));
+      to = write_number(to, static_cast<std::int64_t>(values.number()));
       break;
     case ValueType::unsigned_integer:
-      append_number(out, values.number());
+      to = write_number(to, values.number());
       break;
     case ValueType::real:
-      append_number(out, std::bit_cast<double>(values.number()));
+      to = write_number(to, std::bit_cast<double>(values.number()));
       break;
     case ValueType::boolean:
-      out.append(values.boolean() ? "true" : "false");
+      to = values.boolean() ? write_bytes(to, "true") : write_bytes(to, "false");
       break;
     case ValueType::string:
-      append_json_string(out, cut_utf8(values.string(), string_bytes_max));
-      break;
+      out.advance_to(to);
+      return append_json_string(out, cut_utf8(values.string(), string_bytes_max));
   }
+  out.advance_to(to);
 }
 
 void skip_value(ValueReader& values, ValueType type) noexcept {
@@ -146,14 +146,28 @@ void skip_value(ValueReader& values, ValueType type) noexcept {
   }
 }
 
-void append_identity(const ContextTexts& context, ByteBuffer& out) {
-  append_member(",\"tenant\":", context.tenant, out);
-  append_member(",\"user\":", context.user, out);
-  append_member(",\"request_id\":", context.request_id, out);
-  if (!context.trace_id) return;
-  out.append(",\"trace_id\":\"");
-  append_xray_trace_id(out, context.trace_id);
-  out.append('"');
+char* write_identity(char* to, const ContextTexts& context) noexcept {
+  to = write_member(to, ",\"tenant\":", context.tenant);
+  to = write_member(to, ",\"user\":", context.user);
+  to = write_member(to, ",\"request_id\":", context.request_id);
+  if (!context.trace_id) return to;
+  to = write_bytes(to, ",\"trace_id\":\"");
+  to = write_xray_trace_id(to, context.trace_id);
+  *to++ = '"';
+  return to;
+}
+
+std::size_t identity_bytes_max(const ContextTexts& context) noexcept {
+  constexpr std::size_t keys_and_trace_id_bytes = 96;
+  return keys_and_trace_id_bytes + json_string_bytes_max(context.tenant) +
+         json_string_bytes_max(context.user) + json_string_bytes_max(context.request_id);
+}
+
+char* write_span_id(char* to, std::uint64_t span_id) noexcept {
+  to = write_bytes(to, ",\"span_id\":\"");
+  to = write_hex16(to, span_id);
+  *to++ = '"';
+  return to;
 }
 
 FieldLayout layout_of(const std::vector<SiteField>& fields,
@@ -170,8 +184,7 @@ void append_fields(const FieldLayout& layout, const std::vector<SiteField>& fiel
   ValueReader reader(values);
   if (layout.order.empty()) {
     for (std::size_t i = 0; i < layout.keys.size(); ++i) {
-      out.append(layout.keys[i]);
-      append_value(reader, fields[i].type, string_bytes_max, out);
+      append_member(layout.keys[i], reader, fields[i].type, string_bytes_max, out);
     }
     return;
   }
@@ -182,8 +195,7 @@ void append_fields(const FieldLayout& layout, const std::vector<SiteField>& fiel
   }
   for (std::size_t i = 0; i < layout.keys.size(); ++i) {
     const std::size_t field = layout.order[i];
-    out.append(layout.keys[i]);
-    append_value(scratch[field], fields[field].type, string_bytes_max, out);
+    append_member(layout.keys[i], scratch[field], fields[field].type, string_bytes_max, out);
   }
 }
 

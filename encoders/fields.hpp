@@ -33,12 +33,18 @@ void append_fields(const FieldLayout& layout, const std::vector<SiteField>& fiel
                    std::span<const std::byte> values, std::size_t string_bytes_max,
                    std::vector<ValueReader>& scratch, ByteBuffer& out);
 
-void append_value(ValueReader& values, ValueType type, std::size_t string_bytes_max,
-                  ByteBuffer& out);
+/// The next of `values` behind its key.
+void append_member(std::string_view key, ValueReader& values, ValueType type,
+                   std::size_t string_bytes_max, ByteBuffer& out);
 void skip_value(ValueReader& values, ValueType type) noexcept;
 
-/// ,"tenant":"acme" and so on: on whose behalf a record was made, as far as it is known.
-void append_identity(const ContextTexts& context, ByteBuffer& out);
+/// ,"tenant":"acme" and so on: on whose behalf a record was made, as far as it is known. Needs
+/// identity_bytes_max().
+char* write_identity(char* to, const ContextTexts& context) noexcept;
+std::size_t identity_bytes_max(const ContextTexts& context) noexcept;
+/// ,"span_id":"1a2b3c4d5e6f7081". Needs span_id_bytes.
+char* write_span_id(char* to, std::uint64_t span_id) noexcept;
+inline constexpr std::size_t span_id_bytes = 32;
 
 /// `text` with its quotes.
 std::string json_of(std::string_view text);

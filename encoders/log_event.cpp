@@ -47,8 +47,7 @@ void append_line(const LogView& log, bool colours, std::size_t string_bytes_max,
   for (const SiteField& field : log.site->fields) {
     out.append(' ');
     append_json_escaped(out, field.key);
-    out.append('=');
-    append_value(values, field.type, string_bytes_max, out);
+    append_member("=", values, field.type, string_bytes_max, out);
   }
   if (log.context->trace_id) {
     out.append(" trace_id=");
@@ -67,7 +66,7 @@ const LogEncoder::Template& LogEncoder::template_of(const SiteInfo& site) {
       [](const auto& entry, const SiteInfo* wanted) { return std::less<>{}(entry.first, wanted); });
   if (at != templates_.end() && at->first == &site) return *at->second;
   auto made = std::make_unique<Template>();
-  made->head.append(",\"level\":\"").append(to_string(site.severity));
+  made->head.append("\",\"level\":\"").append(to_string(site.severity));
   made->head.append("\",\"message\":").append(json_of(site.message));
   made->head.append(",\"service\":").append(json_of(service_));
   if (!site.logger.empty()) made->head.append(",\"logger\":").append(json_of(site.logger));
@@ -85,16 +84,15 @@ const LogEncoder::Template& LogEncoder::template_of(const SiteInfo& site) {
 
 void LogEncoder::append_fields(const LogView& log, const Template& fixed,
                                std::size_t string_bytes_max, ByteBuffer& out) {
-  out.append("{\"timestamp\":\"");
-  append_iso8601(out, log.time_ns);
-  out.append('"');
-  out.append(fixed.head);
-  append_identity(*log.context, out);
-  if (log.span_id != 0) {
-    out.append(",\"span_id\":\"");
-    append_hex16(out, log.span_id);
-    out.append('"');
-  }
+  constexpr std::size_t time_bytes = 64;
+  char* to = out.reserve(time_bytes + fixed.head.size() + identity_bytes_max(*log.context) +
+                         span_id_bytes);
+  to = write_bytes(to, "{\"timestamp\":\"");
+  to = write_iso8601(to, log.time_ns);
+  to = write_bytes(to, fixed.head);
+  to = write_identity(to, *log.context);
+  if (log.span_id != 0) to = write_span_id(to, log.span_id);
+  out.advance_to(to);
   detail::append_fields(fixed.fields, log.site->fields, log.values, string_bytes_max, readers_,
                         out);
   out.append(fixed.fields.tail);

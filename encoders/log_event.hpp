@@ -38,7 +38,7 @@ class LogEncoder {
 
  private:
   struct Template {
-    std::string head;    ///< ,"level":"INFO","message":"...","service":"..."
+    std::string head;    ///< ","level":"INFO","message":"...","service":"..."
     FieldLayout fields;  ///< with ,"source":"file:line" behind them
   };
   const Template& template_of(const SiteInfo& site);

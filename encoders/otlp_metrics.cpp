@@ -66,34 +66,50 @@ void append_double_field(ByteBuffer& out, std::uint32_t field, double value) {
   append_fixed64_field(out, field, std::bit_cast<std::uint64_t>(value));
 }
 
-void append_times(ByteBuffer& out, const MetricPoint& point, std::int64_t end_ms) {
-  constexpr std::int64_t ns_per_ms = 1'000'000;
-  const std::int64_t start = std::max(point.time_ms, std::int64_t{0});
-  append_fixed64_field(out, start_time_unix_nano, static_cast<std::uint64_t>(start * ns_per_ms));
-  // A wall clock that was set back does not end an interval before it began.
-  append_fixed64_field(out, time_unix_nano,
-                       static_cast<std::uint64_t>(std::max(end_ms, start) * ns_per_ms));
+char* write_fixed64_field(char* to, std::uint32_t field, std::uint64_t value) noexcept {
+  *to++ = fixed64_tag(field);
+  return write_fixed64(to, value);
 }
 
-void append_dimensions(ByteBuffer& out, std::uint32_t field, const Dimensions& dimensions) {
-  // KeyValue{key = 1, value = 2: AnyValue{string_value = 1}}. The lengths are known beforehand, so that
-  // nothing is moved to make room for them.
-  const auto field_bytes = [](std::size_t bytes) { return 1 + varint_bytes(bytes) + bytes; };
+constexpr std::size_t times_bytes = 2 * 9;
+char* write_times(char* to, const MetricPoint& point, std::int64_t end_ms) noexcept {
+  constexpr std::int64_t ns_per_ms = 1'000'000;
+  const std::int64_t start = std::max(point.time_ms, std::int64_t{0});
+  to = write_fixed64_field(to, start_time_unix_nano, static_cast<std::uint64_t>(start * ns_per_ms));
+  // A wall clock that was set back does not end an interval before it began.
+  return write_fixed64_field(to, time_unix_nano,
+                             static_cast<std::uint64_t>(std::max(end_ms, start) * ns_per_ms));
+}
+
+// Tag and length of a field below 16.
+constexpr std::size_t field_bytes(std::size_t bytes) noexcept {
+  return 1 + varint_bytes(bytes) + bytes;
+}
+
+// KeyValue{key = 1, value = 2: AnyValue{string_value = 1}}. The lengths are known beforehand, so that
+// nothing is moved to make room for them. Needs dimensions_bytes_max().
+char* write_dimensions(char* to, std::uint32_t field, const Dimensions& dimensions) noexcept {
   for (const Dimension& dimension : dimensions) {
     const std::size_t name = utf8_bytes(dimension.name);
     const std::size_t text = utf8_bytes(dimension.value);
     const std::size_t value = field_bytes(text);
-    const std::size_t attribute = field_bytes(name) + field_bytes(value);
-    char* to = out.reserve(field_bytes(attribute));
     *to++ = length_tag(field);
-    to = write_varint(to, attribute);
+    to = write_varint(to, field_bytes(name) + field_bytes(value));
     *to++ = length_tag(1);
     to = write_utf8(write_varint(to, name), dimension.name, name);
     *to++ = length_tag(2);
     to = write_varint(to, value);
     *to++ = length_tag(1);
-    out.advance_to(write_utf8(write_varint(to, text), dimension.value, text));
+    to = write_utf8(write_varint(to, text), dimension.value, text);
   }
+  return to;
+}
+std::size_t dimensions_bytes_max(const Dimensions& dimensions) noexcept {
+  std::size_t bytes = 0;
+  for (const Dimension& dimension : dimensions) {
+    bytes += 4 * (1 + varint_bytes_max) + 3 * (dimension.name.size() + dimension.value.size());
+  }
+  return bytes;
 }
 
 void append_exemplar(const Exemplar& exemplar, ByteBuffer& out) {
@@ -115,9 +131,11 @@ void append_exemplar(const Exemplar& exemplar, ByteBuffer& out) {
 void append_number_point(const MetricPoint& point, double value, std::int64_t end_ms,
                          ByteBuffer& out) {
   const std::size_t data_point = begin_nested(out, data_points);
-  append_times(out, point, end_ms);
-  append_double_field(out, number_as_double, value);
-  append_dimensions(out, number_attributes, point.series->key.dimensions);
+  const Dimensions& dimensions = point.series->key.dimensions;
+  char* to = out.reserve(times_bytes + 9 + dimensions_bytes_max(dimensions));
+  to = write_times(to, point, end_ms);
+  to = write_fixed64_field(to, number_as_double, std::bit_cast<std::uint64_t>(value));
+  out.advance_to(write_dimensions(to, number_attributes, dimensions));
   end_nested(out, data_point);
 }
 
@@ -186,7 +204,7 @@ void OtlpMetricEncoder::append_histogram_point(const MetricPoint& point, std::in
   while (range(positive_) + range(negative_) > otlp_buckets_max) --scale;
 
   const std::size_t data_point = begin_nested(out, data_points);
-  append_times(out, point, end_ms);
+  out.advance_to(write_times(out.reserve(times_bytes), point, end_ms));
   append_fixed64_field(out, histogram_count, point.count);
   append_double_field(out, histogram_sum, point.sum);
   append_varint_field(out, histogram_scale, zigzag(scale));
@@ -196,7 +214,9 @@ void OtlpMetricEncoder::append_histogram_point(const MetricPoint& point, std::in
   for (const Exemplar& exemplar : point.exemplars) append_exemplar(exemplar, out);
   append_double_field(out, histogram_minimum, point.minimum);
   append_double_field(out, histogram_maximum, point.maximum);
-  append_dimensions(out, histogram_attributes, point.series->key.dimensions);
+  const Dimensions& dimensions = point.series->key.dimensions;
+  out.advance_to(write_dimensions(out.reserve(dimensions_bytes_max(dimensions)),
+                                  histogram_attributes, dimensions));
   end_nested(out, data_point);
 }
 
@@ -213,8 +233,9 @@ void OtlpMetricEncoder::encode(const MetricPoint& point, std::int64_t end_ms, Pa
     case MetricKind::counter: {
       const std::size_t sum = begin_nested(out, metric_sum);
       append_number_point(point, point.sum, end_ms, out);
-      append_varint_field(out, aggregation_temporality, delta);
-      append_varint_field(out, is_monotonic, 1);
+      constexpr char delta_and_monotonic[] = {varint_tag(aggregation_temporality), char{delta},
+                                              varint_tag(is_monotonic), 1};
+      out.append({delta_and_monotonic, sizeof delta_and_monotonic});
       end_nested(out, sum);
       break;
     }

@@ -34,9 +34,8 @@ bool is_ascii(std::string_view text) noexcept {
   return (all & 0x8080808080808080U) == 0;
 }
 
-void append_tag(ByteBuffer& out, std::uint32_t field, WireType type) {
-  char* const to = out.reserve(varint_bytes_max);
-  out.advance_to(write_varint(to, field << 3 | static_cast<std::uint32_t>(type)));
+char* write_tag(char* to, std::uint32_t field, WireType type) noexcept {
+  return write_varint(to, field << 3 | static_cast<std::uint32_t>(type));
 }
 
 }  // namespace
@@ -64,28 +63,26 @@ char* write_utf8(char* to, std::string_view text, std::size_t bytes) noexcept {
 }
 
 void append_varint_field(ByteBuffer& out, std::uint32_t field, std::uint64_t value) {
-  append_tag(out, field, WireType::varint);
-  char* const to = out.reserve(varint_bytes_max);
-  out.advance_to(write_varint(to, value));
+  char* const to = out.reserve(2 * varint_bytes_max);
+  out.advance_to(write_varint(write_tag(to, field, WireType::varint), value));
 }
 
 void append_fixed64_field(ByteBuffer& out, std::uint32_t field, std::uint64_t value) {
-  append_tag(out, field, WireType::fixed64);
-  char* const to = out.reserve(sizeof value);
-  out.advance_to(write_fixed64(to, value));
+  char* const to = out.reserve(varint_bytes_max + sizeof value);
+  out.advance_to(write_fixed64(write_tag(to, field, WireType::fixed64), value));
 }
 
 void append_string_field(ByteBuffer& out, std::uint32_t field, std::string_view text) {
-  append_tag(out, field, WireType::length);
   const std::size_t bytes = utf8_bytes(text);
-  char* const to = out.reserve(varint_bytes_max + bytes);
-  out.advance_to(write_utf8(write_varint(to, bytes), text, bytes));
+  char* const to = out.reserve(2 * varint_bytes_max + bytes);
+  out.advance_to(
+      write_utf8(write_varint(write_tag(to, field, WireType::length), bytes), text, bytes));
 }
 
 void append_bytes_field(ByteBuffer& out, std::uint32_t field, std::string_view bytes) {
-  append_tag(out, field, WireType::length);
-  char* const to = out.reserve(varint_bytes_max + bytes.size());
-  out.advance_to(write_bytes(write_varint(to, bytes.size()), bytes));
+  char* const to = out.reserve(2 * varint_bytes_max + bytes.size());
+  out.advance_to(
+      write_bytes(write_varint(write_tag(to, field, WireType::length), bytes.size()), bytes));
 }
 
 void end_nested(ByteBuffer& out, std::size_t body) {

@@ -200,12 +200,9 @@ std::uint64_t WideEventEncoder::append(const LogView& event, const Template& fix
     append_text(",\"LogGroupName\":", log_group_);
     append_text(",\"LogStreamName\":", log_stream_);
     out.append(fixed.directives);
-    append_identity(context, out);
-    if (event.span_id != 0 && !fixed.has_own[4]) {
-      out.append(",\"span_id\":\"");
-      append_hex16(out, event.span_id);
-      out.append('"');
-    }
+    char* to = write_identity(out.reserve(identity_bytes_max(context) + span_id_bytes), context);
+    if (event.span_id != 0 && !fixed.has_own[4]) to = write_span_id(to, event.span_id);
+    out.advance_to(to);
     // A dimension is never cut: it has at most 1024 characters, and would be another one.
     append_fields(fixed.fields, event.site->fields, event.values,
                   std::max(longest, limits::dimension_value_chars_max), readers_, out);
