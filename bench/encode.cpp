@@ -34,6 +34,7 @@
 #include <spillway/encoders/otlp_traces.hpp>
 #include <spillway/encoders/put_log_events.hpp>
 #include <spillway/encoders/put_metric_data.hpp>
+#include <spillway/encoders/wide_event.hpp>
 #include <spillway/encoders/xray.hpp>
 #include <spillway/engine/distribution.hpp>
 #include <spillway/transport/gzip.hpp>
@@ -126,6 +127,28 @@ struct Inputs {
   ContextTexts nobody;
   LogView bare_log{&site, time_ns, 0, &nobody, values_of_log};
 
+  // A request: a metric by route, and what it was about.
+  SiteInfo event_site{
+      spillway::Severity::info,
+      "",
+      "orders.cpp",
+      50,
+      {{"Latency", ValueType::real, FieldRole::metric, spillway::Unit::milliseconds},
+       {"Route", ValueType::string, FieldRole::dimension},
+       {"order_id", ValueType::integer}}};
+  std::vector<std::byte> values_of_event = [] {
+    std::vector<std::byte> bytes(8 + 4 + 10 + 8);
+    const double took_ms = 17.25;
+    const std::uint32_t size = 10;
+    const std::int64_t id = 173'204;
+    std::memcpy(&bytes[0], &took_ms, 8);
+    std::memcpy(&bytes[8], &size, 4);
+    std::memcpy(&bytes[12], "/v1/orders", 10);
+    std::memcpy(&bytes[22], &id, 8);
+    return bytes;
+  }();
+  LogView event{&event_site, time_ns, 0, &nobody, values_of_event};
+
   // What a service reports of one route: ten metrics of one dimension set.
   std::vector<Series> ten_series = [this] {
     std::vector<Series> made;
@@ -198,6 +221,15 @@ void our_log(Payload& payload) {
   static LogEncoder encoder("orders");
   const std::size_t offset = payload.bytes.size();
   encoder.append_json(inputs().log, 100'000, payload.bytes);
+  payload.end_item(offset, 1, time_ms);
+}
+void our_wide_event(Payload& payload) {
+  static WideEventEncoder encoder({"Shop"}, {{"Service", "orders"}},
+                                  [](const std::string&, const std::vector<std::string>& names) {
+                                    return spillway::DimensionSets{names};
+                                  });
+  const std::size_t offset = payload.bytes.size();
+  if (encoder.append(inputs().event, payload.bytes) == 0) std::abort();
   payload.end_item(offset, 1, time_ms);
 }
 void our_bare_log(Payload& payload) {
@@ -531,6 +563,14 @@ std::uint64_t record_logs(spillway::Engine& engine) {
   }
   return 10'000;
 }
+std::uint64_t record_events(spillway::Engine& engine) {
+  for (int i = 0; i < 5000; ++i) {
+    SPILLWAY_EVENT(
+        engine, spillway::EventMetric{{"Latency", spillway::Unit::milliseconds}, i * 0.25},
+        spillway::EventDimension{"Route", "/v1/orders"}, spillway::EventProperty{"order_id", i});
+  }
+  return 5000;
+}
 std::uint64_t record_spans(spillway::Engine& engine) {
   for (int i = 0; i < 1000; ++i) {
     const spillway::Span root = engine.span("GET /v1/orders");
@@ -619,6 +659,7 @@ std::vector<Case> all_cases() {
   encoder("emf_counter", emf_counter);
   encoder("emf_10_counters", ten, 10);
   encoder("emf_histogram", emf_histogram);
+  encoder("emf_wide_event", our_wide_event);
   encoder("put_metric_data_counter", datum);
   encoder("put_metric_data_counter_cbor", cbor_datum);
   encoder("put_metric_data_histogram", histogram_datum);
@@ -685,6 +726,8 @@ std::vector<Case> all_cases() {
   };
   cases.push_back({"put_log_events_from_ring", "to a file", pipeline(to_file(), record_logs)});
   cases.push_back({"put_log_events_from_ring", "to PutLogEvents", pipeline(to_aws(), record_logs)});
+  cases.push_back({"emf_wide_events_from_ring", "to a file", pipeline(to_file(), record_events)});
+  cases.push_back({"aggregate_wide_events", "to PutMetricData", pipeline(to_aws(), record_events)});
   cases.push_back({"xray_from_ring", "to PutTraceSegments", pipeline(to_aws(), record_spans)});
   cases.push_back({"aggregate_samples", "to a file", pipeline(to_file(), record_samples)});
   cases.push_back({"aggregate_1000_series", "to a file", pipeline(to_file(), record_series)});

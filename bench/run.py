@@ -44,6 +44,7 @@ QUESTIONS = {
     "encode": {
         "emf_counter": "How fast is an EMF document of one counter made?",
         "emf_10_counters": "One of ten counters of a dimension set, by counter?",
+        "emf_wide_event": "One of a wide event: a metric, two dimensions, a property?",
         "emf_histogram": "One of a histogram with 20 different values?",
         "put_metric_data_counter": "How fast is a PutMetricData datum of a counter made, in JSON?",
         "put_metric_data_counter_cbor": "In CBOR?",
@@ -68,6 +69,8 @@ QUESTIONS = {
         "otlp_log_request_gzip_signed": "The same compressed and signed?",
         "aggregate_measurements": "How many measurements a second go from add() and record() into closed intervals, on one core?",
         "aggregate_samples": "How many timed samples a second does one core take from a ring and deliver?",
+        "emf_wide_events_from_ring": "How many wide events a second go from a ring into documents?",
+        "aggregate_wide_events": "How many from a ring into series, for PutMetricData?",
         "aggregate_1000_series": "How many series a second, each with 10 measurements of an interval?",
         "put_log_events_from_ring": "How many logs a second does one core take from a ring and deliver?",
         "xray_from_ring": "How many spans a second, in traces of two?",
