@@ -154,6 +154,7 @@ TEST_F(CurlTransportTest, AKeptConnectionThatWasClosedMeanwhileIsMadeAnew) {
   for (int i = 0; i < 3; ++i) {
     const HttpResponse response = exchange(post(server.origin()));
     EXPECT_EQ(response.outcome, HttpOutcome::answered) << response.error;
+    server.wait_until_closed();
   }
   EXPECT_EQ(server.requests().size(), 3U);
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <unordered_map>
 #include <utility>
@@ -46,9 +47,11 @@ bool is_clean(const HttpRequest& request) {
          });
 }
 
-// `sent`: a part of the body was, on this connection or on one that broke.
-HttpOutcome outcome_of(CURLcode code, CURL* easy, bool sent) {
+// `sent`: a part of the body was, on this connection or on one that broke. `no_memory`: for the
+// answer.
+HttpOutcome outcome_of(CURLcode code, CURL* easy, bool sent, bool no_memory) {
   if (code == CURLE_OK) return HttpOutcome::answered;
+  if (no_memory) return HttpOutcome::lost;
   if (code == CURLE_WRITE_ERROR) return HttpOutcome::too_large;
   // Once the connection stood, the request may have been read, whatever went wrong then.
   curl_off_t connected_us = 0;
@@ -70,6 +73,7 @@ struct CurlTransport::Exchange {
   std::size_t sent = 0;  // of the body
   std::size_t header_bytes = 0;
   bool headers_ended = false;
+  bool no_memory = false;  // for the answer
   char error[CURL_ERROR_SIZE] = {};
 
   // The body goes through callbacks that refuse to begin again: with a body at hand, libcurl would
@@ -85,15 +89,24 @@ struct CurlTransport::Exchange {
     return CURL_SEEKFUNC_FAIL;
   }
 
-  static std::size_t take_body(char* data, std::size_t size, std::size_t count, void* self) {
+  // Nothing may be thrown through libcurl's frames: it would take itself to be inside of a callback
+  // from then on, and refuse every call.
+  static std::size_t take_body(char* data, std::size_t size, std::size_t count,
+                               void* self) noexcept {
     auto& exchange = *static_cast<Exchange*>(self);
     const std::size_t bytes = size * count;
     if (exchange.response.body.size() + bytes > response_bytes_max) return 0;
-    exchange.response.body.append(data, bytes);
+    try {
+      exchange.response.body.append(data, bytes);
+    } catch (...) {
+      exchange.no_memory = true;
+      return 0;
+    }
     return bytes;
   }
 
-  static std::size_t take_header(char* data, std::size_t size, std::size_t count, void* self) {
+  static std::size_t take_header(char* data, std::size_t size, std::size_t count,
+                                 void* self) noexcept try {
     auto& exchange = *static_cast<Exchange*>(self);
     const std::size_t bytes = size * count;
     exchange.header_bytes += bytes;
@@ -109,69 +122,83 @@ struct CurlTransport::Exchange {
           {std::string(trim(line.substr(0, colon))), std::string(trim(line.substr(colon + 1)))});
     }
     return bytes;
+  } catch (...) {
+    static_cast<Exchange*>(self)->no_memory = true;
+    return 0;
   }
 
-  void prepare(std::chrono::milliseconds timeout) {
+  /// The first thing that libcurl does not take.
+  CURLcode prepare(std::chrono::milliseconds timeout) {
     CURL* const handle = easy.get();
     std::string url = request.origin + request.path;
     if (!request.query.empty()) url.append("?").append(request.query);
-    curl_slist* list = nullptr;
+    CURLcode result = CURLE_OK;
+    const auto set = [&](CURLoption option, auto value) {
+      if (result == CURLE_OK) result = curl_easy_setopt(handle, option, value);
+    };
     for (const HttpHeader& header : request.headers) {
       // An empty value would make libcurl leave the header out; a semicolon says that it is meant.
-      const std::string line = header.name + (header.value.empty() ? ";" : ": " + header.value);
-      list = curl_slist_append(list, line.c_str());
+      append(headers, header.name + (header.value.empty() ? ";" : ": " + header.value));
     }
-    list = curl_slist_append(list, "Expect:");
-    headers.reset(list);
-    curl_easy_setopt(handle, CURLOPT_URL, url.c_str());
-    curl_easy_setopt(handle, CURLOPT_CUSTOMREQUEST, request.method.c_str());
-    curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers.get());
+    append(headers, "Expect:");
+    set(CURLOPT_URL, url.c_str());
+    set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
+    set(CURLOPT_HTTPHEADER, headers.get());
     if (request.method == "GET") {
-      curl_easy_setopt(handle, CURLOPT_HTTPGET, 1L);
+      set(CURLOPT_HTTPGET, 1L);
     } else {
-      curl_easy_setopt(handle, CURLOPT_POST, 1L);
-      curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE_LARGE,
-                       static_cast<curl_off_t>(request.body.size()));
-      curl_easy_setopt(handle, CURLOPT_READFUNCTION, &Exchange::give_body);
-      curl_easy_setopt(handle, CURLOPT_READDATA, this);
-      curl_easy_setopt(handle, CURLOPT_SEEKFUNCTION, &Exchange::rewind_body);
+      set(CURLOPT_POST, 1L);
+      set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+      set(CURLOPT_READFUNCTION, &Exchange::give_body);
+      set(CURLOPT_READDATA, this);
+      set(CURLOPT_SEEKFUNCTION, &Exchange::rewind_body);
     }
-    curl_easy_setopt(handle, CURLOPT_PATH_AS_IS, 1L);
-    curl_easy_setopt(handle, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(handle, CURLOPT_QUICK_EXIT, 1L);
-    curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS,
-                     static_cast<long>(std::max(timeout.count(), std::int64_t{1})));  // 0: none
-    curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
-    curl_easy_setopt(handle, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
+    set(CURLOPT_PATH_AS_IS, 1L);
+    set(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+    set(CURLOPT_PROTOCOLS_STR, "http,https");
+    set(CURLOPT_FOLLOWLOCATION, 0L);
+    set(CURLOPT_NOSIGNAL, 1L);
+    set(CURLOPT_QUICK_EXIT, 1L);
+    set(CURLOPT_TIMEOUT_MS,
+        static_cast<long>(std::max(timeout.count(), std::int64_t{1})));  // 0: none
+    set(CURLOPT_TCP_KEEPALIVE, 1L);
+    set(CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
     if (!request.address.empty()) {
       const bool is_v6 = request.address.find(':') != std::string::npos;
       const std::string host = is_v6 ? "[" + request.address + "]" : request.address;
-      connect_to.reset(curl_slist_append(nullptr, ("::" + host + ":").c_str()));
-      curl_easy_setopt(handle, CURLOPT_CONNECT_TO, connect_to.get());
-      curl_easy_setopt(handle, CURLOPT_NOPROXY, "*");
+      append(connect_to, "::" + host + ":");
+      set(CURLOPT_CONNECT_TO, connect_to.get());
+      set(CURLOPT_NOPROXY, "*");
     }
     if (const char* const bundle = std::getenv("AWS_CA_BUNDLE");
         bundle != nullptr && *bundle != '\0') {
-      curl_easy_setopt(handle, CURLOPT_CAINFO, bundle);
+      set(CURLOPT_CAINFO, bundle);
     }
-    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, &Exchange::take_body);
-    curl_easy_setopt(handle, CURLOPT_WRITEDATA, this);
-    curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, &Exchange::take_header);
-    curl_easy_setopt(handle, CURLOPT_HEADERDATA, this);
-    curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, error);
-    curl_easy_setopt(handle, CURLOPT_PRIVATE, this);
+    set(CURLOPT_WRITEFUNCTION, &Exchange::take_body);
+    set(CURLOPT_WRITEDATA, this);
+    set(CURLOPT_HEADERFUNCTION, &Exchange::take_header);
+    set(CURLOPT_HEADERDATA, this);
+    set(CURLOPT_ERRORBUFFER, error);
+    set(CURLOPT_PRIVATE, this);
+    return result;
+  }
+
+ private:
+  static void append(HeaderList& list, const std::string& line) {
+    curl_slist* const longer = curl_slist_append(list.get(), line.c_str());
+    if (longer == nullptr) throw std::bad_alloc();
+    static_cast<void>(list.release());
+    list.reset(longer);
   }
 };
 
 struct CurlTransport::State {
   CURLM* multi = nullptr;
   std::unordered_map<std::uint64_t, std::unique_ptr<Exchange>> running;
-  std::vector<HttpCompletion> finished;  // before they began
+  std::vector<HttpCompletion> finished;  // not reported yet
   std::vector<Easy> idle;
 
+  State() { idle.reserve(idle_handles_max); }
   Easy take_handle() {
     if (idle.empty()) return Easy(curl_easy_init());
     Easy easy = std::move(idle.back());
@@ -198,27 +225,41 @@ void CurlTransport::start(std::uint64_t id, HttpRequest request,
   auto exchange = std::make_unique<Exchange>();
   exchange->id = id;
   exchange->request = std::move(request);
-  const auto refuse = [&](std::string reason) {
-    exchange->response.outcome = HttpOutcome::refused_locally;
+  const auto refuse = [&](std::string reason, HttpOutcome outcome = HttpOutcome::refused_locally) {
+    exchange->response.outcome = outcome;
     exchange->response.error = std::move(reason);
     state_->finished.push_back({id, std::move(exchange->response)});
+  };
+  // Not the request's fault, and it has not left: it may be tried again.
+  const auto refuse_without_memory = [&] {
+    refuse("libcurl has no memory for a request", HttpOutcome::not_connected);
   };
   if (!is_clean(exchange->request))
     return refuse("a line break or NUL in the request's URL or headers");
   exchange->easy = state_->take_handle();
-  if (exchange->easy == nullptr) return refuse("libcurl has no memory for a request");
-  exchange->prepare(timeout);
-  if (const CURLMcode code = curl_multi_add_handle(state_->multi, exchange->easy.get());
-      code != CURLM_OK) {
-    return refuse(curl_multi_strerror(code));
+  if (exchange->easy == nullptr) return refuse_without_memory();
+  const CURLcode prepared = exchange->prepare(timeout);
+  if (prepared == CURLE_OUT_OF_MEMORY) return refuse_without_memory();
+  if (prepared != CURLE_OK) return refuse(curl_easy_strerror(prepared));
+  const auto entry = state_->running.try_emplace(id).first;
+  const CURLMcode added = curl_multi_add_handle(state_->multi, exchange->easy.get());
+  if (added == CURLM_OK) {
+    entry->second = std::move(exchange);
+    return;
   }
-  state_->running.emplace(id, std::move(exchange));
+  state_->running.erase(entry);
+  if (added == CURLM_OUT_OF_MEMORY) return refuse_without_memory();
+  refuse(curl_multi_strerror(added));
 }
 
 // Moves exchanges along and takes those that ended.
 void CurlTransport::perform() {
   int running = 0;
   curl_multi_perform(state_->multi, &running);
+  // What libcurl has told once it does not tell again: room for it first.
+  if (const auto left = static_cast<std::size_t>(running); left < state_->running.size()) {
+    state_->finished.reserve(state_->finished.size() + state_->running.size() - left);
+  }
   int queued = 0;
   while (const CURLMsg* const message = curl_multi_info_read(state_->multi, &queued)) {
     if (message->msg != CURLMSG_DONE) continue;
@@ -226,17 +267,24 @@ void CurlTransport::perform() {
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &self);
     auto& exchange = *static_cast<Exchange*>(self);
     HttpResponse& response = exchange.response;
-    response.outcome = outcome_of(message->data.result, exchange.easy.get(), exchange.sent != 0);
+    response.outcome = outcome_of(message->data.result, exchange.easy.get(), exchange.sent != 0,
+                                  exchange.no_memory);
     long status = 0;
     curl_easy_getinfo(exchange.easy.get(), CURLINFO_RESPONSE_CODE, &status);
     response.status = static_cast<int>(status);
+    const char* error = "";
     if (response.outcome != HttpOutcome::answered) {
-      response.error =
-          exchange.error[0] != '\0' ? exchange.error : curl_easy_strerror(message->data.result);
+      error = exchange.no_memory          ? "no memory for the answer"
+              : exchange.error[0] != '\0' ? exchange.error
+                                          : curl_easy_strerror(message->data.result);
     } else if (!exchange.headers_ended) {
       // libcurl takes the end of the connection for the end of the headers.
       response.outcome = HttpOutcome::lost;
-      response.error = "the connection ended within the headers of the answer";
+      error = "the connection ended within the headers of the answer";
+    }
+    try {
+      response.error = error;
+    } catch (const std::bad_alloc&) {  // The outcome says enough.
     }
     curl_multi_remove_handle(state_->multi, exchange.easy.get());
     state_->finished.push_back({exchange.id, std::move(response)});

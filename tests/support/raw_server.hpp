@@ -102,6 +102,12 @@ class RawServer {
     changed_.wait(lock, [&] { return stopping_ || requests_.size() >= count; });
   }
 
+  /// Until every connection is closed from this side.
+  void wait_until_closed() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return open_.empty(); });
+  }
+
  private:
   void accept_all() {
     while (true) {
@@ -124,9 +130,12 @@ class RawServer {
       changed_.notify_all();
       if (!handler_(request, Connection(descriptor, *this))) break;
     }
-    const std::scoped_lock lock(mutex_);
-    std::erase(open_, descriptor);
-    close(descriptor);
+    {
+      const std::scoped_lock lock(mutex_);
+      std::erase(open_, descriptor);
+      close(descriptor);
+    }
+    changed_.notify_all();
   }
 
   // The next request, by its Content-Length; false at the end of the connection.
