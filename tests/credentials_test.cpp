@@ -140,6 +140,27 @@ TEST_F(CredentialsTest, AValueThatNoHeaderCanCarryIsAnErrorThatNamesItsSource) {
 // ---- The chain ----
 
 /// Answers as it is told and counts how often it was asked.
+class ThrowingProvider final : public CredentialsProvider {
+ public:
+  SourceResult get(bool may_wait) override {
+    if (!may_wait) return CredentialsError{"being fetched", true};
+    throw std::runtime_error("the source is broken");
+  }
+};
+
+// Here, and on the thread that fetches them, where nobody would catch it.
+TEST(CredentialsChainTest, ASourceThatThrowsIsAnErrorOfItsOwn) {
+  for (const bool background : {false, true}) {
+    std::vector<std::unique_ptr<CredentialsProvider>> sources;
+    sources.push_back(std::make_unique<ThrowingProvider>());
+    CredentialsChain chain(std::move(sources), {.background = background, .draw = {}});
+    const CredentialsResult result = chain.get_within(now, std::chrono::hours(1));
+    const auto* const error = std::get_if<CredentialsError>(&result);
+    ASSERT_NE(error, nullptr);
+    EXPECT_EQ(error->message, "the source is broken");
+  }
+}
+
 class ScriptedProvider final : public CredentialsProvider {
  public:
   /// `fetched`: as over a network, so not when nobody may wait.

@@ -82,6 +82,12 @@ TEST_F(LoadProfileTest, NoFilesAreNoProfile) {
   EXPECT_FALSE(load_services("any"));
 }
 
+TEST_F(LoadProfileTest, ADirectoryInAFilesPlaceIsNoProfile) {
+  const ScopedVariable config_file("AWS_CONFIG_FILE", "/");
+  const ScopedVariable credentials_file("AWS_SHARED_CREDENTIALS_FILE", "/");
+  EXPECT_FALSE(load_profile("default"));
+}
+
 TEST_F(LoadProfileTest, TheCredentialsFileWins) {
   directory_.write("config", "[profile dev]\nregion = eu-west-1\naws_access_key_id = config\n");
   directory_.write("credentials", "[dev]\naws_access_key_id = credentials\n[only]\na = b\n");

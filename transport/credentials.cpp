@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <exception>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -110,6 +111,12 @@ SourceResult CredentialsChain::ask(bool may_wait) try {
       reasons};
 } catch (const std::bad_alloc&) {
   return CredentialsError{"out of memory"};  // Short enough for a string's own bytes.
+} catch (const std::exception& error) {      // A source's own fault is not the host's.
+  try {
+    return CredentialsError{error.what()};
+  } catch (const std::bad_alloc&) {
+    return CredentialsError{"out of memory"};
+  }
 }
 
 // Under the mutex.

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 
 #include <spillway/transport/profile.hpp>
+#include <spillway/transport/sts.hpp>
 #include <spillway/transport/text.hpp>
 
 namespace spillway::transport {
@@ -16,9 +15,8 @@ std::string path_from(const char* variable, const char* under_home) {
 }
 
 ProfileFile read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return {};
-  return parse_profile_file(std::string(std::istreambuf_iterator<char>(file), {}));
+  const auto text = read_small_file(path);
+  return text ? parse_profile_file(*text) : ProfileFile();
 }
 
 ProfileFile config_file() { return read_file(path_from("AWS_CONFIG_FILE", "/.aws/config")); }
