@@ -36,9 +36,7 @@ class DatagramExporter final : public Exporter {
     for (; next_ < payload.items.size(); ++next_) {
       if (credit_bytes_ <= 0) {
         credit_bytes_ += pace_bytes;
-        Outcome later;
-        later.next = Outcome::Next::again;
-        return later;
+        return so_far();
       }
       const PayloadItem& item = payload.items[next_];
       credit_bytes_ -= item.bytes + datagram_overhead_bytes;
@@ -50,19 +48,16 @@ class DatagramExporter final : public Exporter {
           done_.dropped += item.records;
           done_.cause = DropCause::too_large;
           break;
-        case transport::DatagramResult::busy: {
-          Outcome again;
-          again.next = Outcome::Next::again;
-          return again;
-        }
+        case transport::DatagramResult::busy:
+          return so_far();
         case transport::DatagramResult::failed: {
+          if (done_.dropped != 0) return so_far();  // They have a cause of their own.
           Outcome retry;
           retry.next = Outcome::Next::retry;
           retry.failure = Failure::transient;
           retry.cause = DropCause::retries_exhausted;
           // What went out before is delivered whatever becomes of the rest.
           retry.delivered = std::exchange(done_.delivered, 0);
-          retry.dropped = std::exchange(done_.dropped, 0);
           retry.message = name() + ": " + sink_.error();
           return retry;
         }
@@ -77,6 +72,12 @@ class DatagramExporter final : public Exporter {
   // What the kernel charges for a datagram beside its bytes.
   static constexpr std::int64_t datagram_overhead_bytes = 1024;
 
+  /// It goes on later; what went out is delivered, also when there is no later.
+  Outcome so_far() {
+    Outcome outcome = std::exchange(done_, {});
+    outcome.next = Outcome::Next::again;
+    return outcome;
+  }
   transport::DatagramResult send(std::string_view document) {
     if (tail_ == 0) return sink_.send(head_, document);
     return sink_.send(document, std::string_view(&tail_, 1));

@@ -276,6 +276,42 @@ TEST_F(EmfAgentTest, OverUdpNoDocumentIsLargerThanADatagram) {
   for (const auto& [name, count] : counts) EXPECT_EQ(count, values) << name;
 }
 
+// The pace lets some go at a time: those are delivered, whatever becomes of the rest.
+TEST_F(EmfAgentTest, DatagramsThatWentOutAreDeliveredAtOnce) {
+  const int socket_of_agent = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(socket_of_agent, reinterpret_cast<sockaddr*>(&address), size), 0);
+  getsockname(socket_of_agent, reinterpret_cast<sockaddr*>(&address), &size);
+  const auto exporter = detail::make_emf_agent_exporter(
+      config_of("udp://127.0.0.1:" + std::to_string(ntohs(address.sin_port))));
+  detail::Payload payload(std::pmr::get_default_resource());
+  payload.sequence = 1;
+  for (int i = 0; i < 100; ++i) {
+    const std::size_t offset = payload.bytes.size();
+    payload.bytes.append("{}");
+    payload.end_item(offset, 3);
+  }
+  std::uint64_t delivered = 0;
+  std::uint64_t arrived = 0;
+  int pauses = 0;
+  for (auto next = detail::Outcome::Next::again; next == detail::Outcome::Next::again;) {
+    const detail::Outcome outcome = exporter->write(payload, std::chrono::milliseconds(0));
+    next = outcome.next;
+    ASSERT_TRUE(next == detail::Outcome::Next::again || next == detail::Outcome::Next::finished);
+    if (next == detail::Outcome::Next::again) ++pauses;
+    delivered += outcome.delivered;
+    char datagram[16];
+    while (recv(socket_of_agent, datagram, sizeof datagram, 0) > 0) ++arrived;
+    EXPECT_EQ(delivered, 3 * arrived);
+  }
+  close(socket_of_agent);
+  EXPECT_GT(pauses, 0);
+  EXPECT_EQ(delivered, 300U);
+}
+
 TEST_F(EmfAgentTest, WhatIsNoEndpointIsRefused) {
   for (const char* const bad : {"127.0.0.1:1", "http://127.0.0.1:1", "tcp://", "tcp://h",
                                 "udp://:1", "tcp://h:0", "tcp://h:1/path"}) {
