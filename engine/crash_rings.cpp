@@ -236,9 +236,15 @@ void CrashRings::append_name(const CrashName& head, std::string_view text) noexc
   if (getpid() != process_) return;  // A child's numbers are its own.
   std::string entry(reinterpret_cast<const char*>(&head), sizeof head);
   entry.append(text);
-  if (write(names_, entry.data(), entry.size()) != static_cast<ssize_t>(entry.size())) {
-    trouble("cannot write down a name", -errno);
+  const ssize_t written = write(names_, entry.data(), entry.size());
+  if (written == static_cast<ssize_t>(entry.size())) return;
+  const int error = written < 0 ? errno : ENOSPC;
+  // A part of it would make all that comes behind it unreadable.
+  const off_t end = lseek(names_, 0, SEEK_END);
+  if (written > 0 && end >= written && ftruncate(names_, end - written) != 0) {
+    trouble("cannot take back a part of a name", -errno);
   }
+  trouble("cannot write down a name", -error);
 } catch (...) {  // No memory: what refers to it cannot be read afterwards.
 }
 

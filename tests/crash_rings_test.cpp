@@ -24,6 +24,7 @@
 #include <support/seed.hpp>
 #include <support/temporary_file.hpp>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -537,6 +538,31 @@ TEST_F(CrashRingsTest, ALaneOfAnotherSizeIsCounted) {
   hears.on_diagnostic = [&](std::string_view text) { said += text; };
   EXPECT_EQ(recover(hears).logs.recovered, 0U);
   EXPECT_NE(said.find("5000 bytes could not be read"), std::string::npos) << said;
+}
+
+// A disk that gets full within a name, and has room again.
+TEST_F(CrashRingsTest, APartOfANameCostsThatNameOnly) {
+  in_killed_engine(config(), [&](testing::TestEngine& test) {
+    SPILLWAY_INFO(test.engine, "before");
+    std::signal(SIGXFSZ, SIG_IGN);
+    rlimit limit{};
+    getrlimit(RLIMIT_FSIZE, &limit);
+    const rlim_t unlimited = limit.rlim_cur;
+    for (const std::string& path : crash_files()) {
+      if (path.ends_with("/names")) limit.rlim_cur = std::filesystem::file_size(path) + 10;
+    }
+    setrlimit(RLIMIT_FSIZE, &limit);
+    SPILLWAY_INFO(test.engine, "in part", {"n", 1});
+    limit.rlim_cur = unlimited;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    SPILLWAY_INFO(test.engine, "behind", {"n", 2});
+  });
+  EXPECT_EQ(recover(config()).logs.recovered, 3U);
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 3U);
+  EXPECT_EQ(all[0]["message"].string(), "before");
+  EXPECT_EQ(all[2]["message"].string(), "behind");
+  EXPECT_EQ(all[2]["n"].number(), 2);
 }
 
 // Bytes of the files at random places: the start succeeds, and the account is balanced.
