@@ -41,6 +41,10 @@ constexpr int store_max = 16;
 // Of the memory budget: when more waits, payloads go to the spool though their destination is up.
 constexpr double memory_near = 0.75;
 
+// Payloads of a destination that wait beside its queue while that has no memory to grow: more than may
+// be under way.
+constexpr std::size_t unplaced_max = 32;
+
 // What waits for credentials that are being fetched looks again so soon.
 constexpr milliseconds wait_again{10};
 
@@ -70,7 +74,10 @@ void keep_items(Payload& payload, std::span<const std::size_t> numbers) {
 
 }  // namespace
 
-Sender::Sender(Parts parts) : parts_(std::move(parts)) { heartbeat_.beat(parts_.clock->steady()); }
+Sender::Sender(Parts parts) : parts_(std::move(parts)) {
+  for (Lane& lane : lanes_) lane.unplaced.reserve(unplaced_max);
+  heartbeat_.beat(parts_.clock->steady());
+}
 Sender::~Sender() = default;
 
 void Sender::receive() {
@@ -108,7 +115,13 @@ void Sender::run_once(milliseconds wait) {
   if (first_unsettled_ != settled_before) wait = milliseconds(0);
   const auto until_due = std::chrono::ceil<milliseconds>(due - parts_.clock->steady());
   wait = std::clamp(until_due, milliseconds(0), wait);
-  for (transport::HttpCompletion& completion : parts_.http->poll(wait)) {
+  if (completions_.empty()) {
+    completions_ = parts_.http->poll(wait);
+    std::reverse(completions_.begin(), completions_.end());
+  }
+  while (!completions_.empty()) {
+    const transport::HttpCompletion completion = std::move(completions_.back());
+    completions_.pop_back();
     const auto found = flights_.find(completion.id);
     if (found == flights_.end()) continue;
     Flight flight = std::move(found->second);
@@ -151,6 +164,7 @@ SteadyTime Sender::start_due(SteadyTime now, milliseconds wait) {
   SteadyTime due = SteadyTime::max();
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
+    place_unplaced(i);
     while (parts_.exporters[i] != nullptr) {
       // One request at a time asks a destination in trouble whether it is back.
       if (lane.in_flight >= (lane.failures > 0 ? 1 : parts_.exporters[i]->in_flight_max())) break;
@@ -364,12 +378,23 @@ void Sender::put_back(std::size_t lane, Job job) noexcept {
   try {
     *waiting.emplace(place) = std::move(job);
   } catch (const std::bad_alloc&) {
+    std::vector<Job>& unplaced = lanes_[lane].unplaced;
+    if (unplaced.size() < unplaced.capacity()) return unplaced.push_back(std::move(job));
     if (stored) return;  // It stays on disk, held.
     if (job.payload->recovered) {
       parts_.ledger.recovered_dropped.store(true, std::memory_order_relaxed);
     }
     account(job, 0, job.unaccounted, DropCause::no_memory);
     finish(std::move(job));
+  }
+}
+
+void Sender::place_unplaced(std::size_t lane) noexcept {
+  std::vector<Job>& unplaced = lanes_[lane].unplaced;
+  for (std::size_t left = unplaced.size(); left > 0; --left) {
+    Job job = std::move(unplaced.back());
+    unplaced.pop_back();
+    put_back(lane, std::move(job));
   }
 }
 
@@ -448,6 +473,7 @@ void Sender::finish_in_memory(std::uint64_t sequence) {
 
 void Sender::abandon(SteadyTime until) {
   parts_.http->cancel_all();
+  completions_.clear();
   if (parts_.spool != nullptr) parts_.spool->defer_sync();
   std::array<std::deque<Job>, signal_count> left;
   for (auto& [id, flight] : flights_) {
@@ -462,6 +488,7 @@ void Sender::abandon(SteadyTime until) {
   do {
     for (std::size_t i = 0; i < lanes_.size(); ++i) {
       lanes_[i].in_flight = 0;
+      place_unplaced(i);
       for (Job& job : lanes_[i].waiting) left[i].push_back(std::move(job));
       lanes_[i].waiting.clear();
       // In the order of sealing, which the numbers of flights do not keep.
@@ -496,10 +523,14 @@ bool Sender::can_store(std::size_t lane, const Job& job) const noexcept {
 }
 
 // The payload behind the others on disk, and out of memory.
-bool Sender::store(std::size_t lane, Job& job) {
+bool Sender::store(std::size_t lane, Job& job) noexcept {
   if (!can_store(lane, job)) return false;
-  parts_.exporters[lane]->arrange(*job.payload);
-  if (!parts_.spool->put(*job.payload)) return false;
+  try {
+    parts_.exporters[lane]->arrange(*job.payload);
+    if (!parts_.spool->put(*job.payload)) return false;
+  } catch (const std::bad_alloc&) {  // It goes on in memory.
+    return false;
+  }
   const std::uint64_t sequence = job.payload->sequence;
   parts_.outbox.give_back(std::move(job.payload));
   finish_in_memory(sequence);
@@ -507,12 +538,18 @@ bool Sender::store(std::size_t lane, Job& job) {
 }
 
 // The payload on disk, and here too, where it goes on with its attempts.
-bool Sender::store_and_keep(std::size_t lane, Job& job) {
+bool Sender::store_and_keep(std::size_t lane, Job& job) noexcept {
   if (!can_store(lane, job)) return false;
-  parts_.exporters[lane]->arrange(*job.payload);
-  auto entry = parts_.spool->put_taken(*job.payload);
-  if (!entry) return false;
-  job.stored = std::make_shared<Stored>(Stored{std::move(*entry)});
+  try {
+    auto stored = std::make_shared<Stored>();
+    parts_.exporters[lane]->arrange(*job.payload);
+    auto entry = parts_.spool->put_taken(*job.payload);
+    if (!entry) return false;
+    stored->entry = std::move(*entry);
+    job.stored = std::move(stored);
+  } catch (const std::bad_alloc&) {  // It goes on in memory.
+    return false;
+  }
   parts_.outbox.release(std::exchange(job.payload->charged_bytes, 0), job.payload->signal);
   finish_in_memory(job.payload->sequence);
   return true;
@@ -542,18 +579,28 @@ void Sender::load_next(std::size_t lane) {
 }
 
 bool Sender::load(std::size_t lane) {
-  auto loaded = parts_.spool->take(static_cast<Signal>(lane));
-  if (!loaded) return false;
-  Job job;
-  job.stored = std::make_shared<Stored>(Stored{std::move(loaded->entry)});
-  job.payload = std::move(loaded->payload);
-  job.unaccounted = job.payload->records();
-  job.splits_left = splits_max;
-  job.since = parts_.spool->stored_since(job.stored->entry);
+  // Room for it first: what is taken is no longer the spool's to give.
   std::deque<Job>& waiting = lanes_[lane].waiting;
-  waiting.insert(std::find_if(waiting.begin(), waiting.end(),
-                              [](const Job& other) { return other.stored == nullptr; }),
-                 std::move(job));
+  Job made;
+  made.stored = std::make_shared<Stored>();
+  const auto job =
+      waiting.insert(std::find_if(waiting.begin(), waiting.end(),
+                                  [](const Job& other) { return other.stored == nullptr; }),
+                     std::move(made));
+  std::optional<Spool::Loaded> loaded;
+  try {
+    loaded = parts_.spool->take(static_cast<Signal>(lane));
+  } catch (const std::bad_alloc&) {  // There is another time.
+  }
+  if (!loaded) {
+    waiting.erase(job);
+    return false;
+  }
+  job->stored->entry = std::move(loaded->entry);
+  job->payload = std::move(loaded->payload);
+  job->unaccounted = job->payload->records();
+  job->splits_left = splits_max;
+  job->since = parts_.spool->stored_since(job->stored->entry);
   return true;
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/exporter.hpp>
@@ -102,7 +103,8 @@ class Sender {
     SteadyTime not_before{};
   };
   struct Lane {
-    std::deque<Job> waiting;  // the stored ones first, the others in the order of sealing
+    std::deque<Job> waiting;    // the stored ones first, the others in the order of sealing
+    std::vector<Job> unplaced;  // for which that had no memory; has room for unplaced_max
     int in_flight = 0;
     transport::RetryQuota quota;
     int paid = 0;      // to the quota, for the last retry
@@ -129,8 +131,9 @@ class Sender {
               SteadyTime now);
   void retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime now);
   void slow_down(Lane& lane, const Outcome& outcome, SteadyTime now);
-  /// Puts a job back where it belongs in the order.
+  /// Puts a job back where it belongs in the order, or aside while there is no memory for that.
   void put_back(std::size_t lane, Job job) noexcept;
+  void place_unplaced(std::size_t lane) noexcept;
   void split(std::size_t lane, Job job, const Outcome& outcome);
   void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
   void finish(Job job);
@@ -139,8 +142,8 @@ class Sender {
   bool uses_spool(std::size_t lane) const noexcept;
   bool is_down(std::size_t lane) const noexcept;
   bool can_store(std::size_t lane, const Job& job) const noexcept;
-  bool store(std::size_t lane, Job& job);
-  bool store_and_keep(std::size_t lane, Job& job);
+  bool store(std::size_t lane, Job& job) noexcept;
+  bool store_and_keep(std::size_t lane, Job& job) noexcept;
   /// True: there is more.
   bool store_waiting();
   void load_next(std::size_t lane);
@@ -155,6 +158,8 @@ class Sender {
   std::array<Lane, signal_count> lanes_;
   std::unordered_map<std::uint64_t, Flight> flights_;
   std::uint64_t next_flight_ = 1;
+  /// What the transport has said and is not settled, the first last.
+  std::vector<transport::HttpCompletion> completions_;
   /// How many parts of each payload that is not settled are left, by number; numbers come in order.
   std::deque<int> unsettled_;
   std::uint64_t first_unsettled_ = 1;

@@ -3,7 +3,9 @@
 #include <cerrno>
 #include <cstring>
 #include <iterator>
+#include <new>
 #include <system_error>
+#include <utility>
 
 #include <spillway/engine/private_heap.hpp>
 #include <spillway/engine/spool.hpp>
@@ -18,6 +20,7 @@ using transport::Disk;
 namespace {
 
 constexpr std::string_view bad_prefix = "bad-";
+constexpr std::size_t name_chars_max = 128;
 constexpr std::int64_t created_ms_max = (std::int64_t{1} << 48) - 1;  // What a name has room for.
 
 // The number of a box, behind the service's name and a dot.
@@ -36,7 +39,9 @@ Spool::Spool(Parts parts)
         return std::move(parts);
       }()),
       boxes_(1),
-      scratch_(private_heap()) {}
+      scratch_(private_heap()) {
+  text_.reserve(name_chars_max);
+}
 
 Spool::~Spool() {
   for (const Box& box : boxes_) {
@@ -130,21 +135,34 @@ bool Spool::is_open(const std::string& name) const {
                      [&](const Box& box) { return box.handle >= 0 && box.name == name; });
 }
 
+void Spool::release_if_empty(std::uint32_t number) {
+  Box& box = boxes_[number];
+  if (box.handle < 0 || box.files != 0 || box.unsynced) return;
+  // Read anew, what is delivered and could not be deleted would be sent a second time.
+  if (std::any_of(not_removed_.begin(), not_removed_.end(),
+                  [&](const auto& one) { return one.first == number; })) {
+    return;
+  }
+  std::erase_if(foreign_, [&](const Entry& entry) {
+    if (entry.box != number) return false;
+    --files_;
+    bytes_ -= entry.name.bytes;
+    return true;
+  });
+  parts_.disk->close(box.handle);
+  box = {};
+}
+
 void Spool::adopt(const std::vector<std::string>& names) {
-  // Those that are empty are for other engines to write to.
-  const auto release_if_empty = [this](Box& box) {
-    if (box.handle < 0 || box.files != 0 || box.unsynced) return;
-    parts_.disk->close(box.handle);
-    box = {};
-  };
-  std::for_each(boxes_.begin() + 1, boxes_.end(), release_if_empty);
+  // Those that are empty, or have nothing for this engine, are for others.
+  for (std::uint32_t box = 1; box < boxes_.size(); ++box) release_if_empty(box);
   for (const std::string& name : names) {
     if (!box_number(name, parts_.service) || is_open(name)) continue;
-    std::size_t free = 1;
+    std::uint32_t free = 1;
     while (free < boxes_.size() && (boxes_[free].handle >= 0 || boxes_[free].files != 0)) ++free;
     if (free == boxes_max) return;
     if (free == boxes_.size()) boxes_.emplace_back();
-    if (open_box(static_cast<std::uint32_t>(free), name)) release_if_empty(boxes_[free]);
+    if (open_box(free, name)) release_if_empty(free);
   }
 }
 
@@ -160,13 +178,18 @@ bool Spool::open_box(std::uint32_t box, const std::string& name) {
   // Files of a directory that was deleted are still in the queues.
   const std::size_t files = boxes_[box].files;
   boxes_[box] = {handle, name, boxes_[box].next_sequence, files, 0, false};
-  read_names(box, names);
+  try {
+    read_names(box, names);
+  } catch (const std::bad_alloc&) {  // Another time.
+    disk.close(std::exchange(boxes_[box].handle, -1));
+    throw;
+  }
   return true;
 }
 
 void Spool::read_names(std::uint32_t box, std::vector<std::string>& names) {
   std::array<Queue, signal_count> found;
-  std::size_t foreign = 0;
+  Queue foreign;
   const std::int64_t now_ms = wall_ms();
   const SteadyTime now = parts_.clock->steady();
   const auto age_of = [&](const SpoolName& name) {
@@ -174,7 +197,9 @@ void Spool::read_names(std::uint32_t box, std::vector<std::string>& names) {
   };
   std::sort(names.begin(), names.end());  // By sequence.
   for (const std::string& text : names) {
+    const bool is_removed = is_not_removed(box, text);
     if (text.starts_with(bad_prefix)) {
+      if (is_removed) continue;
       const auto name = parse_spool_name(std::string_view(text).substr(bad_prefix.size()));
       if (name && age_of(*name) >= parts_.age_max) {
         unlink(box, text);
@@ -186,58 +211,70 @@ void Spool::read_names(std::uint32_t box, std::vector<std::string>& names) {
     auto name = parse_spool_name(text);
     if (!name || name->text() != text) continue;  // None of ours: it stays.
     boxes_[box].next_sequence = std::max(boxes_[box].next_sequence, name->sequence + 1);
-    if (name->destination != parts_.destinations[static_cast<std::size_t>(name->signal)]) {
-      if (age_of(*name) < parts_.age_max) {
-        ++foreign;
-      } else {
-        unlink(box, text);
-      }
-      continue;
-    }
-    const milliseconds left = std::max(parts_.age_max - age_of(*name), milliseconds(0));
-    SignalLedger& ledger = ledger_of(name->signal);
-    ledger.drained.fetch_add(name->records, std::memory_order_relaxed);
-    ledger.sealed.fetch_add(name->records, std::memory_order_relaxed);
-    ledger.recovered.fetch_add(name->records, std::memory_order_relaxed);
-    ledger.spooled.fetch_add(name->records, std::memory_order_relaxed);
-    bytes_ += name->bytes;
-    ++files_;
-    ++boxes_[box].files;
+    if (is_removed) continue;  // But for the disk.
     const auto signal = static_cast<std::size_t>(name->signal);
-    found[signal].push_back({box, std::move(*name), now + left, false});
+    const milliseconds left = std::max(parts_.age_max - age_of(*name), milliseconds(0));
+    Queue& queue = name->destination == parts_.destinations[signal] ? found[signal] : foreign;
+    queue.push_back({box, std::move(*name), now + left, false});
   }
-  // Between the others by the time of their making, and never out of their own order.
-  for (std::size_t signal = 0; signal < signal_count; ++signal) {
-    Queue merged;
-    Queue& older = found[signal];
-    Queue& others = waiting_[signal];
-    while (!older.empty() || !others.empty()) {
+  // Between the others by the time of their making, and never out of their own order. Room first:
+  // what runs out of memory has changed nothing.
+  const auto merge = [](Queue& merged, Queue& older, Queue& others) noexcept {
+    for (Entry& next : merged) {
       const bool first = others.empty() || (!older.empty() && older.front().name.created_ms <=
                                                                   others.front().name.created_ms);
       Queue& from = first ? older : others;
-      merged.push_back(std::move(from.front()));
+      next = std::move(from.front());
       from.pop_front();
     }
-    others = std::move(merged);
+    others.swap(merged);
+  };
+  std::array<Queue, signal_count> merged;
+  for (std::size_t signal = 0; signal < signal_count; ++signal) {
+    merged[signal].resize(found[signal].size() + waiting_[signal].size());
   }
-  if (foreign != 0) {
+  Queue merged_foreign(foreign.size() + foreign_.size());
+  for (const Entry& entry : foreign) {
+    bytes_ += entry.name.bytes;
+    ++files_;
+  }
+  merge(merged_foreign, foreign, foreign_);
+  for (std::size_t signal = 0; signal < signal_count; ++signal) {
+    for (const Entry& entry : found[signal]) {
+      SignalLedger& ledger = ledger_of(entry.name.signal);
+      ledger.drained.fetch_add(entry.name.records, std::memory_order_relaxed);
+      ledger.sealed.fetch_add(entry.name.records, std::memory_order_relaxed);
+      ledger.recovered.fetch_add(entry.name.records, std::memory_order_relaxed);
+      ledger.spooled.fetch_add(entry.name.records, std::memory_order_relaxed);
+      bytes_ += entry.name.bytes;
+      ++files_;
+      ++boxes_[box].files;
+    }
+    merge(merged[signal], found[signal], waiting_[signal]);
+  }
+  drop_expired();
+  const auto foreign_files = std::count_if(foreign_.begin(), foreign_.end(),
+                                           [box](const Entry& one) { return one.box == box; });
+  if (foreign_files != 0) {
     parts_.diagnostic("spool " + parts_.directory + "/" + boxes_[box].name + ": " +
-                      std::to_string(foreign) +
+                      std::to_string(foreign_files) +
                       " payloads are for destinations that are not configured; they stay there "
-                      "until they are older than spool_age");
+                      "until they are older than spool_age, or their room is needed");
   }
 }
 
 // ---- Writing ----
 
 bool Spool::put(const Payload& payload) {
-  auto entry = put_taken(payload);
-  if (!entry) return false;
-  waiting_of(payload.signal).push_back(std::move(*entry));
-  return true;
+  return store(payload, &waiting_of(payload.signal)).has_value();
 }
 
 std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
+  return store(payload, nullptr);
+}
+
+// Takes no memory once the file is written: it would be on disk and here.
+std::optional<Spool::Entry> Spool::store(const Payload& payload, Queue* queue) {
   Disk& disk = *parts_.disk;
   Box& box = boxes_.front();
   const std::string& destination = parts_.destinations[static_cast<std::size_t>(payload.signal)];
@@ -256,9 +293,14 @@ std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
   entry.name.signal = payload.signal;
   entry.name.destination = destination;
   const std::string name = entry.name.text();
+  if (queue != nullptr) queue->push_back(entry);
+  const auto leave = [queue] {
+    if (queue != nullptr) queue->pop_back();
+  };
 
   const Disk::Handle file = disk.create(box.handle, name);
   if (file < 0) {
+    leave();
     trouble(no_writing_until_, "cannot write", file);
     if (file == -ENOENT || file == -ESTALE) {  // The directory was deleted: made anew in a while.
       disk.close(box.handle);
@@ -284,6 +326,7 @@ std::optional<Spool::Entry> Spool::put_taken(const Payload& payload) {
     stored = error >= 0 || error == -EINVAL || error == -ENOTSUP;
   }
   if (!stored) {
+    leave();
     if (is_written) spooled.fetch_sub(entry.name.records, std::memory_order_relaxed);
     unlink(0, name);
     trouble(no_writing_until_, "cannot write", error);
@@ -345,6 +388,11 @@ bool Spool::make_room(std::uint64_t bytes) {
           (oldest == nullptr || queue.front().name.created_ms < oldest->front().name.created_ms)) {
         oldest = &queue;
       }
+    }
+    if (!foreign_.empty() &&
+        (oldest == nullptr || foreign_.front().name.created_ms < oldest->front().name.created_ms)) {
+      drop_foreign(DropCause::spool_full);
+      continue;
     }
     if (oldest == nullptr) return false;  // All of it is under way.
     drop_front(oldest->front().name.signal, DropCause::spool_full);
@@ -429,22 +477,24 @@ std::unique_ptr<Payload> Spool::payload_of(Entry& entry, std::string_view bytes)
 
 // ---- The end of a payload ----
 
-void Spool::settled(Entry& entry, std::size_t items, std::uint64_t records) {
+void Spool::settled(Entry& entry, std::size_t items, std::uint64_t records) noexcept try {
+  // Where items are missing the number of those that are done is not their place in the file.
+  const Box& box = boxes_[entry.box];
+  if (entry.damaged || box.handle < 0) return;
   SpoolName name = entry.name;
   name.items_done += static_cast<std::uint32_t>(items);
   name.records -= std::min(records, name.records);
-  // Where items are missing the number of those that are done is not their place in the file.
-  const Box& box = boxes_[entry.box];
-  if (!entry.damaged && box.handle >= 0 &&
-      parts_.disk->rename(box.handle, entry.name.text(), name.text()) >= 0) {
+  if (parts_.disk->rename(box.handle, entry.name.text(), name.text()) >= 0) {
     entry.name = std::move(name);
   }
+} catch (const std::bad_alloc&) {  // Who comes after a crash sends them again.
 }
 
-void Spool::remove(const Entry& entry) {
+void Spool::remove(const Entry& entry) noexcept try {
   if (entry.damaged) return set_aside(entry);
   forget(entry);
-  unlink(entry.box, entry.name.text());
+  unlink(entry.box, text_of(entry.name));
+} catch (const std::bad_alloc&) {  // It stays there, and is sent again by the next engine.
 }
 
 void Spool::forget(const Entry& entry) noexcept {
@@ -453,12 +503,23 @@ void Spool::forget(const Entry& entry) noexcept {
   bytes_ -= entry.name.bytes;
 }
 
-void Spool::unlink(std::uint32_t box, std::string name) {
+const std::string& Spool::text_of(const SpoolName& name) {
+  text_.clear();
+  name.append_to(text_);
+  return text_;
+}
+
+bool Spool::is_not_removed(std::uint32_t box, const std::string& name) const {
+  return std::any_of(not_removed_.begin(), not_removed_.end(),
+                     [&](const auto& one) { return one.first == box && one.second == name; });
+}
+
+void Spool::unlink(std::uint32_t box, const std::string& name) {
   Box& in = boxes_[box];
   if (in.handle < 0) return;
   const int removed = parts_.disk->remove(in.handle, name);
   if (removed < 0 && removed != -ENOENT) {
-    not_removed_.emplace_back(box, std::move(name));
+    not_removed_.emplace_back(box, name);
     return;
   }
   in.unsynced = true;
@@ -468,7 +529,15 @@ void Spool::unlink(std::uint32_t box, std::string name) {
 void Spool::retry_removals() {
   if (not_removed_.empty() || parts_.clock->steady() < no_writing_until_) return;
   const std::size_t before = not_removed_.size();
-  for (auto& [box, name] : std::exchange(not_removed_, {})) unlink(box, std::move(name));
+  std::erase_if(not_removed_, [&](const auto& one) {
+    Box& box = boxes_[one.first];
+    if (box.handle < 0) return true;
+    const int removed = parts_.disk->remove(box.handle, one.second);
+    if (removed < 0 && removed != -ENOENT) return false;
+    box.unsynced = true;
+    next_sync_ = std::min(next_sync_, parts_.clock->steady() + sync_delay);
+    return true;
+  });
   if (not_removed_.size() == before) trouble(no_writing_until_, "cannot delete", -EIO);
 }
 
@@ -491,6 +560,7 @@ void Spool::drop_expired() {
       drop_front(queue.front().name.signal, DropCause::expired);
     }
   }
+  while (!foreign_.empty() && foreign_.front().expires <= now) drop_foreign(DropCause::expired);
 }
 
 void Spool::drop_front(Signal signal, DropCause cause) {
@@ -499,7 +569,21 @@ void Spool::drop_front(Signal signal, DropCause cause) {
   queue.pop_front();
   count_lost(signal, entry.name.records, cause);
   forget(entry);
-  unlink(entry.box, entry.name.text());
+  unlink(entry.box, text_of(entry.name));
+}
+
+// From here on in the account: as recovered, and lost.
+void Spool::drop_foreign(DropCause cause) {
+  const Entry entry = std::move(foreign_.front());
+  foreign_.pop_front();
+  SignalLedger& ledger = ledger_of(entry.name.signal);
+  ledger.drained.fetch_add(entry.name.records, std::memory_order_relaxed);
+  ledger.sealed.fetch_add(entry.name.records, std::memory_order_relaxed);
+  ledger.recovered.fetch_add(entry.name.records, std::memory_order_relaxed);
+  parts_.ledger.drop_in_queue(entry.name.signal, cause, entry.name.records);
+  --files_;
+  bytes_ -= entry.name.bytes;
+  unlink(entry.box, text_of(entry.name));
 }
 
 void Spool::count_lost(Signal signal, std::uint64_t records, DropCause cause) noexcept {

@@ -60,7 +60,7 @@ class Spool {
     std::string directory;
     std::string service;
     /// Names of the exporters whose payloads come here, by signal; empty: none do. Files of another
-    /// destination are left alone until they are too old.
+    /// destination are left alone until they are too old, or their room is needed.
     std::array<std::string, signal_count> destinations;
     std::uint64_t bytes_max;
     std::chrono::milliseconds age_max;
@@ -114,9 +114,9 @@ class Spool {
   /// When it was stored, by the steady clock.
   SteadyTime stored_since(const Entry& entry) const { return entry.expires - parts_.age_max; }
   /// The next `items` of a payload are delivered or dropped, and with them `records` records.
-  void settled(Entry& entry, std::size_t items, std::uint64_t records);
+  void settled(Entry& entry, std::size_t items, std::uint64_t records) noexcept;
   /// The payload is delivered or dropped as a whole.
-  void remove(const Entry& entry);
+  void remove(const Entry& entry) noexcept;
 
  private:
   struct Box {
@@ -148,7 +148,14 @@ class Spool {
   void drop_expired();
   void drop_front(Signal signal, DropCause cause);
   void count_lost(Signal signal, std::uint64_t records, DropCause cause) noexcept;
-  void unlink(std::uint32_t box, std::string name);
+  /// Writes the payload, behind `queue` if that is not null.
+  std::optional<Entry> store(const Payload& payload, Queue* queue);
+  void unlink(std::uint32_t box, const std::string& name);
+  bool is_not_removed(std::uint32_t box, const std::string& name) const;
+  /// Valid until the next call; takes no memory.
+  const std::string& text_of(const SpoolName& name);
+  void drop_foreign(DropCause cause);
+  void release_if_empty(std::uint32_t box);
   void set_aside(const Entry& entry);
   void forget(const Entry& entry) noexcept;
   void retry_removals();
@@ -161,6 +168,7 @@ class Spool {
   transport::Disk::Handle directory_ = -1;
   std::vector<Box> boxes_;  // the first one is the one that is written to
   std::array<Queue, signal_count> waiting_;
+  Queue foreign_;  // of other destinations, in boxes that are open; by the time of their making
   std::uint64_t bytes_ = 0;
   std::size_t files_ = 0;
   SteadyTime no_writing_until_{};
@@ -169,6 +177,7 @@ class Spool {
   std::optional<std::uint64_t> deferred_from_;  // in the first box: sequences that are not synced
   SteadyTime next_adoption_{};
   std::vector<std::pair<std::uint32_t, std::string>> not_removed_;  // box and name
+  std::string text_;
   ByteBuffer scratch_;
 };
 

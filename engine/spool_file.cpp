@@ -54,13 +54,17 @@ std::string_view signal_name(Signal signal) noexcept {
 
 std::string SpoolName::text() const {
   std::string text;
+  append_to(text);
+  return text;
+}
+
+void SpoolName::append_to(std::string& text) const {
   append_hex(text, sequence, 16);
   append_hex(text, static_cast<std::uint64_t>(created_ms), 12);
   append_hex(text, records, 16);
   append_hex(text, items_done, 6);
   append_hex(text, bytes, 8);
   text.append(signal_name(signal)).append("-").append(destination);
-  return text;
 }
 
 std::optional<SpoolName> parse_spool_name(std::string_view text) {

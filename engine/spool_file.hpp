@@ -64,6 +64,7 @@ struct SpoolName {
   std::string destination;
 
   std::string text() const;
+  void append_to(std::string& text) const;
 };
 /// Nothing: it is no file of a spool.
 std::optional<SpoolName> parse_spool_name(std::string_view text);

@@ -1,20 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Memory that ends: every allocation of flusher and sender in turn fails, and the account holds; and
-// memory that is bounded: what a black hole leaves waiting stays within the budget.
+// memory that is bounded: what a black hole leaves waiting stays within the budget. The same of libcurl.
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
+#include <filesystem>
 #include <memory_resource>
 #include <new>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
+#include <curl/curl.h>
 #include <gtest/gtest.h>
 #include <support/engine_fixture.hpp>
+#include <support/memory_disk.hpp>
+#include <support/raw_server.hpp>
+#include <support/temporary_file.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <spillway/engine/outbox.hpp>
 #include <spillway/engine/private_heap.hpp>
+#include <spillway/transport/curl_transport.hpp>
 #include <spillway/transport/memory_transport.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -87,6 +100,13 @@ class CountingHeap final : public std::pmr::memory_resource {
 
 // ---- Every allocation fails once ----
 
+// Every one in a plain build; with a sanitizer, where each takes ten times as long, every fifth.
+#if defined(SPILLWAY_SANITIZED)
+constexpr long step = 5;
+#else
+constexpr long step = 1;
+#endif
+
 /// Records of every kind, some of them larger than a ring takes, and a request that failed.
 void record(Engine& engine, const std::string& large) {
   {
@@ -120,12 +140,6 @@ void sweep(const Config& config) {
   const std::string large(300'000, 'x');
   bool reached_the_end = false;
   std::uint64_t dropped = 0;
-  // Every one in a plain build; with a sanitizer, where each takes ten times as long, every fifth.
-#if defined(SPILLWAY_SANITIZED)
-  constexpr long step = 5;
-#else
-  constexpr long step = 1;
-#endif
   for (long nth = 0; nth < 4000 && !reached_the_end; nth += step) {
     SCOPED_TRACE("allocation " + std::to_string(nth));
     CountingHeap heap;
@@ -214,6 +228,252 @@ TEST_F(NoMemoryTest, AThreadWithoutMemoryForItsLaneLosesRecordsAsNoMemory) {
     EXPECT_EQ(signal->dropped_for(DropCause::closed), 0U);
     EXPECT_TRUE(is_settled(*signal));
   }
+}
+
+// The spool's own part of it: the disk's calls have their memory.
+class DiskWithMemory final : public transport::Disk {
+ public:
+  int make_directory(Handle parent, const std::string& name) override {
+    const WithMemory memory;
+    return disk_.make_directory(parent, name);
+  }
+  Handle open_directory(Handle parent, const std::string& name) override {
+    const WithMemory memory;
+    return disk_.open_directory(parent, name);
+  }
+  int lock(Handle handle) override {
+    const WithMemory memory;
+    return disk_.lock(handle);
+  }
+  int list(Handle handle, std::vector<std::string>& names) override {
+    const WithMemory memory;
+    return disk_.list(handle, names);
+  }
+  Handle create(Handle handle, const std::string& name) override {
+    const WithMemory memory;
+    return disk_.create(handle, name);
+  }
+  std::int64_t write(Handle handle, const char* bytes, std::size_t count) override {
+    const WithMemory memory;
+    return disk_.write(handle, bytes, count);
+  }
+  Handle open(Handle handle, const std::string& name, std::uint64_t& size) override {
+    const WithMemory memory;
+    return disk_.open(handle, name, size);
+  }
+  std::int64_t read(Handle handle, char* bytes, std::size_t count) override {
+    const WithMemory memory;
+    return disk_.read(handle, bytes, count);
+  }
+  int sync(Handle handle) override {
+    const WithMemory memory;
+    return disk_.sync(handle);
+  }
+  void close(Handle handle) override {
+    const WithMemory memory;
+    disk_.close(handle);
+  }
+  int rename(Handle handle, const std::string& from, const std::string& to) override {
+    const WithMemory memory;
+    return disk_.rename(handle, from, to);
+  }
+  int remove(Handle handle, const std::string& name) override {
+    const WithMemory memory;
+    return disk_.remove(handle, name);
+  }
+  std::size_t files() { return disk_.files().size(); }
+
+ private:
+  struct WithMemory {
+    WithMemory() = default;
+    WithMemory(const WithMemory&) = delete;
+    WithMemory& operator=(const WithMemory&) = delete;
+    ~WithMemory() { allocations_left = left; }
+    long left = std::exchange(allocations_left, -1);
+  };
+  testing::MemoryDisk disk_;
+};
+
+// Into the spool in an outage, and out of it behind it: any allocation fails on either way.
+TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayThroughTheSpool) {
+  Config config = aws_config();
+  config.spool_dir = "/spool";
+  config.on_diagnostic = [](std::string_view) {};
+  bool reached_the_end = false;
+  for (long nth = 0; nth < 4000 && !reached_the_end; nth += 3 * step) {
+    SCOPED_TRACE("allocation " + std::to_string(nth));
+    CountingHeap heap;
+    {
+      const auto disk = std::make_shared<DiskWithMemory>();
+      testing::TestEngine test(config, disk);
+      bool is_up = false;
+      test.http.set_answer([&](const transport::HttpRequest&) {
+        return is_up ? MemoryTransport::answered(200)
+                     : MemoryTransport::failed(transport::HttpOutcome::not_connected);
+      });
+      record(test.engine, {});
+      test.advance(60s);
+      has_failed = false;
+      const auto round = [&] {
+        try {
+          test.advance(2s);
+        } catch (const std::bad_alloc&) {
+        }
+      };
+      allocations_left = nth;
+      for (int i = 0; i < 6; ++i) round();
+      allocations_left = -1;
+      is_up = true;
+      if (!has_failed) allocations_left = nth / 2;
+      for (int i = 0; i < 10; ++i) round();
+      allocations_left = -1;
+      reached_the_end = !has_failed;
+      for (int i = 0; i < 10; ++i) test.advance(30s);
+      EXPECT_TRUE(test.engine.flush(1s));
+      test.settle();
+      const Stats stats = test.engine.stats();
+      for (const SignalStats* const signal : {&stats.metrics, &stats.logs, &stats.spans}) {
+        EXPECT_TRUE(is_settled(*signal)) << stats.to_json();
+        EXPECT_EQ(signal->dropped_total(), signal->dropped_for(DropCause::no_memory));
+      }
+      EXPECT_GE(stats.delivery.requests, 3U);
+    }
+    EXPECT_EQ(heap.bytes(), 0U);
+    if (::testing::Test::HasFailure()) return;
+  }
+  EXPECT_TRUE(reached_the_end);
+}
+
+// ---- libcurl ----
+
+constinit thread_local long libcurl_allocations = 0;
+void* failing_malloc(std::size_t bytes) {
+  ++libcurl_allocations;
+  return fails() ? nullptr : std::malloc(bytes);
+}
+void* failing_realloc(void* memory, std::size_t bytes) {
+  return fails() ? nullptr : std::realloc(memory, bytes);
+}
+char* failing_strdup(const char* text) { return fails() ? nullptr : strdup(text); }
+void* failing_calloc(std::size_t count, std::size_t bytes) {
+  return fails() ? nullptr : std::calloc(count, bytes);
+}
+
+// Each of libcurl's and of ours in turn: the exchange ends so that it may be tried again, and the next
+// one is answered.
+TEST_F(NoMemoryTest, AnyAllocationMayFailInAnExchange) {
+  ASSERT_EQ(curl_global_init_mem(CURL_GLOBAL_DEFAULT, &failing_malloc, &std::free, &failing_realloc,
+                                 &failing_strdup, &failing_calloc),
+            CURLE_OK);
+  {
+    testing::RawServer server([](const std::string&, const auto& connection) {
+      connection.send(testing::http_answer(200, std::string(100'000, 'x'), "X-Header: value\r\n"));
+      return true;
+    });
+    const auto request = [&] {
+      transport::HttpRequest made;
+      made.origin = server.origin();
+      made.headers = {{"Authorization", std::string(100, 'a')}, {"X-Empty", ""}};
+      made.body = std::string(1000, 'b');
+      return made;
+    };
+    bool reached_the_end = false;
+    for (long nth = 0; nth < 2000 && !reached_the_end; ++nth) {
+      SCOPED_TRACE("allocation " + std::to_string(nth));
+      transport::CurlTransport transport;
+      transport::HttpRequest first = request();
+      bool started = true;
+      std::vector<transport::HttpCompletion> ended;
+      has_failed = false;
+      allocations_left = nth;
+      try {
+        transport.start(1, std::move(first), 60s);
+      } catch (const std::bad_alloc&) {
+        started = false;
+      }
+      while (started && ended.empty()) {
+        try {
+          ended = transport.poll(60s);
+        } catch (const std::bad_alloc&) {
+        }
+      }
+      allocations_left = -1;
+      reached_the_end = !has_failed;
+      if (started) {
+        ASSERT_EQ(ended.size(), 1U);
+        const transport::HttpResponse& response = ended[0].response;
+        EXPECT_TRUE(response.outcome == transport::HttpOutcome::answered ||
+                    response.outcome == transport::HttpOutcome::lost ||
+                    response.outcome == transport::HttpOutcome::not_connected)
+            << static_cast<int>(response.outcome) << " " << response.error;
+        if (response.outcome == transport::HttpOutcome::answered) {
+          EXPECT_EQ(response.body.size(), 100'000U);
+        }
+      }
+      transport.start(2, request(), 60s);
+      ended.clear();
+      while (ended.empty()) ended = transport.poll(60s);
+      ASSERT_EQ(ended.size(), 1U);
+      EXPECT_EQ(ended[0].id, 2U);
+      EXPECT_EQ(ended[0].response.status, 200) << ended[0].response.error;
+      if (::testing::Test::HasFailure()) break;
+    }
+    EXPECT_TRUE(reached_the_end);
+    EXPECT_GT(libcurl_allocations, 0) << "libcurl was there before";
+  }
+  curl_global_cleanup();
+}
+
+// ---- What a dead process left ----
+
+TEST_F(NoMemoryTest, AnyAllocationMayFailWhileADeadProcessIsRead) {
+  const testing::TemporaryDirectory directory;
+  Config config = aws_config();
+  config.crash_dir = directory.path("left");
+  config.on_diagnostic = [](std::string_view) {};
+  const pid_t child = fork();
+  if (child == 0) {
+    testing::TestEngine test(config);
+    for (int n = 0; n < 10; ++n) {
+      SPILLWAY_INFO(test.engine, "event", {"n", n}, {"text", "longer than a string's own room"});
+      Span span = test.engine.span("work");
+      span.annotate("text", "longer than a string's own room");
+    }
+    kill(getpid(), SIGKILL);
+    while (true) pause();
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  config.crash_dir = directory.path("crash");
+  bool reached_the_end = false;
+  for (long nth = 0; nth < 4000 && !reached_the_end; nth += step) {
+    SCOPED_TRACE("allocation " + std::to_string(nth));
+    std::filesystem::remove_all(config.crash_dir.get());
+    std::filesystem::copy(directory.path("left"), config.crash_dir.get(),
+                          std::filesystem::copy_options::recursive);
+    testing::TestEngine test(config);
+    has_failed = false;
+    allocations_left = nth;
+    for (int i = 0; i < 2; ++i) {
+      try {
+        test.engine.step();
+      } catch (const std::bad_alloc&) {
+      }
+    }
+    allocations_left = -1;
+    reached_the_end = !has_failed;
+    for (int i = 0; i < 3; ++i) test.advance(30s);
+    EXPECT_TRUE(test.engine.flush(1s));
+    const Stats stats = test.engine.stats();
+    for (const SignalStats* const signal : {&stats.logs, &stats.spans}) {
+      EXPECT_EQ(signal->recovered, 10U) << "once each";
+      EXPECT_TRUE(is_settled(*signal));
+      EXPECT_EQ(signal->dropped_total(), signal->dropped_for(DropCause::no_memory));
+    }
+    if (::testing::Test::HasFailure()) return;
+  }
+  EXPECT_TRUE(reached_the_end);
 }
 
 // ---- The budget ----

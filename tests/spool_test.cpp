@@ -201,15 +201,70 @@ TEST_F(SpoolTest, PayloadsOfAnotherDestinationStayUntilTheyAreTooOld) {
                  age,
                  [&](std::string_view text) { diagnostics.emplace_back(text); }});
     other.tend();
-    EXPECT_EQ(ledger.of(Signal::logs).recovered, 0U);
+    const std::uint64_t expired =
+        ledger.of(Signal::logs).dropped_in_queue[cause(DropCause::expired)];
+    EXPECT_EQ(ledger.of(Signal::logs).recovered, expired);
+    return expired;
   };
   std::vector<std::string> diagnostics;
-  open(1h, diagnostics);
+  EXPECT_EQ(open(1h, diagnostics), 0U);
   EXPECT_EQ(disk->files().size(), 1U);
   ASSERT_EQ(diagnostics.size(), 1U);
   EXPECT_NE(diagnostics[0].find("1 payloads are for destinations that are not configured"),
             std::string::npos);
-  open(5min, diagnostics);
+  EXPECT_EQ(open(5min, diagnostics), 10U);
+  EXPECT_TRUE(disk->files().empty());
+}
+
+TEST_F(SpoolTest, PayloadsOfAnotherDestinationAreWithinTheBounds) {
+  {
+    Process process(disk);
+    ASSERT_TRUE(process.spool.put(*make_payload("a", 1)));
+    process.clock->advance(1s);
+    ASSERT_TRUE(process.spool.put(*make_payload("b", 1)));
+  }
+  Ledger ledger;
+  auto clock = std::make_shared<testing::ManualClock>();
+  clock->advance(1s);
+  Spool other(
+      {disk, clock, ledger, "/spool", "orders", {"", "otlp", ""}, 250, 1h, [](std::string_view) {
+       }});
+  other.tend();
+  const SignalLedger& logs = ledger.of(Signal::logs);
+  EXPECT_EQ(logs.recovered, 0U);
+  ASSERT_TRUE(other.put(*make_payload("c", 1)));
+  EXPECT_EQ(logs.dropped_in_queue[cause(DropCause::spool_full)], 10U) << "the oldest made room";
+  EXPECT_EQ(disk->files().size(), 2U);
+  clock->advance(1h - 1s);
+  other.tend();
+  EXPECT_EQ(logs.dropped_in_queue[cause(DropCause::expired)], 0U);
+  clock->advance(1s);
+  other.tend();
+  EXPECT_EQ(logs.dropped_in_queue[cause(DropCause::expired)], 20U) << "without a new start";
+  EXPECT_EQ(logs.recovered, 20U);
+  EXPECT_EQ(logs.spooled, 0U);
+  EXPECT_TRUE(disk->files().empty());
+}
+
+TEST_F(SpoolTest, WhatCannotBeDeletedIsNotSentAgain) {
+  Process process(disk);
+  {
+    Process gone(disk);
+    ASSERT_TRUE(gone.spool.put(*make_payload("a", 1)));
+  }
+  process.clock->advance(61s);
+  process.spool.tend();
+  disk->set_undeletable(EROFS);
+  EXPECT_EQ(process.drain(), std::vector<std::string>{"a/0"});
+  for (int minutes = 0; minutes < 3; ++minutes) {
+    process.clock->advance(61s);
+    process.spool.tend();
+    EXPECT_EQ(process.drain(), std::vector<std::string>{});
+  }
+  EXPECT_EQ(process.ledger.of(Signal::logs).recovered, 10U);
+  disk->set_undeletable(0);
+  process.clock->advance(61s);
+  process.spool.tend();
   EXPECT_TRUE(disk->files().empty());
 }
 

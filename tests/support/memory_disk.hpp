@@ -35,6 +35,9 @@ class MemoryDisk final : public transport::Disk {
   /// Every call fails so while this is not 0.
   void set_broken(int error) { broken_ = error; }
 
+  /// Nothing can be renamed or deleted while this is not 0.
+  void set_undeletable(int error) { undeletable_ = error; }
+
   std::uint64_t calls() const { return calls_; }
   bool crashed() const { return crashed_; }
   std::function<void()> on_crash;
@@ -152,6 +155,7 @@ class MemoryDisk final : public transport::Disk {
   }
   int rename(Handle handle, const std::string& from, const std::string& to) override {
     if (const int error = before()) return error;
+    if (undeletable_ != 0) return -undeletable_;
     Directory* const directory = directory_of(handle);
     if (directory == nullptr || !directory->names.contains(from)) return -ENOENT;
     directory->names[to] = directory->names.at(from);
@@ -160,6 +164,7 @@ class MemoryDisk final : public transport::Disk {
   }
   int remove(Handle handle, const std::string& name) override {
     if (const int error = before()) return error;
+    if (undeletable_ != 0) return -undeletable_;
     Directory* const directory = directory_of(handle);
     return directory != nullptr && directory->names.erase(name) != 0 ? 0 : -ENOENT;
   }
@@ -214,6 +219,7 @@ class MemoryDisk final : public transport::Disk {
   Fault fault_ = Fault::fail;
   int error_ = 0;
   int broken_ = 0;
+  int undeletable_ = 0;
   bool full_ = false;
   bool crashed_ = false;
 };
