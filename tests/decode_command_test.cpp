@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <spillway/engine/exporter.hpp>
 #include <spillway/engine/spool_file.hpp>
 
 namespace spillway {
@@ -61,12 +62,34 @@ TEST_F(DecodeCommandTest, PrintsALineForEachRecord) {
   EXPECT_EQ(program.finish(0), 0);
 }
 
-TEST_F(DecodeCommandTest, ProtobufIsBase64) {
-  Decode program({directory.write("a", file_of("otlp"))});
-  EXPECT_EQ(testing::Json(program.read_line())["base64"].string(), "eyJuIjoxfQ==");
-  EXPECT_EQ(testing::Json(program.read_line())["base64"].string(), "AP8QIA==");
-  program.read_all();
-  EXPECT_EQ(program.finish(0), 0);
+// Each exporter that writes to a spool, by the name that it gives itself.
+TEST_F(DecodeCommandTest, WhatIsNoTextIsBase64) {
+  const testing::AwsEnvironment environment;
+  const auto shared = std::make_shared<detail::ExporterShared>();
+  shared->region = "eu-west-1";
+  Config json = testing::aws_config();
+  Config binary = json;
+  binary.metric_data_format = MetricDataFormat::cbor;
+  Config otlp = json;
+  otlp.metrics = MetricsTo::otlp;
+  otlp.logs = LogsTo::otlp;
+  otlp.traces = TracesTo::otlp;
+  const auto is_base64 = [&](const std::unique_ptr<detail::Exporter>& exporter) {
+    Decode program({directory.write("a", file_of(exporter->name()))});
+    const testing::Json line(program.read_line());
+    EXPECT_EQ(line[line.has("base64") ? "base64" : "text"].string(),
+              line.has("base64") ? "eyJuIjoxfQ==" : "{\"n\":1}");
+    program.read_all();
+    EXPECT_EQ(program.finish(0), 0);
+    return line.has("base64");
+  };
+  EXPECT_FALSE(is_base64(make_metrics_exporter(json, shared)));
+  EXPECT_FALSE(is_base64(make_logs_exporter(json, shared)));
+  EXPECT_FALSE(is_base64(make_traces_exporter(json, shared)));
+  EXPECT_TRUE(is_base64(make_metrics_exporter(binary, shared)));
+  EXPECT_TRUE(is_base64(make_metrics_exporter(otlp, shared)));
+  EXPECT_TRUE(is_base64(make_logs_exporter(otlp, shared)));
+  EXPECT_TRUE(is_base64(make_traces_exporter(otlp, shared)));
 }
 
 TEST_F(DecodeCommandTest, WhatIsDamagedIsShownAndSaid) {
@@ -146,7 +169,9 @@ TEST_F(DecodeCommandTest, ARingThatIsDamagedIsSaid) {
 }
 
 TEST_F(DecodeCommandTest, SaysWhatItCannotRead) {
-  Decode program({directory.path("missing"), directory.write("other", "no spool")});
+  Decode program(
+      {directory.path(""), directory.path("missing"), directory.write("other", "no spool")});
+  EXPECT_EQ(program.read_line(), "spillway decode: " + directory.path("") + " cannot be read");
   EXPECT_EQ(program.read_line(),
             "spillway decode: " + directory.path("missing") + " cannot be read");
   EXPECT_EQ(program.read_line(),

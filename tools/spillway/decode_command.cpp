@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -27,7 +26,7 @@ constexpr std::string_view usage = R"(usage: spillway decode FILE...
 
 Prints what files of a spool (spool_dir) or rings (crash_dir/<service>.<n>/lane-<i>) hold, one JSON
 object a line for each record: its signal, and its text, or its bytes in base64 where the destination
-takes protobuf; of a spool also its destination and whether it is intact. A ring's text is the log's
+takes protobuf or CBOR; of a spool also its destination and whether it is intact. A ring's text is the log's
 JSON, or the span's X-Ray document, of what nobody has acknowledged yet; nothing is redacted. Reads only.
 Exit status 1 when a file cannot be read or something of it is damaged.
 )";
@@ -49,6 +48,21 @@ std::string base64(std::string_view bytes) {
   return text;
 }
 
+/// False: it cannot be read, or is a directory.
+bool read_all(const std::string& name, std::string& bytes) {
+  std::ifstream input(name, std::ios::binary);
+  char piece[1 << 16];
+  while (input.read(piece, sizeof piece) || input.gcount() > 0) {
+    bytes.append(piece, static_cast<std::size_t>(input.gcount()));
+  }
+  return input.is_open() && !input.bad();
+}
+
+/// By the exporter's name: OTLP is protobuf, "otlp:logs"; CBOR says so, "put-metric-data-cbor".
+bool is_binary(std::string_view destination) {
+  return destination.starts_with("otlp:") || destination.ends_with("-cbor");
+}
+
 /// True: all of it is intact.
 bool print_spool_file(const detail::SpoolFile& file) {
   bool intact = true;
@@ -68,7 +82,7 @@ bool print_spool_file(const detail::SpoolFile& file) {
       append_number(line, item.entry.time_ms);
     }
     line.append(item.intact ? ",\"intact\":true" : ",\"intact\":false");
-    if (file.destination == "otlp") {
+    if (is_binary(file.destination)) {
       line.append(",\"base64\":");
       append_json_string(line, base64(item.bytes));
     } else {
@@ -177,9 +191,8 @@ int run_decode(Arguments arguments) {
   }
   bool good = true;
   for (const std::string_view name : arguments) {
-    std::ifstream input(std::string(name), std::ios::binary);
-    const std::string bytes(std::istreambuf_iterator<char>(input), {});
-    if (!input.is_open() || input.bad()) {
+    std::string bytes;
+    if (!read_all(std::string(name), bytes)) {
       std::cerr << "spillway decode: " << name << " cannot be read\n";
       good = false;
     } else if (const auto file = detail::read_spool_file(bytes)) {
