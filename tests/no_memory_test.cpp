@@ -300,7 +300,7 @@ TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayThroughTheSpool) {
   config.spool_dir = "/spool";
   config.on_diagnostic = [](std::string_view) {};
   bool reached_the_end = false;
-  for (long nth = 0; nth < 4000 && !reached_the_end; nth += 3 * step) {
+  for (long nth = 0; nth < 8000 && !reached_the_end; nth += 3 * step) {
     SCOPED_TRACE("allocation " + std::to_string(nth));
     CountingHeap heap;
     {
