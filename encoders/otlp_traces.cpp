@@ -227,8 +227,12 @@ OtlpSpanEncoder::Key& OtlpSpanEncoder::key_named(std::string_view name) {
 
 const OtlpSpanEncoder::KeyOfName& OtlpSpanEncoder::key_of(EntryHeader header) {
   std::vector<KeyOfName>& keys = keys_of_class_[static_cast<std::size_t>(header.entry_class())];
-  const std::uint32_t name = header.name();
-  if (name >= keys.size()) keys.resize(name + 1);
+  std::uint32_t name = header.name();
+  if (name >= keys.size()) {
+    // A number that is none, out of a damaged record, must not decide how large the table is.
+    if (name_of(name).data() == name_of(0).data()) name = 0;
+    if (name >= keys.size()) keys.resize(name + 1);
+  }
   if (keys[name].key == nullptr) {
     const BlockName* const known = block_name(header);
     keys[name] = {&key_named(known != nullptr ? known->theirs : name_of(name)),
