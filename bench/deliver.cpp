@@ -6,12 +6,17 @@
 //
 //   deliver RECEIVER SLOW_RECEIVER [--quick | --smoke]   addresses of two `spillway local`, as http://...
 //
-// Exit status 1: the receivers' side of the account is not ours.
+// Exit status 1: something was dropped, or what arrived is not what the account says was delivered.
 #include <array>
+#include <cstdint>
 #include <functional>
+#include <memory>
+#include <string>
 #include <string_view>
 
 #include <arpa/inet.h>
+#include <curl/curl.h>
+#include <simdjson.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -73,11 +78,56 @@ class BlackHole {
   std::string url_;
 };
 
+/// A page of the receiver about what has arrived. Longer than what the library reads of an answer.
+std::string page(const std::string& url) {
+  std::string text;
+  const std::unique_ptr<CURL, void (*)(CURL*)> easy(curl_easy_init(), &curl_easy_cleanup);
+  const auto append = [](char* data, std::size_t size, std::size_t count, void* to) {
+    static_cast<std::string*>(to)->append(data, size * count);
+    return size * count;
+  };
+  std::size_t (*const take)(char*, std::size_t, std::size_t, void*) = append;
+  curl_easy_setopt(easy.get(), CURLOPT_URL, url.c_str());
+  curl_easy_setopt(easy.get(), CURLOPT_WRITEFUNCTION, take);
+  curl_easy_setopt(easy.get(), CURLOPT_WRITEDATA, &text);
+  if (curl_easy_perform(easy.get()) != CURLE_OK) {
+    std::fprintf(stderr, "%s does not answer\n", url.c_str());
+    std::exit(1);
+  }
+  return text;
+}
+
+/// Records that have arrived, by signal.
+struct Arrived {
+  std::uint64_t logs = 0;
+  std::uint64_t spans = 0;
+  std::uint64_t measurements = 0;
+};
+
+Arrived arrived_at(const std::string& receiver) {
+  const auto parsed = [&](const char* name) {
+    return simdjson::padded_string(page(receiver + "/_spillway/" + name));
+  };
+  Arrived arrived;
+  simdjson::dom::parser parser;
+  arrived.logs = parser.parse(parsed("logs"))["events"].get_uint64();
+  for (const auto way : parser.parse(parsed("traces?limit=0"))["segments"].get_object()) {
+    arrived.spans += way.value.get_uint64();
+  }
+  double sum = 0;
+  for (const auto series : parser.parse(parsed("metrics"))["series"].get_array()) {
+    sum += series["sum"].get_double();  // Each measurement is a one.
+  }
+  arrived.measurements = static_cast<std::uint64_t>(sum);
+  return arrived;
+}
+
 /// Records as much as is delivered, for a while, so that nothing is dropped. `record()` makes some
 /// records of the signal, no more than a ring holds.
 bool ask_throughput(const std::string& name, const std::string& receiver, milliseconds how_long,
-                    spillway::SignalStats spillway::Stats::*signal, std::uint64_t held_max,
-                    const std::function<void(spillway::Engine&)>& record) {
+                    spillway::SignalStats spillway::Stats::*signal, std::uint64_t Arrived::*arrived,
+                    std::uint64_t held_max, const std::function<void(spillway::Engine&)>& record) {
+  const std::uint64_t there_before = arrived_at(receiver).*arrived;
   spillway::Engine engine(config_to(receiver));
   record(engine);
   engine.flush(seconds(10));  // Connected, and the log stream is there.
@@ -100,22 +150,27 @@ bool ask_throughput(const std::string& name, const std::string& receiver, millis
   row.per_second = static_cast<double>(stats.delivered - (before.*signal).delivered) / took;
   row.bytes_per_second = static_cast<double>(after.delivery.bytes - before.delivery.bytes) / took;
   bench::print(row);
-  if (flushed && stats.residue() == 0 && stats.dropped_total() == 0) return true;
-  std::fprintf(stderr, "%s: %s\n", name.c_str(), after.to_json().c_str());
+  const std::uint64_t there = arrived_at(receiver).*arrived - there_before;
+  // A request whose answer was lost may be there twice.
+  const bool agrees =
+      stats.delivery.uncertain_records == 0 ? there == stats.delivered : there >= stats.delivered;
+  if (flushed && agrees && stats.residue() == 0 && stats.dropped_total() == 0) return true;
+  std::fprintf(stderr, "%s: %s; %llu arrived\n", name.c_str(), after.to_json().c_str(),
+               static_cast<unsigned long long>(there));
   return false;
 }
 
 bool ask_throughput(const std::string& receiver, milliseconds how_long) {
-  bool exact = ask_throughput("deliver_logs", receiver, how_long, &spillway::Stats::logs, 100'000,
-                              [](spillway::Engine& engine) {
+  bool exact = ask_throughput("deliver_logs", receiver, how_long, &spillway::Stats::logs,
+                              &Arrived::logs, 100'000, [](spillway::Engine& engine) {
                                 for (int i = 0; i < 5000; ++i) {
                                   SPILLWAY_INFO(engine, "order placed", {"order_id", i},
                                                 {"total", arguments().values[i & 1023]},
                                                 {"currency", arguments().view});
                                 }
                               });
-  exact &= ask_throughput("deliver_spans", receiver, how_long, &spillway::Stats::spans, 20'000,
-                          [](spillway::Engine& engine) {
+  exact &= ask_throughput("deliver_spans", receiver, how_long, &spillway::Stats::spans,
+                          &Arrived::spans, 20'000, [](spillway::Engine& engine) {
                             for (int i = 0; i < 500; ++i) {
                               const spillway::Span root = engine.span("GET /v1/orders");
                               spillway::Span span = engine.span("charge-card");
@@ -125,8 +180,8 @@ bool ask_throughput(const std::string& receiver, milliseconds how_long) {
                             }
                           });
   std::vector<spillway::Counter> series;
-  exact &= ask_throughput("deliver_series", receiver, how_long, &spillway::Stats::metrics, 0,
-                          [&series](spillway::Engine& engine) {
+  exact &= ask_throughput("deliver_series", receiver, how_long, &spillway::Stats::metrics,
+                          &Arrived::measurements, 0, [&series](spillway::Engine& engine) {
                             for (std::size_t i = series.size(); i < 10'000; ++i) {
                               series.push_back(engine.counter("Requests", spillway::Unit::count,
                                                               {{"User", std::to_string(i)}}));
