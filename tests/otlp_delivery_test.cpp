@@ -487,7 +487,8 @@ TEST_F(OtlpSettings, WhatCannotWorkIsSaidAtOnce) {
   has(errors_of(config), "at most 12000 bytes");
   const ScopedVariable malformed("OTEL_RESOURCE_ATTRIBUTES", "a=%zz");
   has(errors_of(otlp_config()), "OTEL_RESOURCE_ATTRIBUTES");
-  EXPECT_EQ(errors_of(Config{}), "");  // Nothing goes out as OTLP: its variables do not matter.
+  // Its service's name is everybody's.
+  has(errors_of(Config{}), "OTEL_RESOURCE_ATTRIBUTES");
 }
 
 }  // namespace

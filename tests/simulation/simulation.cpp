@@ -8,6 +8,7 @@
 #include <random>
 #include <set>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include <support/environment.hpp>
 #include <support/memory_disk.hpp>
 
+#include <spillway/engine/spool_file.hpp>
 #include <spillway/engine/testing.hpp>
 
 namespace spillway::simulation {
@@ -255,6 +257,25 @@ class Simulation {
     }
   }
 
+  Book& book_of(detail::Signal signal) {
+    return signal == detail::Signal::metrics ? metrics_
+           : signal == detail::Signal::logs  ? logs_
+                                             : spans_;
+  }
+  /// The records of the payloads that are on disk, by box, signal and sequence.
+  using FilesWritten =
+      std::map<std::tuple<std::string, detail::Signal, std::uint64_t>, std::uint64_t>;
+  FilesWritten files_written() {
+    FilesWritten found;
+    for (const auto& [path, bytes] : disk_->files()) {
+      const std::size_t slash = path.rfind('/');
+      const auto name = detail::parse_spool_name(std::string_view(path).substr(slash + 1));
+      if (!name || bytes->size() != name->bytes) continue;
+      found[{path.substr(0, slash), name->signal, name->sequence}] = name->records;
+    }
+    return found;
+  }
+
   /// The process is no more: from here on nothing that its engine does has an effect.
   void die() {
     if (dead_) return;
@@ -278,7 +299,14 @@ class Simulation {
   }
   void bury() {
     engine_.reset();
+    const auto written = files_written();
     disk_->restart(once_in(2));
+    // Written, and not synced when power was lost.
+    const auto left = files_written();
+    for (const auto& [file, records] : written) {
+      if (left.contains(file)) continue;
+      book_of(std::get<detail::Signal>(file)).lost_with_memory += records;
+    }
     disk_->on_crash = [this] { die(); };
   }
   /// The account, between steps.
