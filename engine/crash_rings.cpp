@@ -386,6 +386,14 @@ void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
     return full;
   };
   while (!marks_.empty() && is_half_full()) {
+    if (state.now >= next_warning_) {
+      next_warning_ = state.now + std::chrono::minutes(1);
+      parts_.diagnostic(
+          "crash_dir " + parts_.directory +
+          ": a ring is half full of records that are not delivered yet; the oldest go on "
+          "in memory only, and would not outlive the process. Set spool_dir, or a "
+          "larger ring_bytes");
+    }
     release(lanes, marks_.front());
     marks_.pop_front();
   }

@@ -232,6 +232,7 @@ class CrashRings final : public LaneStore, public NameListener {
   pid_t process_ = 0;
   CrashClock* clock_ = nullptr;
   SteadyTime next_anchor_{};
+  SteadyTime next_warning_{};
   std::uint64_t anchors_ = 0;
 
   // By lane.

@@ -343,6 +343,11 @@ TEST_F(CrashRingsTest, RingsThatHoldTooMuchKeepLessRatherThanDropping) {
     unreachable.logs = LogsTo::put_log_events;
     unreachable.log_group = "/shop/orders";
     unreachable.log_stream = "pod";
+    int warnings = 0;
+    unreachable.on_diagnostic = [&](std::string_view text) {
+      if (text.find("half full of records that are not delivered yet") != std::string_view::npos)
+        ++warnings;
+    };
     testing::TestEngine test(unreachable);
     test.http.hold();
     for (int n = 0; n < 1000; ++n) {
@@ -350,6 +355,7 @@ TEST_F(CrashRingsTest, RingsThatHoldTooMuchKeepLessRatherThanDropping) {
       if (n % 10 == 0) test.engine.step();
     }
     if (test.engine.stats().logs.dropped_total() != 0) _exit(1);
+    if (warnings != 1) _exit(2);
     kill_self();
   });
   const Stats stats = recover(config());
