@@ -49,14 +49,19 @@ std::string frame_of(void* address) {
 
 }  // namespace
 
-ExceptionInfo::ExceptionInfo(const std::exception& error) noexcept try {
-  add(error);
-  take_stack();
-} catch (...) {  // No memory for the texts.
+// What a function-try-block of a constructor catches is thrown again: the blocks stand within.
+
+ExceptionInfo::ExceptionInfo(const std::exception& error) noexcept {
+  try {
+    add(error);
+    take_stack();
+  } catch (...) {  // No memory for the texts.
+  }
 }
 
-ExceptionInfo::ExceptionInfo(const std::exception_ptr& error, bool with_stack) noexcept try {
-  if (error != nullptr) {
+ExceptionInfo::ExceptionInfo(const std::exception_ptr& error, bool with_stack) noexcept {
+  if (error == nullptr) return;
+  try {
     try {
       std::rethrow_exception(error);
     } catch (const std::exception& known) {
@@ -64,9 +69,9 @@ ExceptionInfo::ExceptionInfo(const std::exception_ptr& error, bool with_stack) n
     } catch (...) {
       add_current();
     }
+    if (with_stack) take_stack();
+  } catch (...) {  // No memory for the texts.
   }
-  if (with_stack) take_stack();
-} catch (...) {  // No memory for the texts.
 }
 
 // Each one stays alive while those that are nested in it are looked at.

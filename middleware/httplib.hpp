@@ -46,12 +46,18 @@ Headers httplib_headers(const Message& message) noexcept {
           }};
 }
 
-/// Whether a body follows the request's header.
+/// Whether a body may follow the request's header. Of some methods httplib takes what comes up to the
+/// end of the connection when nothing says how long it is.
 template <class Request>
 bool httplib_has_body(const Request& request) noexcept {
   const Headers headers = httplib_headers(request);
   const std::string_view length = headers.find("Content-Length");
-  return headers.contains("Transfer-Encoding") || (!length.empty() && length != "0");
+  if (headers.contains("Transfer-Encoding")) return true;
+  if (!length.empty()) return length != "0";
+  for (const std::string_view method : {"POST", "PUT", "PATCH", "DELETE", "PRI"}) {
+    if (request.method == method) return true;
+  }
+  return false;
 }
 
 /// `request` outlives the result.

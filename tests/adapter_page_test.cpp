@@ -4,6 +4,7 @@
 #include <deque>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -16,6 +17,7 @@
 
 #include <spillway/middleware/chain.hpp>
 #include <spillway/middleware/error_body.hpp>
+#include <spillway/middleware/httplib.hpp>
 #include <spillway/transport/text.hpp>
 
 // A framework as there may be one.
@@ -73,7 +75,8 @@ void serve(const Chain& chain, wire::Connection& connection, const wire::Handler
   RequestView view{.method = request.method,
                    .peer_address = connection.peer_ip(),
                    .headers = {&request, find},
-                   .body = request.body};
+                   .body = request.body,
+                   .body_bytes = static_cast<std::int64_t>(request.body.size())};
   view.target(request.target);
   view.host = view.header("Host");
   wire::Response response;
@@ -189,6 +192,20 @@ TEST(AdapterPage, TheReadmeShowsTheseLines) {
   EXPECT_NE(text_of(SPILLWAY_MIDDLEWARE_README).find(shown), std::string::npos)
       << "middleware/README.md shows something else than:\n"
       << shown;
+}
+
+// ---- httplib's ----
+
+TEST(HttplibTest, ABodyMayComeWhereNothingSaysHowLongItIs) {
+  struct Request {
+    std::string method;
+    std::multimap<std::string, std::string> headers;
+  };
+  EXPECT_FALSE(httplib_has_body(Request{"GET", {}}));
+  EXPECT_TRUE(httplib_has_body(Request{"GET", {{"content-length", "3"}}}));
+  EXPECT_TRUE(httplib_has_body(Request{"GET", {{"transfer-encoding", "chunked"}}}));
+  EXPECT_FALSE(httplib_has_body(Request{"POST", {{"Content-Length", "0"}}}));
+  EXPECT_TRUE(httplib_has_body(Request{"POST", {}})) << "up to the end of the connection";
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // threads.
 #include <exception>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <stdexcept>
@@ -673,11 +674,7 @@ TEST_F(EngineTracesTest, ASpanMayEndAfterItsEngine) {
   rare.trace_keep_rare = 1;
   std::optional<testing::TestEngine> test(std::in_place, rare);
   { const Span first = test->engine.span("orders"); }
-  struct InPlace {
-    Engine& engine;
-    operator Span() const { return engine.span("orders"); }  // NOLINT
-  };
-  std::optional<Span> late(std::in_place, InPlace{test->engine});
+  auto late = std::unique_ptr<Span>(new Span(test->engine.span("orders")));
   late->fault();
   test.reset();
   late.reset();

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory_resource>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -25,6 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <spillway/engine/exception.hpp>
 #include <spillway/engine/outbox.hpp>
 #include <spillway/engine/private_heap.hpp>
 #include <spillway/transport/curl_transport.hpp>
@@ -476,6 +478,23 @@ TEST_F(NoMemoryTest, AnyAllocationMayFailWhileADeadProcessIsRead) {
     }
     if (::testing::Test::HasFailure()) return;
   }
+}
+
+// ---- On the caller's thread ----
+
+TEST_F(NoMemoryTest, AnExceptionMayBeLookedAtWithoutMemory) {
+  const std::runtime_error error("a text that is longer than a string's own room");
+  const auto pointer = std::make_exception_ptr(error);
+  bool reached_the_end = false;
+  for (long nth = 0; nth < 1000 && !reached_the_end; ++nth) {
+    has_failed = false;
+    allocations_left = nth;
+    { const ExceptionInfo info(error); }
+    { const ExceptionInfo info(pointer, false); }
+    allocations_left = -1;
+    reached_the_end = !has_failed;
+  }
+  EXPECT_TRUE(reached_the_end);
 }
 
 // ---- The budget ----

@@ -83,10 +83,20 @@ class Probe:
         self.exit_status = self.process.wait(30)
         if self.exit_status != 0:
             raise RuntimeError(f"the probe ended with status {self.exit_status} after its shutdown")
+        self.close()
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        status = self.process.wait()
+        if status != -signal.SIGKILL:
+            self.stderr.seek(0)
+            raise RuntimeError(f"the probe had ended with status {status}: {self.stderr.read()[-2000:]}")
+        self.close()
+
+    def close(self):
+        for file in (self.process.stdin, self.process.stdout, self.stderr):
+            with contextlib.suppress(OSError):
+                file.close()
 
     def recorded(self):
         """What has come back from its call, by signal and thread."""
@@ -101,7 +111,7 @@ class Row:
     def __init__(self, options):
         self.build = pathlib.Path(options.build).resolve()
         self.kills = options.kills
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="spillway-faults-"))
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="spillway-faults-")).resolve()
         self.receiver = Receiver()
         self.probes = []
         self.spool = self.folder / "spool"
@@ -549,7 +559,8 @@ def run_row(name, options):
     finally:
         for probe in row.probes:
             if probe.process.poll() is None:
-                probe.kill()
+                probe.process.kill()
+                probe.process.wait()
         if not options.keep:
             shutil.rmtree(row.folder, ignore_errors=True)
     print(json.dumps(result))
@@ -560,7 +571,7 @@ def start_row(row_fault, arguments, kills):
     prefix = in_namespaces() if "namespaces" in row_fault.needs else []
     try:
         done = subprocess.run([*prefix, sys.executable, __file__, *arguments, "--row", row_fault.name],
-                              capture_output=True, text=True, timeout=ROW_SECONDS_MAX + kills)
+                              capture_output=True, text=True, timeout=ROW_SECONDS_MAX + 11 * kills)
         return json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         return {"wrong": ["did not end in time"]}

@@ -11,7 +11,6 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import _free_port
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -54,7 +53,7 @@ class Collector:
 def collector(serve, request, tmp_path_factory):
     tool = pathlib.Path(request.config.getoption("build")).resolve() / "tools/spillway"
     ports = tmp_path_factory.mktemp("local") / "ports.json"
-    server = serve("spillway-local", [tool, "local", "--port", _free_port(), "--udp-port", 0, "--port-file", ports])
+    server = serve("spillway-local", [tool, "local", "--port", 0, "--udp-port", 0, "--port-file", ports])
     server.wait_until(ports.exists)
     return Collector(json.loads(ports.read_text())["endpoint"])
 

@@ -287,6 +287,10 @@ class MetricsReader {
     if (point.time == 0) return refuse("NoTime", "time_unix_nano is not set");
     if (point.start > point.time) return refuse("WrongTime", "it ends before it starts");
     if (!point.has_value) return refuse("NoValue", "it has no value");
+    if (!std::isfinite(point.datum.sum) || !std::isfinite(point.datum.minimum) ||
+        !std::isfinite(point.datum.maximum)) {
+      return refuse("NotFinite", "CloudWatch takes no NaN and no infinity");
+    }
     if (point.count != point.counted) {
       return refuse("WrongCount", "count is " + std::to_string(point.count) +
                                       ", its buckets hold " + std::to_string(point.counted));
