@@ -31,9 +31,9 @@ struct Tables {
   static void after_fork() noexcept;
 
   Tables() {
-    pthread_atfork(&before_fork, &after_fork, &after_fork);
     names.push("(too many names)");
     sites.push({Severity::info, "(too many call sites)", "", 0, {}});
+    pthread_atfork(&before_fork, &after_fork, &after_fork);  // Last: not of one that is made again.
   }
 };
 

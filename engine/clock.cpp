@@ -86,13 +86,13 @@ void TickLine::anchor(const Instant& now) noexcept {
   before_ = latest_;
   latest_ = now;
   if (latest_.ticks <= before_.ticks) {  // The counter began again: no line leads here.
-    first_ = before_ = latest_;
+    first_ = latest_;
     return;
   }
   // Of one rate, the two differ by what an anchor may be off: microseconds in a second.
   constexpr double rate_change = 1e-3;
   const double latest_slope = slope(before_, latest_);
-  const bool is_first = first_.ticks == before_.ticks;
+  const bool is_first = first_.ticks == before_.ticks && first_.steady_ns == before_.steady_ns;
   if (!is_first && std::abs(latest_slope - ns_per_tick_) > rate_change * ns_per_tick_) {
     first_ = latest_;
     return;
@@ -101,7 +101,14 @@ void TickLine::anchor(const Instant& now) noexcept {
 }
 
 std::int64_t TickLine::wall_ns_of(std::uint64_t ticks) const noexcept {
-  const Instant& anchor = ticks < latest_.ticks ? before_ : latest_;
+  const auto distance_to = [ticks](const Instant& anchor) {
+    return ticks < anchor.ticks ? anchor.ticks - ticks : ticks - anchor.ticks;
+  };
+  // Where the counter began again the nearer one is that of the same run.
+  const bool is_before = latest_.ticks > before_.ticks
+                             ? ticks < latest_.ticks
+                             : distance_to(before_) < distance_to(latest_);
+  const Instant& anchor = is_before ? before_ : latest_;
   const auto distance = static_cast<std::int64_t>(ticks - anchor.ticks);
   return anchor.wall_ns + std::llround(static_cast<double>(distance) * ns_per_tick_);
 }

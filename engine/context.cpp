@@ -39,8 +39,9 @@ struct Identities {
   static void after_fork() noexcept;
   static void after_fork_in_child() noexcept;
   Identities() {
-    pthread_atfork(&before_fork, &after_fork, &after_fork_in_child);
     names.push("__other__");
+    pthread_atfork(&before_fork, &after_fork,
+                   &after_fork_in_child);  // Last: what is before may throw.
   }
 };
 

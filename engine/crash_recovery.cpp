@@ -335,15 +335,18 @@ void CrashRecovery::open_box(RecoveredRecords& records) {
   std::string text;
   const FileState clock = read_file(*disk_, box.handle, "clock", text);
   const bool is_good = clock == FileState::read && dead->read_clock(text);
-  if (is_good) {
-    std::string names;
-    if (read_file(*disk_, box.handle, "names", names) == FileState::read) dead->read_names(names);
+  std::string names;
+  const FileState names_state =
+      is_good ? read_file(*disk_, box.handle, "names", names) : FileState::missing;
+  if (is_good && names_state != FileState::refused) {
+    if (names_state == FileState::read) dead->read_names(names);
     ++counts_.processes;
     records.begin_process();
     dead_ = std::move(dead);
     return;
   }
-  if (clock == FileState::refused || DeadProcess::is_of_another_version(text)) {
+  if (clock == FileState::refused || names_state == FileState::refused ||
+      DeadProcess::is_of_another_version(text)) {
     box.stays = true;
     ++counts_.left;
   } else {

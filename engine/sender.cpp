@@ -336,7 +336,9 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
   const bool spent = parts_.attempts_max > 0 && !job.payload->recovered &&
                      (job.attempts >= parts_.attempts_max || job.refusals >= refusals_max);
   if (job.stored == nullptr && (spent || is_down(lane)) && !store_and_keep(lane, job) && spent) {
-    account(job, 0, job.unaccounted, outcome.cause);
+    // What is left of a request that was taken has failed for itself, not for its cause.
+    account(job, 0, job.unaccounted,
+            outcome.left.empty() ? outcome.cause : DropCause::retries_exhausted);
     return finish(std::move(job));
   }
   if (job.stored != nullptr && job.stored->entry.expires <= now) {
@@ -425,6 +427,12 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
   second.since = job.since;
   second.unaccounted = half->records();
   second.splits_left = (job.splits_left - 1) / 2;
+  if (job.stored != nullptr) {
+    second.stored_items = half->items.size();
+    second.stored_records = second.unaccounted;
+    job.stored_items -= second.stored_items;
+    job.stored_records -= second.stored_records;
+  }
   second.payload = std::move(half);
   second.stored = job.stored;
   job.unaccounted -= second.unaccounted;
@@ -547,6 +555,8 @@ bool Sender::store_and_keep(std::size_t lane, Job& job) noexcept {
     if (!entry) return false;
     stored->entry = std::move(*entry);
     job.stored = std::move(stored);
+    job.stored_items = job.payload->items.size();
+    job.stored_records = job.payload->records();
   } catch (const std::bad_alloc&) {  // It goes on in memory.
     return false;
   }
@@ -599,6 +609,8 @@ bool Sender::load(std::size_t lane) {
   job->stored->entry = std::move(loaded->entry);
   job->payload = std::move(loaded->payload);
   job->unaccounted = job->payload->records();
+  job->stored_items = job->payload->items.size();
+  job->stored_records = job->unaccounted;
   job->splits_left = splits_max;
   job->since = parts_.spool->stored_since(job->stored->entry);
   return true;
@@ -608,7 +620,7 @@ bool Sender::load(std::size_t lane) {
 void Sender::finish_stored(Job& job) {
   Stored& stored = *job.stored;
   if (--stored.parts == 0) return parts_.spool->remove(stored.entry);
-  parts_.spool->settled(stored.entry, job.payload->items.size(), job.payload->records());
+  parts_.spool->settled(stored.entry, job.stored_items, job.stored_records);
 }
 
 void Sender::give_up(std::size_t lane, Job job, bool may_store) {

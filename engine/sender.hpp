@@ -88,6 +88,9 @@ class Sender {
   struct Job {
     std::unique_ptr<Payload> payload;
     std::shared_ptr<Stored> stored;  // null: in memory only
+    // Of its file, those that it stands for: all that its payload had when it was stored or split.
+    std::size_t stored_items = 0;
+    std::uint64_t stored_records = 0;
     std::uint64_t unaccounted =
         0;  // records of the payload that are neither delivered nor dropped yet
     int attempts = 0;

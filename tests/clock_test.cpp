@@ -66,10 +66,15 @@ TEST_F(TickLineTest, AStepOfTheWallClockDoesNotReachBack) {
 TEST_F(TickLineTest, ACounterThatBeginsAgainIsFollowed) {
   TickLine line = this->line();
   follow(line, 10);
+  machine_.run(second / 1000);
+  const std::uint64_t before_it = machine_.ticks;
+  const std::int64_t was = machine_.wall_ns;
   machine_.ticks = 0;  // Hibernation: the clocks go on.
   machine_.steady_ns += second / 100;
   machine_.wall_ns += 3600 * second;
-  follow(line, 1);
+  line.anchor(machine_.now());
+  EXPECT_NEAR(static_cast<double>(line.wall_ns_of(before_it) - was), 0, 1000)
+      << "a record that was in its ring";
   EXPECT_NEAR(error(line), 0, 1000);
   follow(line, 1000);
   EXPECT_NEAR(error(line), 0, 100);

@@ -2,6 +2,8 @@
 //
 // An engine with a spool: outages, the end of the process in the middle of them, and the account.
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <map>
 
 #include <support/engine_fixture.hpp>
@@ -226,6 +228,52 @@ TEST_F(SpoolDeliveryTest, APayloadThatIsRefusedAsAWholeIsSplitAndItsProgressIsKe
   EXPECT_EQ(service.taken, up_to(10));
   EXPECT_TRUE(is_settled(test->engine.stats().logs));
   EXPECT_TRUE(disk->files().empty());
+}
+
+// A file counts the items that are done from its beginning: also those that a later part of it is rid of
+// one by one.
+TEST_F(SpoolDeliveryTest, SegmentsThatAreThrottledOneByOneLeaveTheirFileRight) {
+  Config traced = config();
+  traced.logs = LogsTo::none;
+  traced.traces = TracesTo::put_trace_segments;
+  traced.trace_sample_rate = 1.0;
+  auto first = std::make_unique<TestEngine>(traced, disk);
+  first->http.set_answer(
+      [](const HttpRequest&) { return MemoryTransport::failed(HttpOutcome::not_connected); });
+  std::vector<std::uint64_t> roots;
+  for (int children = 0; children < 4; ++children) {
+    const Span root = first->engine.span("root");
+    roots.push_back(root.span_id());
+    for (int i = 0; i < children; ++i) const Span child = first->engine.span("child");
+  }
+  first->advance(5s);
+  wait_out(*first);
+  ASSERT_EQ(first->engine.stats().spans.held_in_spool, 10U);
+  // 413, half of it with one throttled, that one, and then no more.
+  std::vector<std::size_t> sizes;
+  first->http.set_answer([&](const HttpRequest& request) {
+    const std::size_t size = Json(request.body)["TraceSegmentDocuments"].size();
+    sizes.push_back(size);
+    if (size == 4) return MemoryTransport::answered(413);
+    if (sizes.size() > 3) return MemoryTransport::failed(HttpOutcome::not_connected);
+    if (size == 1) return MemoryTransport::answered(200);
+    std::array<char, 17> id{};
+    std::snprintf(id.data(), id.size(), "%016lx", roots[1]);
+    return MemoryTransport::answered(200, std::string(R"({"UnprocessedTraceSegments":[{"Id":")") +
+                                              id.data() +
+                                              R"(","ErrorCode":"ThrottledException"}]})");
+  });
+  for (int i = 0; i < 40 && sizes.size() < 3; ++i) first->advance(1s);
+  for (int i = 0; i < 3; ++i) first->advance(1s);
+  EXPECT_EQ(first->engine.stats().spans.delivered, 3U);
+  EXPECT_EQ(first->engine.stats().spans.held_in_spool, 7U);
+  first.reset();
+  TestEngine second(traced, disk);
+  for (int i = 0; i < 3; ++i) second.advance(30s);
+  const Stats stats = second.engine.stats();
+  EXPECT_EQ(stats.spans.recovered, 7U);
+  EXPECT_EQ(stats.spans.delivered, 7U);
+  EXPECT_TRUE(is_settled(stats.spans));
 }
 
 TEST_F(SpoolDeliveryTest, MetricsAndSpansGoThroughItToo) {

@@ -136,6 +136,10 @@ struct CurlTransport::Exchange {
     const auto set = [&](CURLoption option, auto value) {
       if (result == CURLE_OK) result = curl_easy_setopt(handle, option, value);
     };
+    // What a libcurl that is older, or was built without it, can do without.
+    const auto prefer = [&](CURLoption option, auto value) {
+      static_cast<void>(curl_easy_setopt(handle, option, value));
+    };
     for (const HttpHeader& header : request.headers) {
       // An empty value would make libcurl leave the header out; a semicolon says that it is meant.
       append(headers, header.name + (header.value.empty() ? ";" : ": " + header.value));
@@ -158,17 +162,17 @@ struct CurlTransport::Exchange {
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_FOLLOWLOCATION, 0L);
     set(CURLOPT_NOSIGNAL, 1L);
-    set(CURLOPT_QUICK_EXIT, 1L);
+    prefer(CURLOPT_QUICK_EXIT, 1L);
     set(CURLOPT_TIMEOUT_MS,
         static_cast<long>(std::max(timeout.count(), std::int64_t{1})));  // 0: none
-    set(CURLOPT_TCP_KEEPALIVE, 1L);
+    prefer(CURLOPT_TCP_KEEPALIVE, 1L);
     set(CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
     if (!request.address.empty()) {
       const bool is_v6 = request.address.find(':') != std::string::npos;
       const std::string host = is_v6 ? "[" + request.address + "]" : request.address;
       append(connect_to, "::" + host + ":");
       set(CURLOPT_CONNECT_TO, connect_to.get());
-      set(CURLOPT_NOPROXY, "*");
+      prefer(CURLOPT_NOPROXY, "*");
     }
     if (const char* const bundle = std::getenv("AWS_CA_BUNDLE");
         bundle != nullptr && *bundle != '\0') {

@@ -24,7 +24,8 @@ Ships the logs and spans that processes which were killed left in DIRECTORY (the
 says the configuration as a service reads it (SPILLWAY_*, SPILLWAY_CONFIG_FILE, AWS_*); the name of the
 service is that of each directory. Begins with none of them when logs or spans are there that the
 configuration sends nowhere. Prints the account of each service on stderr. Exit status 1 when something
-was not delivered: it stays in DIRECTORY.
+was not delivered: it stays in DIRECTORY, or in the spool_dir of the configuration; what the destination
+refuses for good, or does not take any more for its age, is dropped and counted.
 )";
 
 constexpr std::chrono::seconds delivery_max{60};
