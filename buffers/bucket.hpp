@@ -17,10 +17,10 @@ inline constexpr int bucket_bits = 7;
 inline constexpr std::uint32_t buckets_per_octave = 1U << bucket_bits;
 inline constexpr int bucket_shift = 52 - bucket_bits;
 
-/// CloudWatch takes magnitudes from 8.515920e-109, which is 2^-359, up to 2^360 (PutMetricData,
-/// MetricDatum.Value).
+/// CloudWatch takes magnitudes up to 2^360 (PutMetricData, MetricDatum.Value), and refuses ones that are
+/// too small: the smallest that a reference ever named is this, about 2^-359.
 inline constexpr double magnitude_max = 0x1p360;
-inline constexpr double magnitude_min = 0x1p-359;
+inline constexpr double magnitude_min = 8.515920e-109;
 
 /// Whether CloudWatch would take the value: finite, at most 2^360 in magnitude.
 constexpr bool is_valid_measurement(double value) noexcept {

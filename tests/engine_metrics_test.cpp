@@ -192,7 +192,7 @@ TEST_F(EngineMetricsTest, BadMeasurementsAreCountedAndTheirNeighboursGoOut) {
 
 TEST_F(EngineMetricsTest, WhatIsTooSmallForTheServiceIsZero) {
   testing::TestEngine test(config());
-  constexpr double least = 0x1p-359;
+  constexpr double least = 8.515920e-109;
   const Gauge gauge = test.engine.gauge("Gauge");
   const Histogram histogram = test.engine.histogram("Histogram");
   const Counter counter = test.engine.counter("Counter");

@@ -13,7 +13,7 @@ UNITS = [
 ]
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
 GREATEST = 2.0**360
-SMALLEST = 2.0**-360
+SMALLEST = 8.515920e-109
 
 
 def text(random_, length):
