@@ -200,7 +200,9 @@ TEST_P(ExamplesTest, AnswersHaveTheHeadersAndBodiesOfTheSteps) {
   EXPECT_EQ(of_client, 7);
 }
 
-#if defined(SPILLWAY_EXAMPLE_BEAST)
+// A sanitizer asks by a pipe whether memory can be read, and takes it for unreadable where there is no
+// descriptor for one.
+#if defined(SPILLWAY_EXAMPLE_BEAST) && !defined(SPILLWAY_SANITIZED)
 // With fewer descriptors than clients: who came too late is served when others have gone.
 class CrowdedExampleTest : public ExamplesTest {
  protected:
