@@ -46,13 +46,15 @@ namespace {
 
 // Keeps the trace of the highest value so far.
 void record_any_value(Lane& lane, const MetricRef& metric, double value) noexcept {
-  const Recorded recorded = lane.bank().record(metric.cell_offset, metric.series, value);
+  // Once: the next one that the gate names may be another, and this cell unknown to it.
+  Bank& bank = lane.bank();
+  const Recorded recorded = bank.record(metric.cell_offset, metric.series, value);
   if (recorded == Recorded::not_at_all) return lane.counters.measurements_invalid.add();
   if (recorded != Recorded::as_highest) return;
   const Active& active = current_active();
   if (!active.is_sampled() || !active.trace_id) return;
-  lane.bank().add_exemplar(metric.cell_offset,
-                           {value, lane.coarse_ticks(), active.trace_id, active.span_id});
+  bank.add_exemplar(metric.cell_offset,
+                    {value, lane.coarse_ticks(), active.trace_id, active.span_id});
 }
 
 void set_any_gauge(Lane& lane, const MetricRef& metric, double value) noexcept {
