@@ -182,6 +182,145 @@ TEST_F(ServiceClientTest, TraceAndContextGoAlong) {
       << "below a span of the call";
 }
 
+// ---- Every decision is an event with its reason and trace id ----
+
+class ServiceDecisionsTest : public ServiceClientTest {
+ protected:
+  ServiceDecisionsTest() { options.engine = &test.engine; }
+  /// A call within a request that is traced.
+  ServiceReply served(const ServiceRequest& request, std::chrono::milliseconds timeout = 10s) {
+    client();
+    const Span handler = test.engine.span("handler");
+    return client().call(request, timeout);
+  }
+  /// Logs of attempts, calls and breakers, all of the trace.
+  std::vector<testing::Json> events(const testing::Sent& all) const {
+    for (const testing::Json& log : all.logs)
+      EXPECT_EQ(log["trace_id"].string(), all.segments.at(0)["trace_id"].string());
+    return all.logs;
+  }
+  static testing::Json call_of(const testing::Sent& all) {
+    return all.segments.at(0)["subsegments"][0];
+  }
+
+  const testing::AwsEnvironment environment;
+  testing::TestEngine test{testing::aws_config()};
+};
+
+TEST_F(ServiceDecisionsTest, ARetryAndItsReason) {
+  answer = [this](const HttpRequest& /*request*/) {
+    return MemoryTransport::answered(asked.size() == 1 ? 503 : 200);
+  };
+  EXPECT_EQ(served({}).retry_stopped, std::nullopt);
+  const testing::Sent all = testing::sent(test);
+  EXPECT_EQ(all.sum("ServiceRetryDecisions|retry|orders"), 1);
+  EXPECT_EQ(all.sum("ServiceCalls|answered|orders"), 1);
+  const auto logs = events(all);
+  ASSERT_EQ(logs.size(), 1U);
+  EXPECT_EQ(logs[0]["level"].string(), "INFO");
+  EXPECT_EQ(logs[0]["message"].string(), "attempt of a service call failed");
+  EXPECT_EQ(logs[0]["service"].string(), "orders");
+  EXPECT_EQ(logs[0]["endpoint"].string(), asked[0].origin);
+  EXPECT_EQ(logs[0]["attempt"].number(), 1);
+  EXPECT_EQ(logs[0]["failure"].string(), "status 503");
+  EXPECT_EQ(logs[0]["decision"].string(), "retry");
+  EXPECT_TRUE(logs[0].has("wait_ms"));
+  EXPECT_EQ(call_of(all)["annotations"]["attempts"].number(), 2);
+  EXPECT_FALSE(call_of(all)["annotations"].has("retry_stopped"));
+}
+
+TEST_F(ServiceDecisionsTest, WhyThereIsNoOther) {
+  struct Row {
+    const char* reason;
+    std::function<void()> arrange;
+    ServiceRequest request;
+    int attempts;
+  };
+  const HttpResponse busy = MemoryTransport::answered(503);
+  HttpResponse said = busy;
+  answer = [&](const HttpRequest& /*request*/) { return said; };
+  options.breaker.calls_min = 1000;
+  const RetryOptions usual = options.retry;
+  for (const Row& row : std::initializer_list<Row>{
+           {"attempts_used", [] {}, {}, 3},
+           {"not_idempotent", [] {}, {.method = "POST"}, 1},
+           {"not_retryable", [&] { said = MemoryTransport::answered(500); }, {}, 1},
+           {"not_retryable",
+            [&] { said = MemoryTransport::failed(HttpOutcome::too_large); },
+            {},
+            1},
+           {"budget_empty", [&] { options.retry.budget_max = 1; }, {}, 2},
+           {"deadline",
+            [&] {
+              said = busy;
+              said.headers.push_back({"Retry-After", "3600"});
+              options.retry.retry_after_max = 3'600s;
+            },
+            {},
+            1}}) {
+    SCOPED_TRACE(row.reason);
+    said = busy;
+    options.retry = usual;
+    row.arrange();
+    testing::TestEngine own{testing::aws_config()};
+    options.engine = &own.engine;
+    ServiceClient orders(options);
+    orders.refresh();
+    ServiceReply reply;
+    {
+      const Span handler = own.engine.span("handler");
+      reply = orders.call(row.request, 10s);
+    }
+    EXPECT_EQ(reply.attempts, row.attempts);
+    ASSERT_TRUE(reply.retry_stopped);
+    EXPECT_EQ(to_string(*reply.retry_stopped), row.reason);
+    const testing::Sent all = testing::sent(own);
+    EXPECT_EQ(all.sum(std::string("ServiceRetryDecisions|") + row.reason + "|orders"), 1);
+    EXPECT_EQ(all.sum("ServiceRetryDecisions|retry|orders"), row.attempts - 1);
+    EXPECT_EQ(call_of(all)["annotations"]["retry_stopped"].string(), row.reason);
+    const auto logs = events(all);
+    const std::size_t last = static_cast<std::size_t>(row.attempts) - 1;
+    ASSERT_GT(logs.size(), last);
+    EXPECT_EQ(logs[last]["decision"].string(), row.reason);
+    EXPECT_EQ(logs[last]["level"].string(), "WARN");
+  }
+}
+
+TEST_F(ServiceDecisionsTest, BreakersThatOpenBetweenAttemptsEndThem) {
+  options.breaker.calls_min = 1;
+  options.discover = static_endpoints({{"http://a"}});
+  answer = [](const HttpRequest& /*request*/) { return MemoryTransport::answered(503); };
+  const ServiceReply reply = served({});
+  EXPECT_EQ(reply.outcome, ServiceOutcome::answered);
+  EXPECT_EQ(reply.retry_stopped, RetryReason::nowhere_to_go);
+  const testing::Sent all = testing::sent(test);
+  EXPECT_EQ(all.sum("ServiceRetryDecisions|nowhere_to_go|orders"), 1);
+  std::vector<std::string> said;
+  for (const testing::Json& log : events(all)) said.push_back(log["message"].string());
+  EXPECT_EQ(said, (std::vector<std::string>{"endpoint's circuit breaker changed",
+                                            "attempt of a service call failed",
+                                            "attempt of a service call failed"}));
+}
+
+TEST_F(ServiceDecisionsTest, ACallThatIsNotMadeSaysWhy) {
+  options.breaker.calls_min = 1;
+  options.discover = static_endpoints({{"http://a"}});
+  answer = [](const HttpRequest& /*request*/) { return MemoryTransport::answered(500); };
+  client().call({}, 10s);  // Outside of the request; opens the breaker.
+  EXPECT_TRUE(test.engine.flush(1s));
+  test.http.forget_requests();
+  EXPECT_EQ(served({}).outcome, ServiceOutcome::breakers_open);
+  const testing::Sent all = testing::sent(test);
+  EXPECT_EQ(all.sum("ServiceCalls|breakers_open|orders"), 1);
+  const auto logs = events(all);
+  ASSERT_EQ(logs.size(), 1U);
+  EXPECT_EQ(logs[0]["message"].string(), "service call has no answer");
+  EXPECT_EQ(logs[0]["level"].string(), "WARN");
+  EXPECT_EQ(logs[0]["outcome"].string(), "breakers_open");
+  EXPECT_EQ(logs[0]["error"].string(), "the circuit breakers of all endpoints of orders are open");
+  EXPECT_EQ(call_of(all)["annotations"]["outcome"].string(), "breakers_open");
+}
+
 TEST_F(ServiceClientTest, WithoutAContextNothingIsSaid) {
   get();
   for (const std::string_view name : {"X-Tenant-ID", "X-User-ID", "X-Request-ID", "traceparent"})

@@ -140,17 +140,10 @@ class ServiceClient::Core {
     }
     ServiceReply reply = attempt_all(request, begun + timeout);
     if (options_.engine != nullptr) {
-      if (reply.outcome == ServiceOutcome::answered) {
-        span->http_response(reply.response.status,
-                            static_cast<std::int64_t>(reply.response.body.size()));
-      } else {
-        span->fault();
-        span->annotate("outcome", to_string(reply.outcome));
-      }
       const std::chrono::duration<double, std::micro> took = steady_clock::now() - begun;
       latency_.record(took.count());
       calls_[static_cast<std::size_t>(reply.outcome)].add(1U);
-      if (reply.attempts > 1) retries_.add(static_cast<unsigned>(reply.attempts - 1));
+      tell_end(*span, reply);
     }
     return reply;
   }
@@ -187,14 +180,57 @@ class ServiceClient::Core {
 
  private:
   void make_metrics(Engine& engine) {
-    const Dimensions by{{"Service", options_.name}};
+    // Not "Service", which is the own one's. The word is Application Signals'.
+    const Dimensions by{{"RemoteService", options_.name}};
     span_name_ = engine.span_name(options_.name);
     latency_ = engine.histogram("ServiceCallLatency", Unit::microseconds, by);
-    retries_ = engine.counter("ServiceCallRetries", Unit::count, by);
-    for (std::size_t i = 0; i < calls_.size(); ++i) {
-      Dimensions with = by;
-      with.push_back({"Outcome", std::string(to_string(static_cast<ServiceOutcome>(i)))});
-      calls_[i] = engine.counter("ServiceCalls", Unit::count, with);
+    const auto make = [&](auto& counters, const char* name, const char* dimension, auto first) {
+      for (std::size_t i = 0; i < counters.size(); ++i) {
+        Dimensions with = by;
+        with.push_back({dimension, std::string(to_string(static_cast<decltype(first)>(i)))});
+        counters[i] = engine.counter(name, Unit::count, with);
+      }
+    };
+    make(calls_, "ServiceCalls", "Outcome", ServiceOutcome{});
+    make(retry_decisions_, "ServiceRetryDecisions", "Reason", RetryReason{});
+  }
+
+  // ---- What is told of a call ----
+
+  void tell_end(Span& span, const ServiceReply& reply) const noexcept {
+    if (reply.attempts > 1) span.annotate("attempts", reply.attempts);
+    if (reply.retry_stopped) span.annotate("retry_stopped", to_string(*reply.retry_stopped));
+    if (reply.outcome == ServiceOutcome::answered) {
+      span.http_response(reply.response.status,
+                         static_cast<std::int64_t>(reply.response.body.size()));
+      return;
+    }
+    span.fault();
+    span.annotate("outcome", to_string(reply.outcome));
+    SPILLWAY_WARN(*options_.engine, "service call has no answer", {"service", options_.name},
+                  {"outcome", to_string(reply.outcome)}, {"attempts", reply.attempts},
+                  {"error", reply.error});
+  }
+
+  /// What became of an attempt that failed. Not a retry: it was the last one.
+  void decide(const RetryDecision& decision, const Node& node, ServiceReply& reply) const {
+    if (!decision) reply.retry_stopped = decision.reason;
+    if (options_.engine == nullptr) return;
+    retry_decisions_[static_cast<std::size_t>(decision.reason)].add(1U);
+    const std::string failure = reply.response.outcome == HttpOutcome::answered
+                                    ? "status " + std::to_string(reply.response.status)
+                                    : reply.response.error;
+    if (decision) {
+      SPILLWAY_INFO(*options_.engine, "attempt of a service call failed",
+                    {"service", options_.name}, {"endpoint", node.endpoint.origin},
+                    {"address", node.endpoint.address}, {"attempt", reply.attempts},
+                    {"failure", failure}, {"decision", to_string(decision.reason)},
+                    {"wait_ms", decision.wait.count()});
+    } else {
+      SPILLWAY_WARN(*options_.engine, "attempt of a service call failed",
+                    {"service", options_.name}, {"endpoint", node.endpoint.origin},
+                    {"address", node.endpoint.address}, {"attempt", reply.attempts},
+                    {"failure", failure}, {"decision", to_string(decision.reason)});
     }
   }
 
@@ -342,11 +378,16 @@ class ServiceClient::Core {
                             !transport::find_header(request.headers, "Idempotency-Key").empty();
     const WorkerLease worker(*this);
     std::vector<const Node*> tried;
+    std::shared_ptr<Node> last;
     ServiceReply reply;
     while (true) {
       const SteadyTime now = steady_clock::now();
       if (now >= deadline) {
-        if (reply.attempts == 0) reply.error = "the time was over before a request could be sent";
+        if (last == nullptr) {
+          reply.error = "the time was over before a request could be sent";
+        } else {
+          decide({RetryReason::deadline}, *last, reply);
+        }
         reply.outcome = ServiceOutcome::timed_out;
         return reply;
       }
@@ -356,20 +397,26 @@ class ServiceClient::Core {
         choice = choose(*all, tried, now);
       }
       if (choice.node == nullptr) {
-        if (reply.attempts == 0)
+        if (last == nullptr)
           return refused(ServiceOutcome::breakers_open,
                          "the circuit breakers of all endpoints of " + options_.name + " are open");
+        decide({RetryReason::nowhere_to_go}, *last, reply);
         return reply;
       }
+      last = choice.node;
       tried.push_back(choice.node.get());
       if (!attempt(*worker, ready, choice, deadline, reply)) return reply;
       const HttpOutcome ended = reply.response.outcome;
       const bool answered = ended == HttpOutcome::answered;
-      if (answered && !options_.retry.statuses.contains(reply.response.status)) {
-        if (reply.response.status < 500) retry_.succeeded();
+      if (answered && reply.response.status < 500 &&
+          !options_.retry.statuses.contains(reply.response.status)) {
+        retry_.succeeded();
         return reply;
       }
-      if (ended == HttpOutcome::refused_locally || ended == HttpOutcome::too_large) return reply;
+      if (ended == HttpOutcome::refused_locally || ended == HttpOutcome::too_large) {
+        decide({RetryReason::not_retryable}, *last, reply);
+        return reply;
+      }
       const SteadyTime after = steady_clock::now();
       const RetryDecision again =
           retry_.after({.number = reply.attempts,
@@ -382,6 +429,7 @@ class ServiceClient::Core {
                         .now = after,
                         .deadline = deadline},
                        draw());
+      decide(again, *last, reply);
       if (!again || !worker->http.pause(again.wait)) {
         if (!answered && after >= deadline) reply.outcome = ServiceOutcome::timed_out;
         return reply;
@@ -491,8 +539,8 @@ class ServiceClient::Core {
   std::atomic<std::size_t> turn_{0};
   SpanName span_name_;
   Histogram latency_;
-  Counter retries_;
   std::array<Counter, service_outcome_count> calls_;
+  std::array<Counter, retry_reason_count> retry_decisions_;
 
   std::mutex discovering_;
   mutable std::mutex mutex_;  // of what follows

@@ -14,6 +14,11 @@
 // (X-Request-Timeout); the signature; the request; a retry within deadline and budget (retry.hpp), on
 // another endpoint where there is one. A call is a span of the calling thread's trace.
 //
+// Every decision leaves a record, with the trace id of the request that the calling thread serves: one of
+// the log for an attempt that failed (what became of it: `decision`) and for a call that ends without an
+// answer (`outcome`, which says bulkhead_full, breakers_open, ...), annotations of the span (`attempts`,
+// `retry_stopped`, `outcome`), the counters ServiceCalls by Outcome and ServiceRetryDecisions by Reason.
+//
 // Discovery runs in the background every `refresh`. One that fails changes nothing: the endpoints that
 // are known stay in use.
 //
@@ -26,6 +31,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -111,6 +117,8 @@ struct ServiceReply {
   transport::HttpResponse response{};  ///< when answered
   std::string error{};                 ///< for people, when not; never a secret
   int attempts = 0;
+  /// Why the last attempt, which failed, was not followed by another one. Nothing: it did not fail.
+  std::optional<RetryReason> retry_stopped{};
 };
 
 class ServiceClient {

@@ -29,9 +29,11 @@ std::string_view to_string(RetryReason reason) noexcept {
     case RetryReason::deadline:
       return "deadline";
     case RetryReason::budget_empty:
+      return "budget_empty";
+    case RetryReason::nowhere_to_go:
       break;
   }
-  return "budget_empty";
+  return "nowhere_to_go";
 }
 
 void RetryOptions::check() const {

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
@@ -73,8 +74,10 @@ enum class RetryReason : std::uint8_t {
   not_idempotent,  ///< the request may have been carried out already
   attempts_used,
   deadline,  ///< the wait would end behind it
-  budget_empty
+  budget_empty,
+  nowhere_to_go  ///< after the wait no endpoint's circuit breaker let the call through (ServiceClient)
 };
+inline constexpr std::size_t retry_reason_count = 7;
 std::string_view to_string(RetryReason reason) noexcept;
 
 /// What is known of an attempt that failed.
