@@ -61,6 +61,19 @@ HttpOutcome outcome_of(CURLcode code, CURL* easy, bool sent, bool no_memory) {
   return impossible ? HttpOutcome::refused_locally : HttpOutcome::not_connected;
 }
 
+// What OpenSSL says of a handshake that failed often does not say that it was one.
+std::string_view subject_of(CURLcode code) {
+  switch (code) {
+    case CURLE_SSL_CACERT_BADFILE:
+      return "trusted authorities (AWS_CA_BUNDLE, or the system's): ";
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+      return "TLS: ";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 struct CurlTransport::Exchange {
@@ -177,6 +190,8 @@ struct CurlTransport::Exchange {
     if (const char* const bundle = std::getenv("AWS_CA_BUNDLE");
         bundle != nullptr && *bundle != '\0') {
       set(CURLOPT_CAINFO, bundle);
+      // In place of the system's authorities, not beside them.
+      prefer(CURLOPT_CAPATH, static_cast<const char*>(nullptr));
     }
     set(CURLOPT_WRITEFUNCTION, &Exchange::take_body);
     set(CURLOPT_WRITEDATA, this);
@@ -276,8 +291,10 @@ void CurlTransport::perform() {
     long status = 0;
     curl_easy_getinfo(exchange.easy.get(), CURLINFO_RESPONSE_CODE, &status);
     response.status = static_cast<int>(status);
+    std::string_view subject;
     const char* error = "";
     if (response.outcome != HttpOutcome::answered) {
+      subject = subject_of(message->data.result);
       error = exchange.no_memory          ? "no memory for the answer"
               : exchange.error[0] != '\0' ? exchange.error
                                           : curl_easy_strerror(message->data.result);
@@ -287,7 +304,7 @@ void CurlTransport::perform() {
       error = "the connection ended within the headers of the answer";
     }
     try {
-      response.error = error;
+      response.error.append(subject).append(error);
     } catch (const std::bad_alloc&) {  // The outcome says enough.
     }
     curl_multi_remove_handle(state_->multi, exchange.easy.get());
