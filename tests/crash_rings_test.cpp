@@ -6,7 +6,6 @@
 // The killing test runs 50 times with seeded places, and SPILLWAY_TEST_KILLS times when that is set.
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
@@ -20,12 +19,12 @@
 #include <thread>
 #include <vector>
 
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/seed.hpp>
 #include <support/temporary_file.hpp>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <spillway/engine/crash_rings.hpp>
@@ -51,11 +50,6 @@ class Shared {
   T* at_;
 };
 
-void kill_self() {
-  kill(getpid(), SIGKILL);
-  while (true) pause();
-}
-
 class CrashRingsTest : public ::testing::Test {
  protected:
   Config config() const {
@@ -67,28 +61,13 @@ class CrashRingsTest : public ::testing::Test {
     config.on_diagnostic = [](std::string_view) {};
     return config;
   }
-  /// Runs `body` in a child, which does not come back from it by itself.
-  template <class Body>
-  static void in_killed_child(Body&& body) {
-    const pid_t child = fork();
-    if (child == 0) {
-      alarm(60);
-      body();
-      _exit(0);
-    }
-    int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
-    EXPECT_TRUE(WIFSIGNALED(status));
-    EXPECT_EQ(WTERMSIG(status), SIGKILL);
-  }
   /// A child whose engine moves by hand only: what it recorded stays in its rings.
   template <class Body>
   void in_killed_engine(const Config& given, Body&& body) {
-    in_killed_child([&] {
+    testing::in_killed_child([&] {
       testing::TestEngine test(given);
       body(test);
-      kill_self();
+      testing::kill_self();
     });
   }
   Stats recover(const Config& given) {
@@ -198,7 +177,7 @@ TEST_F(CrashRingsTest, SpansOfAKilledProcessAreDeliveredByTheNextOne) {
     test.settle();  // Waits in its segment.
     Span open = test.engine.span("open");
     { const Span child = test.engine.span("done"); }
-    kill_self();
+    testing::kill_self();
   });
   testing::TestEngine test(traced);
   test.settle();
@@ -223,16 +202,16 @@ TEST_F(CrashRingsTest, WhatWasDeliveredBehindTheFlushersLastRoundIsNotRecovered)
   const auto until_delivered = [](testing::TestEngine& test, SignalStats Stats::*signal) {
     for (int rounds = 0; rounds < 20; ++rounds) {
       test.advance(250ms);
-      if ((test.engine.stats().*signal).delivered != 0) kill_self();
+      if ((test.engine.stats().*signal).delivered != 0) testing::kill_self();
     }
   };
-  in_killed_child([&] {
+  testing::in_killed_child([&] {
     testing::TestEngine test(traced);
     for (int n = 0; n < 3; ++n) SPILLWAY_INFO(test.engine, "event", {"n", n});
     until_delivered(test, &Stats::logs);
   });
   EXPECT_EQ(lines().size(), 3U);
-  in_killed_child([&] {
+  testing::in_killed_child([&] {
     testing::TestEngine test(traced);
     { const Span span = test.engine.span("work"); }
     until_delivered(test, &Stats::spans);
@@ -320,14 +299,11 @@ TEST_F(CrashRingsTest, AnotherServicesRingsAreItsOwn) {
 TEST_F(CrashRingsTest, AForkedChildDoesNotWriteIntoItsParentsRings) {
   testing::TestEngine test(config());
   SPILLWAY_INFO(test.engine, "the parent's");
-  const pid_t child = fork();
-  if (child == 0) {
-    for (int i = 0; i < 100; ++i) SPILLWAY_INFO(test.engine, "the child's", {"n", i});
-    _exit(0);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+  EXPECT_EQ(testing::exit_status_of_child([&] {
+              for (int i = 0; i < 100; ++i) SPILLWAY_INFO(test.engine, "the child's", {"n", i});
+              return 7;
+            }),
+            7);
   SPILLWAY_INFO(test.engine, "the parent's");
   EXPECT_TRUE(test.engine.flush(1s));
   EXPECT_EQ(test.engine.stats().logs.delivered, 2U);
@@ -337,7 +313,7 @@ TEST_F(CrashRingsTest, AForkedChildDoesNotWriteIntoItsParentsRings) {
 TEST_F(CrashRingsTest, RingsThatHoldTooMuchKeepLessRatherThanDropping) {
   Config small = config();
   small.ring_bytes = 4096;
-  in_killed_child([&] {
+  testing::in_killed_child([&] {
     const testing::AwsEnvironment environment;
     Config unreachable = small;
     unreachable.logs = LogsTo::put_log_events;
@@ -356,7 +332,7 @@ TEST_F(CrashRingsTest, RingsThatHoldTooMuchKeepLessRatherThanDropping) {
     }
     if (test.engine.stats().logs.dropped_total() != 0) _exit(1);
     if (warnings != 1) _exit(2);
-    kill_self();
+    testing::kill_self();
   });
   const Stats stats = recover(config());
   EXPECT_GE(stats.logs.recovered, 4096U / 2 / 32 - 10) << "half a ring";
@@ -650,9 +626,7 @@ TEST_F(CrashRingsTest, NothingThatWasCommittedIsLostToSigkill) {
       std::this_thread::yield();
     }
     kill(child, SIGKILL);
-    int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
+    testing::wait_for_child(child);
     const Stats stats = recover(config());
     EXPECT_TRUE(testing::is_settled(stats.logs));
     recovered += stats.logs.recovered;

@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `spillway decode` as a person runs it.
-#include <cerrno>
-#include <csignal>
 #include <filesystem>
 #include <string>
 
 #include <gtest/gtest.h>
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/json.hpp>
 #include <support/program.hpp>
 #include <support/temporary_file.hpp>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/spool_file.hpp>
@@ -108,8 +105,7 @@ TEST_F(DecodeCommandTest, WhatIsDamagedIsShownAndSaid) {
 
 /// Leaves a ring in `directory`, whose path it returns.
 std::string leave_ring(const std::string& directory) {
-  const pid_t child = fork();
-  if (child == 0) {
+  testing::in_killed_child([&] {
     Config config;
     config.service = "orders/eu";
     config.crash_dir = directory;
@@ -123,12 +119,8 @@ std::string leave_ring(const std::string& directory) {
       Span span = test.engine.span("charge-card");
       span.annotate("provider", "acme");
     }
-    kill(getpid(), SIGKILL);
-    while (true) pause();
-  }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+    testing::kill_self();
+  });
   return directory + "/orders%2Feu.0/lane-0";
 }
 

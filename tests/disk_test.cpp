@@ -6,9 +6,9 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <support/child_process.hpp>
 #include <support/temporary_file.hpp>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <spillway/transport/disk.hpp>
@@ -122,9 +122,7 @@ TEST_F(DiskTest, AForkedChildKeepsNoLock) {
   ::close(gone[1]);
   ::close(born[0]);
   ::close(born[1]);
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+  EXPECT_EQ(testing::wait_for_child(child), 0);
 }
 
 }  // namespace

@@ -4,9 +4,8 @@
 // lease_test.cpp, the writes in dynamodb_table_test.cpp, the real thing in tests/integration.
 #include <memory>
 
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <spillway/middleware/rate_limit/dynamodb_store.hpp>
 
@@ -78,14 +77,11 @@ TEST_F(DynamoDbStoreTest, WhereAWrongValueCameFromIsSaid) {
 TEST_F(DynamoDbStoreTest, AForkedChildCanLetItGo) {
   auto store = std::make_unique<DynamoDbRateStore>(DynamoDbRateStoreOptions{
       .table = "limits", .endpoint = "http://127.0.0.1:1", .connections = 2});
-  const pid_t child = fork();
-  if (child == 0) {
-    store.reset();
-    _exit(17);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 17);
+  EXPECT_EQ(testing::exit_status_of_child([&] {
+              store.reset();
+              return 17;
+            }),
+            17);
 }
 
 TEST_F(DynamoDbStoreTest, ATableThatCannotBeReachedIsAnsweredAsChosen) {

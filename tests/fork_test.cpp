@@ -3,35 +3,20 @@
 // An engine in a forked child: an object whose threads stayed behind.
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/temporary_file.hpp>
-#include <sys/wait.h>
 #include <unistd.h>
 
 namespace spillway {
 namespace {
 
 using namespace std::chrono_literals;
-
-/// Exit status of a child that runs `body`; -1 when it did not come to its end.
-template <class Body>
-int status_of_child(Body&& body) {
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(60);  // Ends a child that hangs.
-    _exit(body());
-  }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 class ForkTest : public ::testing::Test {
  protected:
@@ -48,7 +33,7 @@ class ForkTest : public ::testing::Test {
 TEST_F(ForkTest, TheChildsCopyOfTheEngineGoesAwayAtOnce) {
   auto engine = std::make_unique<Engine>(config());
   SPILLWAY_INFO(*engine, "the parent's");
-  EXPECT_EQ(status_of_child([&] {
+  EXPECT_EQ(testing::exit_status_of_child([&] {
               SPILLWAY_INFO(*engine, "the child's");
               engine.reset();
               return 7;
@@ -62,7 +47,7 @@ TEST_F(ForkTest, TheChildsCopyOfTheEngineGoesAwayAtOnce) {
 TEST_F(ForkTest, InTheChildNothingIsWaitedFor) {
   Engine engine(config());
   SPILLWAY_INFO(engine, "the parent's");
-  EXPECT_EQ(status_of_child([&] {
+  EXPECT_EQ(testing::exit_status_of_child([&] {
               if (engine.flush(1h)) return 1;
               engine.shutdown(1h);
               return 7;
@@ -77,7 +62,7 @@ TEST_F(ForkTest, InTheChildNothingIsWaitedFor) {
 TEST_F(ForkTest, AnEngineOfTheChildsOwnDeliversWhatTheChildRecords) {
   Engine engine(config());
   SPILLWAY_INFO(engine, "the parent's");
-  EXPECT_EQ(status_of_child([&] {
+  EXPECT_EQ(testing::exit_status_of_child([&] {
               Config own = config();
               own.logs_file = directory.path("child");
               Engine child(own);
@@ -107,7 +92,7 @@ TEST_F(ForkTest, AChildMakesItsEngineWhateverOtherThreadsWereDoing) {
     });
   }
   for (int round = 0; round < 50; ++round) {
-    EXPECT_EQ(status_of_child([&] {
+    EXPECT_EQ(testing::exit_status_of_child([&] {
                 alarm(30);  // Ends a child that hangs.
                 detail::intern_identity("of the child");
                 Config own;
@@ -136,7 +121,7 @@ TEST_F(ForkTest, TheSpoolStaysTheParents) {
   SPILLWAY_INFO(*engine, "the parent's");
   ASSERT_TRUE(engine->flush(60s));
   ASSERT_EQ(engine->stats().logs.held_in_spool, 1U);
-  EXPECT_EQ(status_of_child([&] {
+  EXPECT_EQ(testing::exit_status_of_child([&] {
               engine.reset();
               Engine own(spooled);
               own.flush(100ms);

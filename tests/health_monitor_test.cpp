@@ -10,9 +10,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <spillway/middleware/health/endpoints.hpp>
 #include <spillway/middleware/health/monitor.hpp>
@@ -404,14 +403,11 @@ TEST(HealthThreadsTest, AForkedChildCanLetItGo) {
   auto monitor = std::make_unique<HealthMonitor>(
       threaded({{.name = "a", .check = [](const CheckRun& /*run*/) { return CheckResult{}; }}}));
   wait_for(*monitor, ServiceState::up);
-  const pid_t child = fork();
-  if (child == 0) {
-    monitor.reset();
-    _exit(17);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 17);
+  EXPECT_EQ(testing::exit_status_of_child([&] {
+              monitor.reset();
+              return 17;
+            }),
+            17);
 }
 
 // ---- In a chain ----

@@ -3,12 +3,11 @@
 // Names and call sites as numbers: a number means the same for as long as the process lives, in
 // its forked children too.
 #include <atomic>
-#include <cerrno>
 #include <string>
 #include <thread>
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
+#include <support/child_process.hpp>
 #include <unistd.h>
 
 #include <spillway/buffers/names.hpp>
@@ -91,9 +90,7 @@ TEST(NamesForkTest, AChildRegistersNamesWhateverAnotherThreadWasDoing) {
     }
     other.join();
     ASSERT_GT(child, 0);
-    int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
+    const int status = testing::wait_for_child(child);
     ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status) << " in round " << round;
     EXPECT_EQ(WEXITSTATUS(status), 7);
   }

@@ -4,8 +4,6 @@
 // memory that is bounded: what a black hole leaves waiting stays within the budget. The same of libcurl.
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -19,12 +17,11 @@
 
 #include <curl/curl.h>
 #include <gtest/gtest.h>
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/memory_disk.hpp>
 #include <support/raw_server.hpp>
 #include <support/temporary_file.hpp>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <spillway/engine/exception.hpp>
 #include <spillway/engine/outbox.hpp>
@@ -433,20 +430,15 @@ TEST_F(NoMemoryTest, AnyAllocationMayFailWhileADeadProcessIsRead) {
   Config config = aws_config();
   config.crash_dir = directory.path("left");
   config.on_diagnostic = [](std::string_view) {};
-  const pid_t child = fork();
-  if (child == 0) {
+  testing::in_killed_child([&] {
     testing::TestEngine test(config);
     for (int n = 0; n < 10; ++n) {
       SPILLWAY_INFO(test.engine, "event", {"n", n}, {"text", "longer than a string's own room"});
       Span span = test.engine.span("work");
       span.annotate("text", "longer than a string's own room");
     }
-    kill(getpid(), SIGKILL);
-    while (true) pause();
-  }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+    testing::kill_self();
+  });
   config.crash_dir = directory.path("crash");
   // Those of the reading come first; what goes on behind it has its own tests.
   constexpr long reading = 300;

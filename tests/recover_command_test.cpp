@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `spillway recover` as a person runs it.
-#include <cerrno>
-#include <csignal>
 #include <filesystem>
 #include <set>
 #include <string>
 
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/program.hpp>
 #include <support/temporary_file.hpp>
-#include <sys/wait.h>
-#include <unistd.h>
 
 namespace spillway {
 namespace {
@@ -25,8 +22,7 @@ std::set<std::string> files_in(const std::string& directory) {
 }
 
 void leave_a_log_and_a_span(const std::string& crash_dir, TracesTo traces) {
-  const pid_t child = fork();
-  if (child == 0) {
+  testing::in_killed_child([&] {
     Config config;
     config.service = "orders/eu";
     config.crash_dir = crash_dir;
@@ -34,12 +30,8 @@ void leave_a_log_and_a_span(const std::string& crash_dir, TracesTo traces) {
     testing::TestEngine test(config);
     SPILLWAY_INFO(test.engine, "event", {"n", 42});
     { const Span span = test.engine.span("work"); }
-    kill(getpid(), SIGKILL);
-    while (true) pause();
-  }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+    testing::kill_self();
+  });
 }
 
 TEST(RecoverCommandTest, ShipsWhatAKilledProcessLeft) {

@@ -8,10 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/sent.hpp>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <spillway/middleware/chain.hpp>
 #include <spillway/middleware/observability.hpp>
@@ -194,14 +193,11 @@ TEST_F(SnsAlertsTest, AForkedChildCanLetItGo) {
   auto threaded = std::make_unique<SnsAlerts>(
       test.engine, options,
       SnsAlertsRuntime{.http = std::make_unique<transport::MemoryTransport>()});
-  const pid_t child = fork();
-  if (child == 0) {
-    threaded.reset();
-    _exit(17);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 17);
+  EXPECT_EQ(testing::exit_status_of_child([&] {
+              threaded.reset();
+              return 17;
+            }),
+            17);
 }
 
 TEST_F(SnsAlertsTest, SecretsAreTakenOut) {
