@@ -52,7 +52,8 @@ template bool Bank::widen(GaugeCell&, std::uint32_t, double) noexcept;
 
 void Bank::add_exemplar(std::uint32_t offset, const ExemplarRecord& exemplar) noexcept {
   auto& histogram = cell<HistogramCell>(offset);
-  if (!ensure_block(histogram.exemplar_block)) return;
+  // A cell without a value is not among the touched ones, which alone are read and cleared.
+  if (histogram.count == 0 || !ensure_block(histogram.exemplar_block)) return;
   ExemplarBlock& block = exemplar_block(histogram.exemplar_block);
   block.records[block.count++ % ExemplarBlock::kept] = exemplar;
 }

@@ -224,7 +224,7 @@ class alignas(cache_line_bytes) Bank {
   }
   /// The same for any value.
   Recorded record(std::uint32_t offset, std::uint32_t series, double value) noexcept;
-  /// Keeps the trace of a value that was recorded as_highest; not when blocks have run out.
+  /// Keeps the trace of a value that this bank recorded as_highest; not when blocks have run out.
   void add_exemplar(std::uint32_t offset, const ExemplarRecord& exemplar) noexcept;
 
   // ---- the flusher, while it owns the bank ----

@@ -61,7 +61,7 @@ class BasicGate {
   bool is_open_for(std::uint64_t engine_id) const noexcept {
     return portable_engine_id_.load(std::memory_order_relaxed) == engine_id;
   }
-  /// P3. The bank that is the producer's until leave().
+  /// P3. The producer's until leave(). Ask once an operation: a second answer may be another bank.
   Bank& bank() noexcept { return *bank_.load(Memory::order(Access::gate_load_bank, acquire)); }
   /// P5.
   void leave() noexcept {

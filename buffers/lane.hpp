@@ -182,7 +182,7 @@ class alignas(cache_line_bytes) Lane {
 
   // ---- the producer, between enter() and leave() ----
 
-  Bank& bank() noexcept { return gate_.bank(); }
+  Bank& bank() noexcept { return gate_.bank(); }  // Once an operation: see there.
   void leave() noexcept { gate_.leave(); }
   /// Time of the flusher's last round, in ticks: a load where a clock would cost 10 ns.
   std::uint64_t coarse_ticks() const noexcept {

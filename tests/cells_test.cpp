@@ -259,6 +259,13 @@ TEST_F(CellsTest, TheHighestExemplarsOfAllBanksAreKept) {
   EXPECT_TRUE(close()[0].exemplars.empty()) << "of its own interval only";
 }
 
+TEST_F(CellsTest, AnExemplarWithoutAValueLeavesNothing) {
+  const Series& one = series(MetricKind::histogram, "h");
+  bank->add_exemplar(one.cell_offset, {8, 0, {1, 2}, 3});
+  EXPECT_TRUE(close().empty());
+  EXPECT_TRUE(bank_is_zero());
+}
+
 TEST(BankTest, BlocksAreAlignedWhateverTheNumberOfSeries) {
   for (const std::uint32_t series_max : {16U, 17U, 19U, 255U}) {
     const BankLayout layout{1U << 12, series_max, 4};
