@@ -92,7 +92,7 @@ void TickLine::anchor(const Instant& now) noexcept {
   // Of one rate, the two differ by what an anchor may be off: microseconds in a second.
   constexpr double rate_change = 1e-3;
   const double latest_slope = slope(before_, latest_);
-  const bool is_first = first_.ticks == before_.ticks && first_.steady_ns == before_.steady_ns;
+  const bool is_first = first_.ticks == before_.ticks;
   if (!is_first && std::abs(latest_slope - ns_per_tick_) > rate_change * ns_per_tick_) {
     first_ = latest_;
     return;

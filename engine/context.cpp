@@ -40,8 +40,8 @@ struct Identities {
   static void after_fork_in_child() noexcept;
   Identities() {
     names.push("__other__");
-    pthread_atfork(&before_fork, &after_fork,
-                   &after_fork_in_child);  // Last: what is before may throw.
+    // Last: what is before may throw.
+    pthread_atfork(&before_fork, &after_fork, &after_fork_in_child);
   }
 };
 

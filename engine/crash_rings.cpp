@@ -177,8 +177,9 @@ void CrashRings::write_anchor() {
   anchor.number = ++anchors_;
   anchor.ticks = parts_.clock->ticks();
   anchor.wall_ns = parts_.clock->wall_ns_of(anchor.ticks);
+  // Ahead of the anchor, where no step of the wall clock lies in between.
   anchor.ns_per_tick =
-      static_cast<double>(anchor.wall_ns - parts_.clock->wall_ns_of(anchor.ticks - stretch)) /
+      static_cast<double>(parts_.clock->wall_ns_of(anchor.ticks + stretch) - anchor.wall_ns) /
       static_cast<double>(stretch);
   CrashClock::Anchor& slot = clock_->anchors[anchors_ & 1];
   std::atomic_ref<std::uint64_t> number(slot.number);

@@ -405,8 +405,9 @@ class Engine::Core final : public detail::EngineServices {
       };
       end(flusher_thread_, flushed);
       end(sender_thread_, sent);
-      const auto left = std::chrono::ceil<milliseconds>(deadline - clock_->steady());
-      if (sampling_client_ && !sampling_client_->stop(std::max(left, shutdown_grace))) {
+      const auto left =
+          std::chrono::ceil<milliseconds>(deadline + shutdown_grace - clock_->steady());
+      if (sampling_client_ && !sampling_client_->stop(std::max(left, milliseconds(0)))) {
         at_rest_ = false;
       }
       if (!flushed || !sent) {

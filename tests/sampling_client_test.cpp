@@ -448,7 +448,7 @@ TEST(SamplingEngineTest, ADaemonThatDoesNotAnswerDoesNotHoldTheEngineUp) {
   config.on_diagnostic = [](std::string_view) {};
   Engine engine(config);
   { const Span span = engine.span("orders"); }
-  engine.shutdown(500ms);
+  EXPECT_TRUE(testing::is_settled(engine.shutdown(500ms).spans));
 }
 
 }  // namespace
