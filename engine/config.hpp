@@ -224,7 +224,7 @@ struct Config {
   /// The longest time that a log event or a finished trace waits for others to share its request.
   Setting<std::chrono::milliseconds> log_interval = by_default(std::chrono::milliseconds(1'000));
   Setting<std::chrono::milliseconds> trace_interval = by_default(std::chrono::milliseconds(500));
-  /// How often the flusher looks while there is work; without work it slows down to 16 times this.
+  /// How often the flusher looks while rings fill up; with less to do it slows down to 16 times this.
   Setting<std::chrono::milliseconds> poll_interval = by_default(std::chrono::milliseconds(1));
   Setting<std::chrono::milliseconds> request_timeout = by_default(std::chrono::milliseconds(5'000));
   /// Of one payload, the first included; 0: it is tried again for as long as there is memory to hold

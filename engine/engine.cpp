@@ -13,6 +13,7 @@
 #include <spillway/engine/diagnostics.hpp>
 #include <spillway/engine/engine.hpp>
 #include <spillway/engine/flusher.hpp>
+#include <spillway/engine/flusher_pace.hpp>
 #include <spillway/engine/logger_table.hpp>
 #include <spillway/engine/platform.hpp>
 #include <spillway/engine/sampling.hpp>
@@ -663,8 +664,7 @@ class Engine::Core final : public detail::EngineServices {
   }
 
   void run_flusher() {
-    constexpr int slowest = 16;  // times the poll interval, without work
-    int pace = 1;
+    detail::FlusherPace pace;
     std::uint64_t sent = 0;
     enum class Flush : std::uint8_t { none, asked, last } flush = Flush::none;
     std::uint64_t ticket = 0;
@@ -716,8 +716,9 @@ class Engine::Core final : public detail::EngineServices {
         flusher_wakes_.wait_for(lock, config_.poll_interval.get());
         continue;
       }
-      pace = busy ? 1 : std::min(pace * 2, slowest);
-      flusher_wakes_.wait_for(lock, config_.poll_interval.get() * pace,
+      // Logs that take their time from the rounds want them often.
+      const double fullest = busy && config_.log_coarse_time ? 1.0 : flusher_.fullest();
+      flusher_wakes_.wait_for(lock, config_.poll_interval.get() * pace.next(fullest),
                               [&] { return stopping_ || flushes_wanted_ != flushes_done_; });
     }
   }

@@ -165,7 +165,10 @@ bool Flusher::run_once() {
   if (retention_) retention_->expire(now_);
   if (recovery_ != nullptr) recover();
   bool busy = drain_rings();
-  busy |= drain_large_logs();
+  if (drain_large_logs()) {
+    busy = true;
+    fullest_ = std::max(fullest_, 1.0);
+  }
   close_what_is_over();
   if (assembler_) assembler_->end_round(now_);
   seal_due();
@@ -210,9 +213,10 @@ void Flusher::seal_due() {
 // ---- Rings ----
 
 bool Flusher::drain_rings() {
-  std::uint64_t drained = 0;
+  fullest_ = 0;
   lanes_->for_each([&](Lane& lane) {
     if (lane.ring.empty()) return;
+    std::uint64_t drained = 0;
     const std::uint32_t index = LaneSet::index_of(lane);
     if (index >= lane_contexts_.size()) lane_contexts_.resize(lanes_->size());
     if (lane_contexts_[index] == nullptr) lane_contexts_[index] = std::make_unique<LaneContext>();
@@ -221,7 +225,7 @@ bool Flusher::drain_rings() {
       drain_record(context, record, header);
     };
     if (crash_rings_ == nullptr) {
-      drained += lane.ring.drain(drain);
+      drained = lane.ring.drain(drain);
     } else {
       std::uint64_t& visited = crash_rings_->visited(lane);
       const std::uint64_t before = visited;
@@ -233,11 +237,12 @@ bool Flusher::drain_rings() {
                        }
                        visited += header.bytes();
                      });
-      drained += visited - before;
+      drained = visited - before;
     }
     lane.ring.populate_ahead();
+    fullest_ = std::max(fullest_, static_cast<double>(drained) / lane.ring.capacity());
   });
-  return drained != 0;
+  return fullest_ > 0;
 }
 
 template <class Work>

@@ -75,8 +75,11 @@ class Flusher {
   explicit Flusher(Parts parts);
   ~Flusher();
 
-  /// One round. True: there was work, so the next one should come soon.
+  /// One round. True: there was work.
   bool run_once();
+  /// Of the last round, how full the fullest ring was: 1 is a whole ring, more one that went on while
+  /// it was drained. A large log counts as a whole one.
+  double fullest() const noexcept { return fullest_; }
   /// A flush is of everything that was recorded before begin_flush().
   void begin_flush();
   /// A round that holds nothing back. True: the flush is done, all of it is in payloads. False: a
@@ -196,6 +199,7 @@ class Flusher {
   const std::unique_ptr<SelfMetrics> self_metrics_;
 
   SteadyTime now_{};
+  double fullest_ = 0;
   // Of the wall clock. An interval that a flush has cut, or the first, begins inside its second or
   // metric interval.
   std::int64_t second_ms_ = 0;

@@ -142,7 +142,7 @@ class Gauge {
 };
 
 /// How a record gets its time: from the processor's counter, which costs some 10 ns, or from the
-/// flusher's last round, at most a millisecond ago under load.
+/// flusher's last round, a millisecond ago under load and 16 at most (Config::poll_interval).
 enum class Stamp : std::uint8_t { exact, coarse };
 
 /// A distribution: latencies, sizes. Count, sum, minimum and maximum are exact; values within 1 %.
