@@ -11,7 +11,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -19,7 +22,8 @@
 #include <thread>
 #include <vector>
 
-#include <sys/resource.h>
+#include <sched.h>
+#include <sys/prctl.h>
 #include <valgrind/callgrind.h>
 
 #include "../tools/demo_service/http_service.hpp"
@@ -47,6 +51,7 @@ namespace {
 
 namespace middleware = spillway::middleware;
 namespace transport = spillway::transport;
+namespace asio = boost::asio;
 using Samples = std::vector<double>;
 
 /// One row: what is called, from 1 thread and from 2.
@@ -577,55 +582,98 @@ const std::vector<middleware::HeaderField>& headers_of_the_chain() {
   return list;
 }
 
-/// Requests one after the other on a connection of its own until told to stop, one at least; how many.
-std::uint64_t ask(std::uint16_t port, const std::atomic<bool>& stop) {
-  namespace asio = boost::asio;
-  asio::io_context context;
-  asio::ip::tcp::socket socket(context);
-  socket.connect({asio::ip::address_v4::loopback(), port});
-  socket.set_option(asio::ip::tcp::no_delay(true));
-  std::string request = "GET /orders/17?expand=items HTTP/1.1\r\n";
-  for (const middleware::HeaderField& field : fields())
-    request.append(field.name).append(": ").append(field.value).append("\r\n");
-  request += "\r\n";
-  std::string answer;
-  std::uint64_t count = 0;
-  do {
-    asio::write(socket, asio::buffer(request));
-    answer.clear();
-    while (!answer.ends_with("\"total\":1250}")) {
-      std::array<char, 4096> piece;
-      answer.append(piece.data(), socket.read_some(asio::buffer(piece)));
-      if (!answer.starts_with("HTTP/1.1 200"))
-        throw std::runtime_error("the server said " + answer);
+/// Connections of a client that sends a request on each and then takes the answer of each, until told to
+/// stop, once at least. So the server has always something to do, and the client less than it.
+class Clients {
+ public:
+  explicit Clients(std::uint16_t port) {
+    request_ = "GET /orders/17?expand=items HTTP/1.1\r\n";
+    for (const middleware::HeaderField& field : fields())
+      request_.append(field.name).append(": ").append(field.value).append("\r\n");
+    request_ += "\r\n";
+    for (asio::ip::tcp::socket& socket : sockets_) {
+      socket.connect({asio::ip::address_v4::loopback(), port});
+      socket.set_option(asio::ip::tcp::no_delay(true));
     }
-    ++count;
-  } while (!stop.load(std::memory_order_relaxed));
-  return count;
+  }
+  /// How many requests were answered.
+  std::uint64_t ask(const std::atomic<bool>& stop) {
+    std::uint64_t count = 0;
+    do {
+      for (asio::ip::tcp::socket& socket : sockets_) asio::write(socket, asio::buffer(request_));
+      for (asio::ip::tcp::socket& socket : sockets_) take_answer(socket);
+      count += sockets_.size();
+    } while (!stop.load(std::memory_order_relaxed));
+    return count;
+  }
+
+ private:
+  static constexpr std::size_t connections = 8;
+
+  static void take_answer(asio::ip::tcp::socket& socket) {
+    std::array<char, 4096> answer;
+    std::size_t bytes = 0;
+    do {
+      bytes += socket.read_some(asio::buffer(answer.data() + bytes, answer.size() - bytes));
+    } while (!std::string_view(answer.data(), bytes).ends_with("\"total\":1250}"));
+    if (!std::string_view(answer.data(), bytes).starts_with("HTTP/1.1 200"))
+      throw std::runtime_error("the server said " + std::string(answer.data(), bytes));
+  }
+
+  std::string request_;
+  asio::io_context context_;
+  std::vector<asio::ip::tcp::socket> sockets_ = [this] {
+    std::vector<asio::ip::tcp::socket> sockets;
+    for (std::size_t i = 0; i < connections; ++i) sockets.emplace_back(context_);
+    return sockets;
+  }();
+};
+
+/// The processor's time of this process's threads, by their name.
+double cpu_ns_of(std::string_view name_begins_with) {
+  double ns = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    double used = 0;
+    if (name.starts_with(name_begins_with) && std::ifstream(task.path() / "schedstat") >> used)
+      ns += used;
+  }
+  return ns;
 }
 
-double process_cpu_ns() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto ns = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_usec) * 1e3;
-  };
-  return ns(usage.ru_utime) + ns(usage.ru_stime);
-}
+/// Threads that are begun from now on have this name and run on these cores, until the end of the block.
+class ThreadsAre {
+ public:
+  ThreadsAre(const char* name, std::initializer_list<std::size_t> cores) {
+    prctl(PR_GET_NAME, name_before_.data());
+    sched_getaffinity(0, sizeof cores_before_, &cores_before_);
+    prctl(PR_SET_NAME, name);
+    cpu_set_t chosen;
+    CPU_ZERO(&chosen);
+    for (const std::size_t core : cores) CPU_SET(core, &chosen);
+    sched_setaffinity(0, sizeof chosen,
+                      &chosen);  // A machine of one core leaves all where they are.
+  }
+  ThreadsAre(const ThreadsAre&) = delete;
+  ThreadsAre& operator=(const ThreadsAre&) = delete;
+  ~ThreadsAre() {
+    prctl(PR_SET_NAME, name_before_.data());
+    sched_setaffinity(0, sizeof cores_before_, &cores_before_);
+  }
 
-/// Two threads serve, two ask, over loopback: requests a second, and the processor's time that one
-/// takes of the whole process (client, server, flusher and sender), which other programs on the machine
-/// do not bend. Off, on, on, off; and a server without the chain whose responses have its headers.
-void measure_throughput(const bench::Options& options) {
+ private:
+  std::array<char, 16> name_before_{};
+  cpu_set_t cores_before_{};
+};
+
+/// A Beast server with all steps, one without, and one without whose responses have the same headers, in
+/// turns: off, on, on, off. The server and all of the engine's threads have one core, the clients the
+/// other, so that what the chain costs anywhere in the process is missing from the requests a second.
+/// Of a machine that has others to serve too, the processor's time that the server took for a request
+/// says more: the threads that serve, and with the chain the engine's as well.
+void measure_throughput(const bench::Options& options, int threads) {
   if (!options.wants("chain_throughput") || RUNNING_ON_VALGRIND != 0) return;
-  Everything everything(0.05);  // X-Ray's own default rate of traces.
-  const middleware::Routes routes{{"GET", "/orders/{id}"}};
-  const middleware::Chain<> empty(routes);
-  Orders orders;
-  Orders with_headers{headers_of_the_chain()};
-  demo::HttpService bare(0, 2, orders, empty);
-  demo::HttpService headers(0, 2, with_headers, empty);
-  demo::HttpService full(0, 2, orders, everything.chain);
   struct Measured {
     const char* name;
     std::uint16_t port;
@@ -633,35 +681,59 @@ void measure_throughput(const bench::Options& options) {
     double wall_ns = 0;
     double cpu_ns = 0;
   };
+  const std::string name = "bench-server" + std::to_string(threads);
+  const ThreadsAre server_threads(name.c_str(), threads == 1
+                                                    ? std::initializer_list<std::size_t>{0}
+                                                    : std::initializer_list<std::size_t>{0, 1});
+  Everything everything(0.05);  // X-Ray's own default rate of traces.
+  const middleware::Routes routes{{"GET", "/orders/{id}"}};
+  const middleware::Chain<> empty(routes);
+  Orders orders;
+  Orders with_headers{headers_of_the_chain()};
+  demo::HttpService bare(0, threads, orders, empty);
+  demo::HttpService headers(0, threads, with_headers, empty);
+  demo::HttpService full(0, threads, orders, everything.chain);
   std::array servers{Measured{"bare server", bare.port()},
                      Measured{"bare server, the same headers", headers.port()},
                      Measured{"spillway", full.port()}};
   const auto phase = [&](Measured& server) {
+    const ThreadsAre client_threads("bench-client", {1});
     std::atomic<bool> stop{false};
-    std::array<std::uint64_t, 2> counts{};
-    const double cpu = process_cpu_ns();
+    std::vector<std::uint64_t> counts(static_cast<std::size_t>(threads));
+    std::vector<std::unique_ptr<Clients>> all;
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      all.push_back(std::make_unique<Clients>(server.port));
+    const double cpu = cpu_ns_of(name);
     const auto begin = std::chrono::steady_clock::now();
     std::vector<std::thread> clients;
-    for (std::uint64_t& count : counts)
-      clients.emplace_back([&] { count = ask(server.port, stop); });
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      clients.emplace_back([&, i] { counts[i] = all[i]->ask(stop); });
     std::this_thread::sleep_for(options.lasting(std::chrono::milliseconds(500)));
     stop = true;
     for (std::thread& client : clients) client.join();
     server.wall_ns +=
         std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
-    server.cpu_ns += process_cpu_ns() - cpu;
-    server.requests += static_cast<double>(counts[0] + counts[1]);
+    server.cpu_ns += cpu_ns_of(name) - cpu;
+    for (const std::uint64_t count : counts) server.requests += static_cast<double>(count);
   };
+  const double engine_before = cpu_ns_of("spillway-");
   for (int round = 0; round < options.times(20); ++round) {
     for (std::size_t i = 0; i < servers.size(); ++i) phase(servers[i]);
     for (std::size_t i = servers.size(); i-- > 0;) phase(servers[i]);
   }
-  for (const Measured& server : servers) {
-    bench::Row row{"middleware", "chain_throughput", server.name, 2};
-    row.ns.mean = server.cpu_ns / server.requests;
-    row.per_second = server.requests / server.wall_ns * 1e9;
+  everything.server.engine.flush(std::chrono::seconds(10));
+  // All of theirs, also what they did in other phases: it is for these requests.
+  const double engine_ns = cpu_ns_of("spillway-") - engine_before;
+  const auto print = [&](const char* subject, double cpu_ns, double requests, double wall_ns) {
+    bench::Row row{"middleware", "chain_throughput", subject, threads};
+    row.ns.mean = cpu_ns / requests;
+    row.per_second = requests / wall_ns * 1e9;
     bench::print(row);
-  }
+  };
+  const Measured& with = servers.back();
+  for (const Measured& one : servers)
+    print(one.name, one.cpu_ns + (&one == &with ? engine_ns : 0), one.requests, one.wall_ns);
+  print("of it flusher, sender, samplers", engine_ns, with.requests, with.wall_ns);
 }
 
 }  // namespace
@@ -677,5 +749,6 @@ int main(int argc, char** argv) {
   measure_load_shedding(options);
   measure_signing(options);
   measure_chain(options);
-  measure_throughput(options);
+  measure_throughput(options, 1);
+  measure_throughput(options, 2);
 }

@@ -98,7 +98,7 @@ QUESTIONS = {
         "load_shedding": "What do admitting a request and telling its latency cost, alone and as a step?",
         "signing": "What does signing a request cost, and verifying it? (floor: a chain without)",
         "chain": "What do all steps together add to a request? (floor: the request without)",
-        "chain_throughput": "What does a Beast server serve with all steps, and without? (mean: processor time a request)",
+        "chain_throughput": "What does a Beast server serve with all steps, and without? (threads: those that serve; mean: its processor time a request)",
     },
 }
 
