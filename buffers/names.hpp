@@ -58,6 +58,13 @@ struct SiteInfo {
   std::string logger{};  ///< empty: of no named logger
 };
 
+/// How many measurements a record of a site is: 0 of a log.
+inline std::uint64_t measurements_of(const SiteInfo& site) noexcept {
+  std::uint64_t count = 0;
+  for (const SiteField& field : site.fields) count += field.role == FieldRole::metric ? 1U : 0U;
+  return count;
+}
+
 /// A key as it stands at a call site.
 struct SiteKey {
   std::string_view key;

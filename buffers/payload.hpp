@@ -5,6 +5,7 @@
 // records.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory_resource>
 #include <vector>
@@ -23,13 +24,19 @@ struct PayloadItem {
   std::uint64_t id;       ///< of a segment document; of a log event, its ticks
 };
 
+inline constexpr std::array<Signal, signal_count> all_signals{Signal::metrics, Signal::logs,
+                                                              Signal::spans};
+
+/// Of each signal, the number of a payload: they count from 1 in the order of sealing. 0: none.
+using Sequences = std::array<std::uint64_t, signal_count>;
+
 struct Payload {
   explicit Payload(std::pmr::memory_resource* memory) : bytes(memory), items(memory) {}
 
   ByteBuffer bytes;
   std::pmr::vector<PayloadItem> items;
   Signal signal = Signal::metrics;
-  std::uint64_t sequence = 0;     ///< in the order of sealing
+  std::uint64_t sequence = 0;     ///< of its signal's, in the order of sealing
   std::size_t charged_bytes = 0;  ///< of the outbox's budget
   /// Of a process that died: the files that it left hold these records until they are settled.
   bool recovered = false;

@@ -35,24 +35,29 @@ bool take_text(std::string_view& bytes, std::string& text) {
   return true;
 }
 
-enum class FileState : std::uint8_t { read, missing, refused };
+constexpr std::string_view lane_prefix = "lane-";
+constexpr std::string_view bad_prefix = "bad-";
+constexpr std::array<std::string_view, signal_count> settled_suffixes{".metrics", ".logs",
+                                                                      ".spans"};
 
-/// `refused`: it is there, and the disk does not give it now.
+/// `refused`: it is there, and the disk does not give it now; `lost`: nor will it.
+enum class FileState : std::uint8_t { read, missing, refused, lost };
+
 FileState read_file(Disk& disk, Disk::Handle directory, const std::string& name,
                     std::string& text) {
   std::uint64_t size = 0;
   const Disk::Handle file = disk.open(directory, name, size);
   if (file == -ENOENT) return FileState::missing;
-  if (file < 0 || size > file_bytes_max) {
-    if (file >= 0) disk.close(file);
-    return FileState::refused;
+  if (file < 0) return file == -EIO ? FileState::lost : FileState::refused;
+  if (size > file_bytes_max) {
+    disk.close(file);
+    return FileState::lost;
   }
-  bool good = true;
+  std::int64_t more = 1;
   try {
     text.resize(size);
-    for (std::uint64_t got = 0; good && got < size;) {
-      const std::int64_t more = disk.read(file, text.data() + got, size - got);
-      good = more > 0;
+    for (std::uint64_t got = 0; more > 0 && got < size;) {
+      more = disk.read(file, text.data() + got, size - got);
       got += static_cast<std::uint64_t>(std::max(more, std::int64_t{0}));
     }
   } catch (...) {
@@ -60,11 +65,28 @@ FileState read_file(Disk& disk, Disk::Handle directory, const std::string& name,
     throw;
   }
   disk.close(file);
-  return good ? FileState::read : FileState::refused;
+  return more > 0 ? FileState::read : more == -EIO ? FileState::lost : FileState::refused;
 }
 
 std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text));
+}
+
+std::uint64_t size_of(Disk& disk, Disk::Handle directory, const std::string& name) {
+  std::uint64_t size = 0;
+  const Disk::Handle file = disk.open(directory, name, size);
+  if (file < 0) return 0;
+  disk.close(file);
+  return size;
+}
+
+/// Not if all that can be had of it was, and the rest is put aside.
+bool has_something(const std::vector<std::string>& files) {
+  const auto any = [&](std::string_view prefix) {
+    return std::any_of(files.begin(), files.end(),
+                       [&](const std::string& name) { return name.starts_with(prefix); });
+  };
+  return !files.empty() && (any(lane_prefix) || !any(bad_prefix));
 }
 
 }  // namespace
@@ -117,12 +139,20 @@ struct CrashRecovery::DeadProcess {
     if (!take_text(text, site.message) || !take_text(text, site.file)) return;
     for (std::uint32_t i = 0; i < head.numbers[2]; ++i) {
       SiteField field{};
-      std::uint32_t type = 0;
-      if (!take(text, type) || type > static_cast<std::uint32_t>(ValueType::string) ||
-          !take_text(text, field.key)) {
+      std::uint32_t what = 0;
+      if (!take(text, what) || !take_text(text, field.key)) return;
+      const std::uint32_t type = what & 0xFFU;
+      const std::uint32_t role = what >> 8 & 0xFFU;
+      const std::uint32_t unit = what >> 16 & 0xFFU;
+      if (type > static_cast<std::uint32_t>(ValueType::string) ||
+          role > static_cast<std::uint32_t>(FieldRole::metric) ||
+          unit > static_cast<std::uint32_t>(Unit::none)) {
         return;
       }
       field.type = static_cast<ValueType>(type);
+      field.role = static_cast<FieldRole>(role);
+      field.unit = static_cast<Unit>(unit);
+      field.high_resolution = what >> 24 != 0;
       site.fields.push_back(std::move(field));
     }
     sites.insert_or_assign(head.id, std::move(site));
@@ -172,8 +202,19 @@ struct CrashRecovery::DeadProcess {
   bool read_record(const RecordHeader& header, std::span<const std::byte> body,
                    RecoveredRecords& records, Counts& counts) const {
     switch (header.kind()) {
+      case RecordKind::event: {
+        ValueReader values(body);
+        const std::uint64_t span_id = values.number();
+        const auto site = sites.find(header.id);
+        if (site == sites.end()) {  // Nothing says which of its values are measurements.
+          counts.unreadable_bytes += body.size();
+          return true;
+        }
+        records.on_event(site->second, header.id, wall_ns(header.ticks), span_id, values.rest());
+        counts.measurements += measurements_of(site->second);
+        return true;
+      }
       case RecordKind::skip:
-      case RecordKind::event:
       case RecordKind::sample:
       case RecordKind::request_end:
         return true;
@@ -271,14 +312,13 @@ std::unique_ptr<CrashRecovery> CrashRecovery::find(const std::string& directory,
         name.find_first_not_of("0123456789", prefix.size()) != std::string::npos) {
       continue;
     }
-    Box box;
-    box.handle = disk.open_directory(parent, name);
-    if (box.handle < 0) continue;
-    if (disk.lock(box.handle) >= 0 && disk.list(box.handle, box.files) >= 0 && !box.files.empty()) {
-      std::sort(box.files.begin(), box.files.end());
-      found->boxes_.push_back(std::move(box));
+    const Disk::Handle handle = disk.open_directory(parent, name);
+    if (handle < 0) continue;
+    std::vector<std::string> files;
+    if (disk.lock(handle) >= 0 && disk.list(handle, files) >= 0 && has_something(files)) {
+      found->boxes_.push_back(sorted(handle, std::move(files)));
     } else {
-      disk.close(box.handle);
+      disk.close(handle);
     }
   }
   disk.close(parent);
@@ -291,12 +331,34 @@ std::optional<CrashRecovery::Counts> CrashRecovery::look_at(const std::string& b
   CrashRecovery one;
   const Disk::Handle handle = one.disk_->open_directory(Disk::no_parent, box);
   if (handle < 0) return std::nullopt;
-  one.boxes_.push_back({handle, {lane}});
+  one.boxes_.push_back(sorted(handle, {lane}));
+  Box& only = one.boxes_.front();
+  if (only.lanes.empty()) return std::nullopt;
   one.open_box(records);
   if (one.dead_ == nullptr) return std::nullopt;
-  one.open_lane(lane, records);
-  if (one.lane_) one.read_lane(records, [] { return false; });
+  one.is_looking_ = true;
+  one.open_lane(only.lanes.front(), records);
+  if (one.lane_) one.read_lane(only.lanes.front(), records, [] { return false; });
   return one.counts_;
+}
+
+CrashRecovery::Box CrashRecovery::sorted(Disk::Handle handle, std::vector<std::string> names) {
+  Box box;
+  box.handle = handle;
+  std::sort(names.begin(), names.end());
+  for (std::string& name : names) {
+    if (!name.starts_with(lane_prefix)) {
+      box.others.push_back(std::move(name));
+      continue;
+    }
+    LaneFile lane;
+    for (std::size_t i = 0; i < signal_count; ++i) {
+      lane.settled[i] = name.find(settled_suffixes[i]) != std::string::npos;
+    }
+    lane.name = std::move(name);
+    box.lanes.push_back(std::move(lane));
+  }
+  return box;
 }
 
 CrashRecovery::CrashRecovery() = default;
@@ -314,18 +376,17 @@ void CrashRecovery::read(RecoveredRecords& records, const std::function<bool()>&
       open_box(records);
       continue;
     }
-    const std::vector<std::string>& files = boxes_[box_].files;
-    while (file_ < files.size() && !files[file_].starts_with("lane-")) ++file_;
-    if (file_ == files.size()) {
+    std::vector<LaneFile>& lanes = boxes_[box_].lanes;
+    if (file_ == lanes.size()) {
       end_box();
       continue;
     }
-    if (!lane_) open_lane(files[file_], records);
+    if (!lane_) open_lane(lanes[file_], records);
     if (lane_) {
-      if (!read_lane(records, enough)) return;
+      if (!read_lane(lanes[file_], records, enough)) return;
       lane_.reset();
     }
-    ++file_;
+    lanes[file_++].is_read = true;
   }
 }
 
@@ -338,7 +399,7 @@ void CrashRecovery::open_box(RecoveredRecords& records) {
   std::string names;
   const FileState names_state =
       is_good ? read_file(*disk_, box.handle, "names", names) : FileState::missing;
-  if (is_good && names_state != FileState::refused) {
+  if (is_good && names_state != FileState::refused) {  // Without names records say little.
     if (names_state == FileState::read) dead->read_names(names);
     ++counts_.processes;
     records.begin_process();
@@ -350,12 +411,9 @@ void CrashRecovery::open_box(RecoveredRecords& records) {
     box.stays = true;
     ++counts_.left;
   } else {
-    for (const std::string& file : box.files) {
-      std::uint64_t size = 0;
-      const Disk::Handle lane =
-          file.starts_with("lane-") ? disk_->open(box.handle, file, size) : -1;
-      if (lane >= 0) disk_->close(lane);
-      counts_.unreadable_bytes += size;
+    for (LaneFile& lane : box.lanes) {
+      counts_.unreadable_bytes += size_of(*disk_, box.handle, lane.name);
+      lane.is_read = true;
     }
   }
   end_box();
@@ -367,13 +425,28 @@ void CrashRecovery::end_box() noexcept {
   ++box_;
 }
 
-void CrashRecovery::open_lane(const std::string& name, RecoveredRecords& records) {
+void CrashRecovery::put_aside(Box& box, LaneFile& file) {
+  counts_.unreadable_bytes += size_of(*disk_, box.handle, file.name);
+  ++counts_.put_aside;
+  if (is_looking_) return;
+  const std::string aside = std::string(bad_prefix) + file.name;
+  disk_->remove(box.handle, aside);
+  // What cannot be put aside either is looked at again by the next engine.
+  disk_->rename(box.handle, file.name, aside);
+  file.stays = true;
+}
+
+void CrashRecovery::open_lane(LaneFile& file, RecoveredRecords& records) {
   Box& box = boxes_[box_];
   OpenLane lane;
-  const FileState state = read_file(*disk_, box.handle, name, lane.bytes);
-  if (state == FileState::refused && !box.stays) {
-    box.stays = true;
-    ++counts_.left;
+  const FileState state = read_file(*disk_, box.handle, file.name, lane.bytes);
+  if (state == FileState::lost) return put_aside(box, file);
+  if (state == FileState::refused) {
+    if (std::none_of(box.lanes.begin(), box.lanes.end(),
+                     [](const LaneFile& one) { return one.stays; })) {
+      ++counts_.left;
+    }
+    file.stays = true;
   }
   if (state != FileState::read || lane.bytes.empty()) return;  // Empty: it died while making it.
   const CrashClock& clock = dead_->clock;
@@ -397,22 +470,22 @@ void CrashRecovery::open_lane(const std::string& name, RecoveredRecords& records
 // How far the ring's records are settled though they are not struck.
 void CrashRecovery::read_marks(OpenLane& lane) const noexcept {
   const CrashClock& clock = dead_->clock;
-  const std::uint64_t settled = clock.settled_at_least();
   const char* at =
       lane.bytes.data() + clock.head_bytes + clock.ring_bytes + offsetof(CrashTail, marks);
   for (std::uint32_t i = 0; i < CrashTail::mark_count; ++i, at += sizeof(CrashMark)) {
     CrashMark mark{};
     std::memcpy(&mark, at, sizeof mark);
-    if (mark.check != mark.sum() || mark.position > lane.head) continue;
-    const auto extend = [&](std::uint64_t& to, std::uint64_t sequence) {
-      if (sequence != 0 && sequence <= settled) to = std::max(to, mark.position);
-    };
-    extend(lane.logs_settled, mark.logs);
-    extend(lane.spans_settled, mark.spans);
+    if (mark.check != mark.sum() || mark.position > lane.head || mark.signal >= signal_count) {
+      continue;
+    }
+    if (mark.sequence > clock.settled_at_least(static_cast<Signal>(mark.signal))) continue;
+    std::uint64_t& settled = lane.settled[mark.signal];
+    settled = std::max(settled, mark.position);
   }
 }
 
-bool CrashRecovery::read_lane(RecoveredRecords& records, const std::function<bool()>& enough) {
+bool CrashRecovery::read_lane(LaneFile& file, RecoveredRecords& records,
+                              const std::function<bool()>& enough) {
   const CrashClock& clock = dead_->clock;
   const std::size_t ring_bytes = clock.ring_bytes;
   const std::span<const std::byte> ring =
@@ -430,7 +503,11 @@ bool CrashRecovery::read_lane(RecoveredRecords& records, const std::function<boo
                 offset + bytes <= ring_bytes;
     if (good && !is_skip) {
       std::memcpy(&header, ring.data() + offset, sizeof header);
-      good = lane_->is_settled(header.kind()) ||
+      const auto signal = signal_of(header.kind());
+      const auto index = static_cast<std::size_t>(signal.value_or(Signal::metrics));
+      const bool is_settled = signal && (file.settled[index] || at < lane_->settled[index]);
+      if (signal && !is_settled) file.given[index] = true;
+      good = is_settled ||
              dead_->read_record(header, ring.subspan(offset + sizeof header, bytes - sizeof header),
                                 records, counts_);
     }
@@ -443,31 +520,79 @@ bool CrashRecovery::read_lane(RecoveredRecords& records, const std::function<boo
   return true;
 }
 
-void CrashRecovery::sealed(std::uint64_t sequence) noexcept {
-  for (std::size_t i = 0; i < box_; ++i) {
-    if (!boxes_[i].sequence) boxes_[i].sequence = sequence;
+void CrashRecovery::sealed(const Sequences& sequences) noexcept {
+  for (std::size_t i = 0; i < boxes_.size() && i <= box_; ++i) {
+    for (LaneFile& lane : boxes_[i].lanes) {
+      if (!lane.is_read || std::exchange(lane.is_sealed, true)) continue;
+      lane.sequences = sequences;
+    }
   }
 }
 
-bool CrashRecovery::remove(const std::function<bool(std::uint64_t)>& settled,
-                           const std::atomic<bool>& keep) noexcept {
+bool CrashRecovery::remove(const std::function<bool(Signal, std::uint64_t)>& settled,
+                           const std::array<std::atomic<bool>, signal_count>& keep) noexcept {
   bool all = is_read();
-  for (Box& box : boxes_) {
+  for (std::size_t i = 0; i < boxes_.size() && i <= box_; ++i) {
+    Box& box = boxes_[i];
     if (box.gone || box.stays) continue;
-    if (!box.sequence || !settled(*box.sequence)) {
-      all = false;
-      continue;
+    bool waits = i == box_;  // It is still being read.
+    bool stays = false;
+    for (LaneFile& lane : box.lanes) {
+      if (lane.name.empty()) continue;  // Is gone.
+      if (!lane.stays && !is_done(box, lane, settled, keep)) {
+        waits |= !lane.stays;
+      }
+      stays |= lane.stays;
     }
-    // Behind settled(): what is dropped is said before it is settled.
-    if (keep.load(std::memory_order_relaxed)) {
-      box.stays = true;
-      continue;
-    }
-    for (const std::string& file : box.files) disk_->remove(box.handle, file);
+    all &= !waits;
+    if (waits) continue;
+    box.stays = stays;
+    if (stays) continue;
+    for (const std::string& file : box.others) disk_->remove(box.handle, file);
     disk_->close(box.handle);
     box.gone = true;
   }
   return all;
+}
+
+// Whether the lane's file is gone.
+bool CrashRecovery::is_done(Box& box, LaneFile& lane,
+                            const std::function<bool(Signal, std::uint64_t)>& settled,
+                            const std::array<std::atomic<bool>, signal_count>& keep) noexcept {
+  if (!lane.is_sealed) return false;
+  bool waits = false;
+  bool kept = false;
+  PerSignal now = lane.settled;
+  for (const Signal signal : all_signals) {
+    const auto index = static_cast<std::size_t>(signal);
+    if (now[index] || !lane.given[index]) continue;
+    if (!settled(signal, lane.sequences[index])) {
+      waits = true;
+    } else if (keep[index].load(std::memory_order_relaxed)) {
+      kept = true;  // Behind settled(): what is dropped is said before it is settled.
+    } else {
+      now[index] = true;
+    }
+  }
+  if (!waits && !kept) {
+    disk_->remove(box.handle, lane.name);
+    lane.name.clear();
+    return true;
+  }
+  lane.stays = !waits;
+  if (now == lane.settled) return false;
+  try {
+    std::string name = lane.name.substr(0, lane.name.find('.'));
+    for (std::size_t i = 0; i < signal_count; ++i) {
+      if (now[i]) name += settled_suffixes[i];
+    }
+    if (disk_->rename(box.handle, lane.name, name) >= 0) {
+      lane.name = std::move(name);
+      lane.settled = now;
+    }
+  } catch (const std::bad_alloc&) {  // Another time.
+  }
+  return false;
 }
 
 }  // namespace spillway::detail

@@ -4,10 +4,14 @@
 // process may have died anywhere, and what is out of bounds ends the reading of its ring, and is
 // counted.
 //
-// A box is deleted when its last payload is settled, and stays for the next engine when something of
-// it was dropped for what may pass. What this version cannot read, another one may: it stays too.
+// A lane's file is deleted when the last payload with something of it is settled, and its box with the
+// last lane. What of a lane is settled earlier its file's name says, as "lane-3.logs": who comes after
+// this process reads the rest only. A signal of which something was dropped for what may pass stays for
+// the next engine. What this version cannot read, another one may: it stays too. A file that the disk
+// does not give back is counted once, and put aside as "bad-lane-3".
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -39,6 +43,9 @@ class RecoveredRecords {
   virtual void on_context(std::span<const std::byte> body) = 0;
   virtual void on_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
                       std::uint64_t span_id, std::span<const std::byte> values) = 0;
+  /// A wide event.
+  virtual void on_event(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
+                        std::uint64_t span_id, std::span<const std::byte> values) = 0;
   /// Names of entries are numbers of this process.
   virtual void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                        const SpanBody& body, std::span<const std::byte> entries) = 0;
@@ -49,11 +56,13 @@ class CrashRecovery {
  public:
   struct Counts {
     std::uint64_t processes = 0;
+    std::uint64_t measurements = 0;
     std::uint64_t logs = 0;
     std::uint64_t spans = 0;
     std::uint64_t unreadable_bytes = 0;  ///< of rings, behind something that is no record
-    /// Processes of another version, or whose files the disk does not give: they stay.
+    /// Processes of another version, or whose files the disk does not give now: they stay.
     std::uint64_t left = 0;
+    std::uint64_t put_aside = 0;  ///< rings that the disk does not give any more
   };
 
   /// Takes the boxes of engines of `service` that are gone. `own_box` is this engine's. Null: there
@@ -73,18 +82,28 @@ class CrashRecovery {
   bool is_read() const noexcept { return box_ == boxes_.size(); }
   const Counts& counts() const noexcept { return counts_; }
 
-  /// All that was given so far is in payloads up to this one.
-  void sealed(std::uint64_t sequence) noexcept;
-  /// Deletes the boxes that are settled, or with `keep` leaves them. True: all have been read, and
-  /// none waits any more.
-  bool remove(const std::function<bool(std::uint64_t)>& settled,
-              const std::atomic<bool>& keep) noexcept;
+  /// All that was given so far is in payloads up to these.
+  void sealed(const Sequences& sequences) noexcept;
+  /// Deletes what is settled, but nothing of a signal that `keep` names. True: all have been read, and
+  /// nothing waits any more.
+  bool remove(const std::function<bool(Signal, std::uint64_t)>& settled,
+              const std::array<std::atomic<bool>, signal_count>& keep) noexcept;
 
  private:
+  using PerSignal = std::array<bool, signal_count>;
+  struct LaneFile {
+    std::string name;
+    PerSignal settled{};  // nothing of it is to be sent, as its name says
+    PerSignal given{};    // something was read
+    bool is_read = false;
+    bool stays = false;
+    bool is_sealed = false;  // what was given is in payloads up to
+    Sequences sequences{};
+  };
   struct Box {
     transport::Disk::Handle handle = -1;
-    std::vector<std::string> files;
-    std::optional<std::uint64_t> sequence{};  // of the last payload with something of it
+    std::vector<LaneFile> lanes{};
+    std::vector<std::string> others{};
     bool stays = false;
     bool gone = false;
   };
@@ -94,21 +113,19 @@ class CrashRecovery {
     std::string bytes;
     std::uint64_t at = 0;
     std::uint64_t head = 0;
-    std::uint64_t logs_settled = 0;   // those before it are
-    std::uint64_t spans_settled = 0;  // the same
-
-    /// Of the record at `at`.
-    bool is_settled(RecordKind kind) const noexcept {
-      return at < (is_log(kind) ? logs_settled : is_span(kind) ? spans_settled : 0);
-    }
+    std::array<std::uint64_t, signal_count> settled{};  // the records of a signal before it are
   };
 
   CrashRecovery();
   void open_box(RecoveredRecords& records);
-  void open_lane(const std::string& name, RecoveredRecords& records);
+  void open_lane(LaneFile& file, RecoveredRecords& records);
+  void put_aside(Box& box, LaneFile& file);
+  bool is_done(Box& box, LaneFile& file, const std::function<bool(Signal, std::uint64_t)>& settled,
+               const std::array<std::atomic<bool>, signal_count>& keep) noexcept;
   void read_marks(OpenLane& lane) const noexcept;
   /// Whether the lane has ended.
-  bool read_lane(RecoveredRecords& records, const std::function<bool()>& enough);
+  bool read_lane(LaneFile& file, RecoveredRecords& records, const std::function<bool()>& enough);
+  static Box sorted(transport::Disk::Handle handle, std::vector<std::string> names);
   void end_box() noexcept;
 
   std::shared_ptr<transport::Disk> disk_ = transport::system_disk();
@@ -119,6 +136,7 @@ class CrashRecovery {
   std::size_t file_ = 0;
   std::unique_ptr<DeadProcess> dead_;  // null: the box is to be opened
   std::optional<OpenLane> lane_;       // nothing: the file is to be opened
+  bool is_looking_ = false;            // files stay as they are
 };
 
 }  // namespace spillway::detail

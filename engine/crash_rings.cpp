@@ -165,7 +165,7 @@ bool CrashRings::make_files() {
   clock_->head_bytes = static_cast<std::uint32_t>(LaneSet::head_bytes());
   clock_->ring_bytes = parts_.ring_bytes;
   clock_->process = static_cast<std::uint64_t>(process_);
-  settled(0);
+  for (const Signal signal : all_signals) settled(signal, 0);
   write_anchor();
   std::memcpy(clock_->magic, CrashClock::expected_magic, sizeof clock_->magic);
   return true;
@@ -265,7 +265,9 @@ void CrashRings::on_site(std::uint32_t id, const SiteInfo& site) noexcept try {
   append_text(site.message);
   append_text(site.file);
   for (const SiteField& field : site.fields) {
-    append_number(static_cast<std::uint32_t>(field.type));
+    append_number(
+        static_cast<std::uint32_t>(field.type) | static_cast<std::uint32_t>(field.role) << 8 |
+        static_cast<std::uint32_t>(field.unit) << 16 | (field.high_resolution ? 1U : 0U) << 24);
     append_text(field.key);
   }
   append_name({CrashName::site,
@@ -283,10 +285,9 @@ std::uint64_t& CrashRings::visited(const Lane& lane) {
   const std::uint32_t index = LaneSet::index_of(lane);
   if (index >= visited_.size()) {
     visited_.resize(index + 1);
-    struck_logs_.resize(index + 1);
-    struck_spans_.resize(index + 1);
-    said_logs_.resize(index + 1);
-    said_spans_.resize(index + 1);
+    for (auto* const positions : {&struck_, &said_}) {
+      for (auto& of_signal : *positions) of_signal.resize(index + 1);
+    }
     mark_counts_.resize(index + 1);
   }
   return visited_[index];
@@ -305,23 +306,30 @@ void CrashRings::write_mark(std::uint32_t lane, const CrashMark& mark) {
   check.store(slot.sum() + 1, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   slot.position = mark.position;
-  slot.logs = mark.logs;
-  slot.spans = mark.spans;
+  slot.signal = mark.signal;
+  slot.sequence = mark.sequence;
   check.store(slot.sum(), std::memory_order_release);
 }
 
-void CrashRings::mark_logs(std::uint64_t sequence) {
-  for (std::uint32_t lane = 0; lane < visited_.size(); ++lane) {
-    const std::uint64_t position = visited_[lane];
-    if (std::exchange(said_logs_[lane], position) == position) continue;
-    write_mark(lane, {position, sequence, 0, 0});
+void CrashRings::mark(Signal signal, const std::vector<std::uint64_t>& positions,
+                      std::uint64_t sequence) {
+  std::vector<std::uint64_t>& said = said_[static_cast<std::size_t>(signal)];
+  for (std::uint32_t lane = 0; lane < positions.size(); ++lane) {
+    const std::uint64_t position = positions[lane];
+    if (std::exchange(said[lane], position) == position) continue;
+    write_mark(lane, {position, static_cast<std::uint64_t>(signal), sequence, 0});
   }
 }
 
-void CrashRings::settled(std::uint64_t sequence) noexcept {
-  std::atomic_ref(clock_->settled).store(sequence, std::memory_order_relaxed);
+void CrashRings::mark_sealed(Signal signal, std::uint64_t sequence) {
+  mark(signal, visited_, sequence);
+}
+
+void CrashRings::settled(Signal signal, std::uint64_t sequence) noexcept {
+  CrashClock::Settled& of = clock_->settled[static_cast<std::size_t>(signal)];
+  std::atomic_ref(of.sequence).store(sequence, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  std::atomic_ref(clock_->settled_inverted).store(~sequence, std::memory_order_release);
+  std::atomic_ref(of.inverted).store(~sequence, std::memory_order_release);
 }
 
 bool CrashRings::wants_seal(LaneSet& lanes) {
@@ -333,48 +341,41 @@ bool CrashRings::wants_seal(LaneSet& lanes) {
 }
 
 void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
-                           const std::function<bool(std::uint64_t)>& settled) {
+                           const std::function<bool(Signal, std::uint64_t)>& settled) {
   if (state.now >= next_anchor_) {
     write_anchor();
     next_anchor_ = state.now + anchor_interval;
   }
-  if (visited_ != marked_) {
-    if (marks_.size() >= marks_max) marks_.pop_back();  // Its records are in the new one too.
-    marks_.push_back({visited_, state.now, {}, {}});
-    marked_ = visited_;
+  add_mark(state.now);
+  // Seals are looked up for every mark, also behind one that is not settled.
+  for (Mark& one : marks_) {
+    for (const Signal signal : all_signals) {
+      const SignalState& of = state.signals[static_cast<std::size_t>(signal)];
+      Condition& condition = one.of(signal);
+      if (!condition.has_records || condition.sequence) continue;
+      if (signal == Signal::spans && state.oldest_span <= one.time) continue;
+      if (!condition.seals) condition.seals = of.seals + (of.is_open ? 1 : 0);
+      if (of.seals < *condition.seals) continue;
+      condition.sequence = of.last_sequence;
+      if (signal == Signal::spans) mark(signal, one.positions, *condition.sequence);
+    }
   }
-  const auto is_done = [&](Condition& condition, std::uint64_t seals, bool is_open) {
-    if (condition.done) return true;
-    if (!condition.seals) condition.seals = seals + (is_open ? 1 : 0);
-    if (!condition.sequence && seals >= *condition.seals) condition.sequence = state.last_sequence;
-    condition.done = condition.sequence && settled(*condition.sequence);
-    return condition.done;
-  };
-  const auto strike_settled = [&](Condition Mark::*condition, Signal signal, auto&& check) {
-    Mark* last = nullptr;
-    for (Mark& mark : marks_) {
-      const bool known = (mark.*condition).done;
-      if (!check(mark)) break;
-      if (!known) last = &mark;
+  for (const Signal signal : all_signals) {
+    const Mark* last = nullptr;
+    for (Mark& one : marks_) {
+      Condition& condition = one.of(signal);
+      if (condition.done) continue;
+      if (condition.has_records && (!condition.sequence || !settled(signal, *condition.sequence))) {
+        break;
+      }
+      condition.done = true;
+      if (condition.has_records) last = &one;
     }
     if (last != nullptr) strike(lanes, *last, signal);
-  };
-  // Seals are looked up for every mark, also behind one that is not settled.
-  for (Mark& mark : marks_) {
-    is_done(mark.logs, state.log_seals, state.logs_open);
-    if (state.oldest_span <= mark.time) continue;
-    const bool was_known = mark.spans.sequence.has_value();
-    is_done(mark.spans, state.span_seals, state.spans_open);
-    if (was_known || !mark.spans.sequence) continue;
-    for (std::uint32_t lane = 0; lane < mark.positions.size(); ++lane) {
-      const std::uint64_t position = mark.positions[lane];
-      if (std::exchange(said_spans_[lane], position) == position) continue;
-      write_mark(lane, {position, 0, *mark.spans.sequence, 0});
-    }
   }
-  strike_settled(&Mark::logs, Signal::logs, [](const Mark& mark) { return mark.logs.done; });
-  strike_settled(&Mark::spans, Signal::spans, [](const Mark& mark) { return mark.spans.done; });
-  while (!marks_.empty() && marks_.front().logs.done && marks_.front().spans.done) {
+  const auto is_done = [](const Condition& condition) { return condition.done; };
+  while (!marks_.empty() &&
+         std::all_of(marks_.front().signals.begin(), marks_.front().signals.end(), is_done)) {
     release(lanes, marks_.front());
     marks_.pop_front();
   }
@@ -400,17 +401,30 @@ void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
   }
 }
 
+void CrashRings::add_mark(SteadyTime now) {
+  if (visited_ == marked_) return;
+  Mark made{visited_, now, {}};
+  for (std::size_t i = 0; i < signal_count; ++i) made.signals[i].has_records = seen_[i];
+  if (marks_.size() >= marks_max) {  // Its records are in the new one too.
+    for (std::size_t i = 0; i < signal_count; ++i) {
+      made.signals[i].has_records |= marks_.back().signals[i].has_records;
+    }
+    marks_.pop_back();
+  }
+  marks_.push_back(std::move(made));
+  marked_ = visited_;
+  seen_ = {};
+}
+
 void CrashRings::strike(LaneSet& lanes, const Mark& mark, Signal signal) {
-  std::vector<std::uint64_t>& struck = signal == Signal::logs ? struck_logs_ : struck_spans_;
+  std::vector<std::uint64_t>& struck = struck_[static_cast<std::size_t>(signal)];
   lanes.for_each([&](Lane& lane) {
     const std::uint32_t index = LaneSet::index_of(lane);
     if (index >= mark.positions.size()) return;
     const std::uint64_t from = std::max(struck[index], lane.ring.released());
     if (from >= mark.positions[index]) return;
     lane.ring.walk(from, mark.positions[index], [&](std::byte* record, const RecordHeader& header) {
-      if (signal == Signal::logs ? is_log(header.kind()) : is_span(header.kind())) {
-        Ring::strike(record, header);
-      }
+      if (signal_of(header.kind()) == signal) Ring::strike(record, header);
     });
     struck[index] = mark.positions[index];
   });

@@ -13,8 +13,8 @@
 // A record stays in its ring until its payload is settled: delivered, dropped, or in the spool. The
 // flusher visits the rings without releasing them, and marks each round: so far have the rings been
 // read, and these payloads hold what was read. When those are settled the round's records are struck
-// (turned into `skip`), so that recovery does not ship them again, and released. Logs and spans are
-// struck apart: spans wait for their segment.
+// (turned into `skip`), so that recovery does not ship them again, and released. Wide events, logs and
+// spans are struck apart: each signal has its destination, and spans wait for their segment.
 //
 //   pos.  released        struck         visited      published
 //   ------|---------------|--------------|------------|-----------  head
@@ -23,9 +23,9 @@
 //                          signal         not settled
 //
 // What is settled between the last round and the end of the process is not struck. So the sender writes
-// the number of the last settled payload into the file `clock` at once, and the flusher writes into a
-// lane's file, whenever a payload is sealed, how far the ring was read then: recovery passes over what is
-// before it. What was delivered and not acknowledged yet comes a second time.
+// the number of each signal's last settled payload into the file `clock` at once, and the flusher writes
+// into a lane's file, whenever a payload is sealed, how far the ring was read then: recovery passes over
+// what is before it. What was delivered and not acknowledged yet comes a second time.
 //
 // A ring holds half of its bytes so at most. A quarter makes the flusher seal what it has at once;
 // beyond the half, records are released though they are not settled, and are in memory only.
@@ -37,11 +37,12 @@
 // (/dev/shm): on a disk the kernel writes dirty pages back, which a producer may have to wait for.
 // Files hold records as they were made: what redaction takes out is still in them.
 //
-// Not kept: measurements, wide events, logs too large for a ring, and debug records that wait for the
-// outcome of their request.
+// Not kept: measurements that are aggregated, logs too large for a ring, and debug records that wait for
+// the outcome of their request.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -57,6 +58,7 @@
 
 #include <spillway/buffers/lane.hpp>
 #include <spillway/buffers/names.hpp>
+#include <spillway/buffers/payload.hpp>
 #include <spillway/engine/clock.hpp>
 #include <spillway/transport/disk.hpp>
 
@@ -65,7 +67,7 @@ namespace spillway::detail {
 /// The file `clock`.
 struct CrashClock {
   static constexpr char expected_magic[8] = {'S', 'P', 'L', 'C', 'R', 'A', 'S', 'H'};
-  static constexpr std::uint32_t current_version = 2;
+  static constexpr std::uint32_t current_version = 3;
   /// A line from ticks to wall time. Two of them are written in turn; the newer one that is complete
   /// counts.
   struct Anchor {
@@ -82,13 +84,19 @@ struct CrashClock {
   std::uint32_t released_at;
   std::uint32_t reserved;
   std::uint64_t process;
-  /// The payloads up to this one are settled; written by the sender. The second one is its inverse, so
-  /// that damage does not pass for deliveries.
-  std::uint64_t settled;
-  std::uint64_t settled_inverted;
+  /// Of each signal, the payloads up to this one are settled; written by the sender. The second one is
+  /// its inverse, so that damage does not pass for deliveries.
+  struct Settled {
+    std::uint64_t sequence;
+    std::uint64_t inverted;
+  };
+  Settled settled[signal_count];
   Anchor anchors[2];
 
-  std::uint64_t settled_at_least() const noexcept { return std::min(settled, ~settled_inverted); }
+  std::uint64_t settled_at_least(Signal signal) const noexcept {
+    const Settled& of = settled[static_cast<std::size_t>(signal)];
+    return std::min(of.sequence, ~of.inverted);
+  }
 };
 static_assert(std::is_trivially_copyable_v<CrashClock>);
 
@@ -102,16 +110,16 @@ struct CrashContext {
 };
 static_assert(sizeof(CrashContext) == 4096);
 
-/// What has to be settled before records of a ring are.
+/// What has to be settled before a signal's records of a ring are.
 struct CrashMark {
   std::uint64_t position;  ///< the ring was read up to there
-  std::uint64_t logs;      ///< the payload that settles the logs before it; 0: not said here
-  std::uint64_t spans;     ///< the same of the spans
+  std::uint64_t signal;    ///< Signal
+  std::uint64_t sequence;  ///< the payload that settles its records before there
   std::uint64_t check;     ///< sum() of the others; not so while they are being written
 
   std::uint64_t sum() const noexcept {
     constexpr std::uint64_t odd = 0x9E3779B97F4A7C15U;
-    return ((position * odd ^ logs) * odd ^ spans) * odd + 1;
+    return ((position * odd ^ signal) * odd ^ sequence) * odd + 1;
   }
 };
 
@@ -125,8 +133,8 @@ static_assert(sizeof(CrashTail) == 4 * 4096);
 
 /// The file `names` is a sequence of these, each followed by `bytes` of text: for a name its
 /// characters; for a site message, file and keys, each behind its length (4 bytes), in which
-/// `numbers` are severity, line and count of fields, and each key is preceded by its ValueType (4
-/// bytes).
+/// `numbers` are severity, line and count of fields, and each key is preceded by what else the field is
+/// (4 bytes): ValueType, FieldRole, Unit, whether it is of high resolution.
 struct CrashName {
   enum Kind : std::uint32_t { name = 1, site = 2 };
   std::uint32_t kind;
@@ -136,12 +144,24 @@ struct CrashName {
 };
 static_assert(sizeof(CrashName) == 24);
 
-/// Records that are settled with the logs, and with the spans.
-inline bool is_log(RecordKind kind) noexcept {
-  return kind == RecordKind::log || kind == RecordKind::logger_log;
-}
-inline bool is_span(RecordKind kind) noexcept {
-  return kind == RecordKind::span || kind == RecordKind::span_part;
+/// The signal whose payloads settle a record; nothing: it is none that is kept.
+inline std::optional<Signal> signal_of(RecordKind kind) noexcept {
+  switch (kind) {
+    case RecordKind::event:
+      return Signal::metrics;
+    case RecordKind::log:
+    case RecordKind::logger_log:
+      return Signal::logs;
+    case RecordKind::span:
+    case RecordKind::span_part:
+      return Signal::spans;
+    case RecordKind::skip:
+    case RecordKind::context:
+    case RecordKind::sample:
+    case RecordKind::request_end:
+      break;
+  }
+  return std::nullopt;
 }
 
 class CrashRings final : public LaneStore, public NameListener {
@@ -171,33 +191,39 @@ class CrashRings final : public LaneStore, public NameListener {
 
   /// Where a lane's ring has been read up to.
   std::uint64_t& visited(const Lane& lane);
-  /// Where what was read so far is.
-  struct RoundState {
-    std::uint64_t log_seals = 0;   ///< payloads of logs sealed so far
-    std::uint64_t span_seals = 0;  ///< and of spans
-    bool logs_open = false;        ///< something is in the payload that is not sealed
-    bool spans_open = false;
+  /// A record of this kind was read.
+  void saw(RecordKind kind) noexcept {
+    if (const auto signal = signal_of(kind)) seen_[static_cast<std::size_t>(*signal)] = true;
+  }
+  /// Where what was read so far of a signal is.
+  struct SignalState {
+    std::uint64_t seals = 0;          ///< payloads sealed so far
+    bool is_open = false;             ///< something is in the payload that is not sealed
     std::uint64_t last_sequence = 0;  ///< of the payloads that the sender has
+  };
+  struct RoundState {
+    std::array<SignalState, signal_count> signals;
     SteadyTime now{};
     SteadyTime oldest_span = SteadyTime::max();  ///< that waits for its segment
   };
   /// Ends a round of visits: strikes and releases what is settled by now.
   void end_round(LaneSet& lanes, const RoundState& state,
-                 const std::function<bool(std::uint64_t)>& settled);
+                 const std::function<bool(Signal, std::uint64_t)>& settled);
   /// Whether rings fill up with what is not sealed.
   bool wants_seal(LaneSet& lanes);
-  /// All logs that were visited are in payloads up to `sequence`.
-  void mark_logs(std::uint64_t sequence);
+  /// All records of the signal that were visited are in its payloads up to `sequence`.
+  void mark_sealed(Signal signal, std::uint64_t sequence);
 
   // ---- the sender ----
 
-  /// The payloads up to this one are settled.
-  void settled(std::uint64_t sequence) noexcept;
+  /// The payloads of a signal up to this one are settled.
+  void settled(Signal signal, std::uint64_t sequence) noexcept;
 
  private:
   /// What has to happen before the records of one signal are settled: first, for spans, their
   /// segments go into payloads; then so many payloads are sealed; then the last of them is settled.
   struct Condition {
+    bool has_records = false;  // since the mark before; without, nothing has to happen
     std::optional<std::uint64_t> seals;
     std::optional<std::uint64_t> sequence;
     bool done = false;
@@ -205,8 +231,9 @@ class CrashRings final : public LaneStore, public NameListener {
   struct Mark {
     std::vector<std::uint64_t> positions;  // by lane: read up to there
     SteadyTime time{};
-    Condition logs;
-    Condition spans;
+    std::array<Condition, signal_count> signals;
+
+    Condition& of(Signal signal) noexcept { return signals[static_cast<std::size_t>(signal)]; }
   };
   static constexpr std::size_t marks_max = 256;
 
@@ -215,9 +242,11 @@ class CrashRings final : public LaneStore, public NameListener {
   bool make_files();
   void write_anchor();
   void append_name(const CrashName& head, std::string_view text) noexcept;
+  void add_mark(SteadyTime now);
   void strike(LaneSet& lanes, const Mark& mark, Signal signal);
   void release(LaneSet& lanes, const Mark& mark);
   CrashTail* tail_of(std::uint32_t lane);
+  void mark(Signal signal, const std::vector<std::uint64_t>& positions, std::uint64_t sequence);
   void write_mark(std::uint32_t lane, const CrashMark& mark);
   static void save_context(CrashContext (&slots)[2], std::uint64_t position,
                            const std::byte* record, std::uint32_t bytes) noexcept;
@@ -238,14 +267,13 @@ class CrashRings final : public LaneStore, public NameListener {
   // By lane.
   std::vector<std::uint64_t> visited_;
   std::vector<std::uint64_t> marked_;  // of the latest mark
-  std::vector<std::uint64_t> struck_logs_;
-  std::vector<std::uint64_t> struck_spans_;
-  std::vector<std::uint64_t> said_logs_;   // position of the latest CrashMark
-  std::vector<std::uint64_t> said_spans_;  // the same
+  std::array<std::vector<std::uint64_t>, signal_count> struck_;
+  std::array<std::vector<std::uint64_t>, signal_count> said_;  // position of the latest CrashMark
   std::vector<std::uint32_t> mark_counts_;
   std::deque<Mark> marks_;
-  std::mutex lanes_mutex_;         // attach() is any thread's
-  std::vector<CrashTail*> tails_;  // by lane; null: the lane is in memory only
+  std::array<bool, signal_count> seen_{};  // since the latest mark
+  std::mutex lanes_mutex_;                 // attach() is any thread's
+  std::vector<CrashTail*> tails_;          // by lane; null: the lane is in memory only
   std::vector<int> lane_files_;
   std::vector<std::string> files_;  // names of all files in the box
 };

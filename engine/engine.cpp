@@ -136,7 +136,9 @@ class Engine::Core final : public detail::EngineServices {
                   sender_.exporter(Signal::spans), *loggers_, rollups_, reporter(),
                   [this](detail::SeriesKey key) { return intern(std::move(key)).series; },
                   crash_rings_.get(), make_recovery(),
-                  [this](std::uint64_t sequence) { return sender_.settled(sequence); },
+                  [this](Signal signal, std::uint64_t sequence) {
+                    return sender_.settled(signal, sequence);
+                  },
                   make_self_metrics()}),
         has_threads_(runtime.threads),
         process_(getpid()) {
@@ -361,13 +363,13 @@ class Engine::Core final : public detail::EngineServices {
     if (!progress_.wait_until(lock, deadline, [&] { return !recovering_ || stopping_; })) {
       return false;
     }
-    if (stopping_) return sender_.settled(outbox_.last_sequence());
+    if (stopping_) return sender_.settled(outbox_.last_sequences());
     const std::uint64_t ticket = ++flushes_wanted_;
     flusher_wakes_.notify_one();
     if (!progress_.wait_until(lock, deadline, [&] { return flushes_done_ >= ticket; }))
       return false;
-    const std::uint64_t sequence = outbox_.last_sequence();
-    return progress_.wait_until(lock, deadline, [&] { return sender_.settled(sequence); });
+    const detail::Sequences sequences = outbox_.last_sequences();
+    return progress_.wait_until(lock, deadline, [&] { return sender_.settled(sequences); });
   }
 
   Stats shutdown(milliseconds timeout) {
@@ -393,7 +395,7 @@ class Engine::Core final : public detail::EngineServices {
                                         ? milliseconds(0)
                                         : std::min(timeout / 10, store_time_max);
       progress_.wait_until(lock, deadline - to_store,
-                           [&] { return sender_.settled(outbox_.last_sequence()); });
+                           [&] { return sender_.settled(outbox_.last_sequences()); });
       sender_stops_ = true;
       lock.unlock();
       sender_.hurry();
@@ -504,9 +506,10 @@ class Engine::Core final : public detail::EngineServices {
         {config_.crash_dir, config_.service, static_cast<std::uint32_t>(config_.ring_bytes.get()),
          clock_, [this](std::string_view message) { diagnostics_.post(std::string(message)); }});
   }
-  std::function<void(std::uint64_t)> settled_listener() {
+  std::function<void(Signal, std::uint64_t)> settled_listener() {
     if (crash_rings_ == nullptr) return nullptr;
-    return [this](std::uint64_t sequence) { crash_rings_->settled(sequence); };
+    return
+        [this](Signal signal, std::uint64_t sequence) { crash_rings_->settled(signal, sequence); };
   }
   std::unique_ptr<detail::CrashRecovery> make_recovery() {
     if (config_.crash_dir.get().empty()) return nullptr;
@@ -643,12 +646,12 @@ class Engine::Core final : public detail::EngineServices {
   // Without threads: lets the sender work while it gets anywhere.
   bool settle_by_hand() {
     for (std::uint64_t rounds = 0; rounds < 1'000'000; ++rounds) {
-      if (sender_.settled(outbox_.last_sequence())) return true;
+      if (sender_.settled(outbox_.last_sequences())) return true;
       const std::uint64_t before = requests();
       sender_.run_once(milliseconds(0));
       sender_.run_once(milliseconds(0));
       if (requests() == before) {
-        return sender_.settled(outbox_.last_sequence());
+        return sender_.settled(outbox_.last_sequences());
       }
     }
     return false;
@@ -665,7 +668,7 @@ class Engine::Core final : public detail::EngineServices {
 
   void run_flusher() {
     detail::FlusherPace pace;
-    std::uint64_t sent = 0;
+    detail::Sequences sent{};
     enum class Flush : std::uint8_t { none, asked, last } flush = Flush::none;
     std::uint64_t ticket = 0;
     std::unique_lock lock(mutex_);
@@ -696,8 +699,8 @@ class Engine::Core final : public detail::EngineServices {
         flushed |= out_of_time;
         last_flush_failed_.store(out_of_time, std::memory_order_relaxed);
       }
-      if (outbox_.last_sequence() != sent) {
-        sent = outbox_.last_sequence();
+      if (outbox_.last_sequences() != sent) {
+        sent = outbox_.last_sequences();
         sender_.wake();
       }
       lock.lock();

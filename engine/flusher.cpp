@@ -233,7 +233,12 @@ bool Flusher::drain_rings() {
                      [&](std::byte* record, const RecordHeader& header) {
                        if (header.kind() != RecordKind::skip) {
                          drain(record, header);
-                         mark_sealed_logs();  // This one is behind what it has sealed.
+                         mark_sealed();  // This one is behind what it has sealed.
+                         if (header.kind() == RecordKind::event && !event_encoder_) {
+                           Ring::strike(record, header);  // Aggregated.
+                         } else {
+                           crash_rings_->saw(header.kind());
+                         }
                        }
                        visited += header.bytes();
                      });
@@ -256,31 +261,32 @@ void Flusher::take_record(Signal signal, std::uint64_t records, Work&& work) noe
 }
 
 // For recovery: what was visited so far is in payloads, when one has been sealed since the last look.
-void Flusher::mark_sealed_logs() {
-  if (!logs_ || std::exchange(marked_log_seals_, logs_->seals()) == logs_->seals()) return;
-  crash_rings_->mark_logs(outbox_.last_sequence());
+void Flusher::mark_sealed() {
+  for (const Signal signal : {Signal::metrics, Signal::logs}) {
+    const std::optional<Batcher>& batcher = batcher_of(signal);
+    std::uint64_t& marked = marked_seals_[static_cast<std::size_t>(signal)];
+    if (!batcher || std::exchange(marked, batcher->seals()) == batcher->seals()) continue;
+    crash_rings_->mark_sealed(signal, outbox_.last_sequence(signal));
+  }
 }
 
 void Flusher::end_round_of_crash_rings() {
   if (crash_rings_->wants_seal(*lanes_)) {
     if (assembler_) assembler_->flush(now_);
-    for (auto* const batcher : {&logs_, &traces_}) {
+    for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
       if (*batcher) (*batcher)->seal();
     }
   }
-  mark_sealed_logs();
+  mark_sealed();
   CrashRings::RoundState state;
   state.now = now_;
-  state.last_sequence = outbox_.last_sequence();
-  if (logs_) {
-    state.log_seals = logs_->seals();
-    state.logs_open = !logs_->empty();
+  for (const Signal signal : all_signals) {
+    const std::optional<Batcher>& batcher = batcher_of(signal);
+    if (!batcher) continue;
+    state.signals[static_cast<std::size_t>(signal)] = {batcher->seals(), !batcher->empty(),
+                                                       outbox_.last_sequence(signal)};
   }
-  if (traces_) {
-    state.span_seals = traces_->seals();
-    state.spans_open = !traces_->empty();
-    state.oldest_span = assembler_->oldest();
-  }
+  if (assembler_) state.oldest_span = assembler_->oldest();
   crash_rings_->end_round(*lanes_, state, settled_);
 }
 
@@ -307,6 +313,25 @@ class Flusher::Recovered final : public RecoveredRecords {
               std::uint64_t span_id, std::span<const std::byte> values) override {
     take(Signal::logs, [&] { add_log(site, dead_site, wall_ns, span_id, values); });
   }
+  void on_event(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
+                std::uint64_t span_id, std::span<const std::byte> values) override {
+    const std::uint64_t metrics = measurements_of(site);
+    SignalLedger& ledger = flusher_.ledger_.of(Signal::metrics);
+    ledger.recovered.fetch_add(metrics, std::memory_order_relaxed);
+    std::uint32_t number = 0;
+    try {
+      number = flusher_.metrics_ ? marked_site(site, dead_site, values) : 0;
+    } catch (const std::bad_alloc&) {
+    }
+    if (number != 0) {
+      return flusher_.take_event({&site_of(number), wall_ns, span_id, &context_.texts, values_},
+                                 number);
+    }
+    ledger.drained.fetch_add(metrics, std::memory_order_relaxed);
+    flusher_.ledger_.drop_in_batch(
+        Signal::metrics, flusher_.metrics_ ? DropCause::no_memory : DropCause::no_destination,
+        metrics);
+  }
   void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                const SpanBody& body, std::span<const std::byte> entries) override {
     take(Signal::spans, [&] { add_span(name, start_ns, end_ns, body, entries); });
@@ -332,6 +357,15 @@ class Flusher::Recovered final : public RecoveredRecords {
   void add_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
                std::uint64_t span_id, std::span<const std::byte> values) {
     if (!flusher_.logs_) return drop_without_destination(Signal::logs);
+    const std::uint32_t number = marked_site(site, dead_site, values);
+    LogView log{&site_of(number), wall_ns, span_id, &context_.texts, values_};
+    flusher_.redactor_.redact(log, number);
+    flusher_.encode_log(log, static_cast<std::uint64_t>(wall_ns), 1);
+  }
+  // The number of a site with one more field, `recovered`; values_ are those of the record. 0: there is
+  // no room for it, and it stands for a log that says nothing but its values.
+  std::uint32_t marked_site(const SiteInfo& site, std::uint32_t dead_site,
+                            std::span<const std::byte> values) {
     std::uint32_t& number = sites_[dead_site];
     if (number == 0) {
       SiteInfo marked = site;
@@ -341,9 +375,7 @@ class Flusher::Recovered final : public RecoveredRecords {
     values_.assign(1, std::byte{1});
     if (number == 0) values_.clear();
     values_.insert(values_.end(), values.begin(), values.end());
-    LogView log{&site_of(number), wall_ns, span_id, &context_.texts, values_};
-    flusher_.redactor_.redact(log, number);
-    flusher_.encode_log(log, static_cast<std::uint64_t>(wall_ns), 1);
+    return number;
   }
   void add_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                 const SpanBody& body, std::span<const std::byte> entries) {
@@ -364,7 +396,7 @@ class Flusher::Recovered final : public RecoveredRecords {
 
 void Flusher::set_recovered(bool recovered) {
   if (assembler_) assembler_->flush(now_);
-  for (auto* const batcher : {&logs_, &traces_}) {
+  for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
     if (!*batcher) continue;
     (*batcher)->seal();
     (*batcher)->set_recovered(recovered);
@@ -377,27 +409,32 @@ void Flusher::recover() try {
   if (is_recovering() && !enough()) {
     // Drops of this thread for what may pass.
     const auto drops = [this] {
-      std::uint64_t sum = 0;
-      for (const Signal signal : {Signal::logs, Signal::spans}) {
+      Sequences sums{};
+      for (const Signal signal : all_signals) {
         const SignalLedger& ledger = ledger_.of(signal);
         const auto count = [](const auto& causes, DropCause cause) {
           return causes[static_cast<std::size_t>(cause)].load(std::memory_order_relaxed);
         };
-        sum += count(ledger.dropped_in_batch, DropCause::no_memory) +
-               count(ledger.dropped_in_queue, DropCause::queue_full);
+        sums[static_cast<std::size_t>(signal)] =
+            count(ledger.dropped_in_batch, DropCause::no_memory) +
+            count(ledger.dropped_in_queue, DropCause::queue_full);
       }
-      return sum;
+      return sums;
     };
     if (recovered_ == nullptr) recovered_ = std::make_unique<Recovered>(*this);
     set_recovered(true);
-    const std::uint64_t drops_before = drops();
+    const auto drops_before = drops();
     try {
       recovery_->read(*recovered_, enough);
     } catch (const std::bad_alloc&) {  // Goes on there in the next round.
     }
     set_recovered(false);
-    if (drops() != drops_before) ledger_.recovered_dropped.store(true, std::memory_order_relaxed);
-    recovery_->sealed(outbox_.last_sequence());
+    const auto drops_now = drops();
+    for (const Signal signal : all_signals) {
+      const auto index = static_cast<std::size_t>(signal);
+      if (drops_now[index] != drops_before[index]) ledger_.keep_recovered(signal);
+    }
+    recovery_->sealed(outbox_.last_sequences());
     if (recovery_->is_read()) {
       recovered_.reset();
       report_recovery();
@@ -410,7 +447,8 @@ void Flusher::recover() try {
 void Flusher::report_recovery() {
   const CrashRecovery::Counts& counts = recovery_->counts();
   std::string text = "recovered " + std::to_string(counts.logs) + " log records and " +
-                     std::to_string(counts.spans) + " spans of " +
+                     std::to_string(counts.spans) + " spans and " +
+                     std::to_string(counts.measurements) + " measurements of " +
                      std::to_string(counts.processes) + " processes that died; " +
                      std::to_string(counts.unreadable_bytes) + " bytes could not be read";
   const auto nowhere = [&](bool goes_nowhere, std::uint64_t records, const char* signal) {
@@ -419,6 +457,11 @@ void Flusher::report_recovery() {
   };
   nowhere(!logs_, counts.logs, "log records");
   nowhere(!traces_, counts.spans, "spans");
+  nowhere(!metrics_, counts.measurements, "measurements");
+  if (counts.put_aside != 0) {
+    text += "; " + std::to_string(counts.put_aside) +
+            " rings that the disk does not give back are put aside as bad-lane-*";
+  }
   if (counts.left != 0) {
     text += "; what " + std::to_string(counts.left) +
             " more processes left stays in crash_dir: it is of another version of Spillway, which "
@@ -514,13 +557,15 @@ void Flusher::drain_event(LaneContext& context, const std::byte* record,
   LogView event{&site_of(header.id), clock_->wall_ns_of(header.ticks), 0, &context.texts, {}};
   std::memcpy(&event.span_id, record + sizeof header, sizeof event.span_id);
   event.values = {record + log_values_at, header.bytes() - log_values_at};
-  const auto is_metric = [](const SiteField& field) { return field.role == FieldRole::metric; };
-  const auto metrics = static_cast<std::uint64_t>(
-      std::count_if(event.site->fields.begin(), event.site->fields.end(), is_metric));
-  ledger_.samples_drained.fetch_add(metrics, std::memory_order_relaxed);
+  ledger_.samples_drained.fetch_add(measurements_of(*event.site), std::memory_order_relaxed);
+  take_event(event, header.id);
+}
+
+void Flusher::take_event(LogView event, std::uint32_t site) {
+  const std::uint64_t metrics = measurements_of(*event.site);
   std::uint64_t left = metrics;
   try {
-    redactor_.redact(event, header.id);
+    redactor_.redact(event, site);
     if (event_encoder_) {
       encode_event(event, metrics, left);
     } else {

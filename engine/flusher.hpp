@@ -67,8 +67,8 @@ class Flusher {
     std::function<std::uint32_t(SeriesKey)> intern;
     CrashRings* crash_rings = nullptr;        ///< null: rings are in memory only
     std::unique_ptr<CrashRecovery> recovery;  ///< what a dead process left; null: nothing
-    /// Whether the payloads up to a number are settled.
-    std::function<bool(std::uint64_t)> settled;
+    /// Whether the payloads of a signal up to a number are settled.
+    std::function<bool(Signal, std::uint64_t)> settled;
     std::unique_ptr<SelfMetrics> self_metrics = nullptr;  ///< null: they are not wanted
   };
   /// What the parts refer to outlives it.
@@ -116,7 +116,10 @@ class Flusher {
   void set_recovered(bool recovered);
   void report_recovery();
   void end_round_of_crash_rings();
-  void mark_sealed_logs();
+  void mark_sealed();
+  std::optional<Batcher>& batcher_of(Signal signal) noexcept {
+    return signal == Signal::metrics ? metrics_ : signal == Signal::logs ? logs_ : traces_;
+  }
   /// Counts records of a signal as drained and has `work` make of it what goes into a payload; without
   /// memory for that it is dropped, and the others go on.
   template <class Work>
@@ -125,6 +128,7 @@ class Flusher {
   void drain_record(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_event(LaneContext& context, const std::byte* record, const RecordHeader& header);
+  void take_event(LogView event, std::uint32_t site);
   /// `left`: the measurements that are not accounted yet.
   void encode_event(const LogView& event, std::uint64_t metrics, std::uint64_t& left);
   /// The measurements of a wide event where they are aggregated.
@@ -191,10 +195,10 @@ class Flusher {
   std::unordered_map<std::uint32_t, std::uint32_t> held_back_sites_;  // by number: who says it
   std::optional<DebugRetention> retention_;
   CrashRings* const crash_rings_;
-  std::uint64_t marked_log_seals_ = 0;
+  Sequences marked_seals_{};  // of metrics and logs
   std::unique_ptr<CrashRecovery> recovery_;
   std::unique_ptr<Recovered> recovered_;  // while recovery_ is being read
-  const std::function<bool(std::uint64_t)> settled_;
+  const std::function<bool(Signal, std::uint64_t)> settled_;
   Outbox& outbox_;
   const std::unique_ptr<SelfMetrics> self_metrics_;
 

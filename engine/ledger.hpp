@@ -49,10 +49,14 @@ struct Ledger {
   std::array<SignalLedger, signal_count> signals;
   std::atomic<std::uint64_t> measurements_unbucketed{0};
   std::atomic<std::uint64_t> samples_drained{0};
-  /// Records of a process that died were dropped for what may pass: its files have to stay.
-  std::atomic<bool> recovered_dropped{false};
+  /// By signal: records of a process that died were dropped for what may pass, and its files have to
+  /// stay.
+  std::array<std::atomic<bool>, signal_count> recovered_dropped{};
 
   SignalLedger& of(Signal signal) noexcept { return signals[static_cast<std::size_t>(signal)]; }
+  void keep_recovered(Signal signal) noexcept {
+    recovered_dropped[static_cast<std::size_t>(signal)].store(true, std::memory_order_relaxed);
+  }
   void drop_in_batch(Signal signal, DropCause cause, std::uint64_t records) noexcept {
     of(signal).dropped_in_batch[static_cast<std::size_t>(cause)].fetch_add(
         records, std::memory_order_relaxed);

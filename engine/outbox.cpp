@@ -88,14 +88,14 @@ bool Outbox::send(std::unique_ptr<Payload>& payload) {
   const std::size_t bytes = memory_of(sent);
   if (!reserve(bytes, sent.signal)) return false;
   sent.charged_bytes = bytes;
-  sent.sequence = last_sequence_.load(std::memory_order_relaxed) + 1;
+  const Signal signal = sent.signal;
+  const std::uint64_t sequence = sent.sequence = last_sequence(signal) + 1;
   // The queue owns it once it is there.
   if (!queues_->full.push(&sent)) {
-    release(bytes, sent.signal);
+    release(bytes, signal);
     return false;
   }
-  last_sequence_.store(last_sequence_.load(std::memory_order_relaxed) + 1,
-                       std::memory_order_release);
+  last_sequences_[static_cast<std::size_t>(signal)].store(sequence, std::memory_order_release);
   if (copy != nullptr) {
     (void)copy.release();  // NOLINT(bugprone-unused-return-value)
     payload->clear();

@@ -29,12 +29,16 @@ class Outbox {
   // ---- the flusher ----
   /// An empty payload, used before when there is one. Null: there is no memory.
   std::unique_ptr<Payload> take_empty() noexcept;
-  /// Queues the payload and numbers it; one that has far more memory than it needs goes as a copy, and
+  /// Queues the payload and numbers it among those of its signal; one that has far more memory than it needs goes as a copy, and
   /// stays, empty, with the caller. False, and the payload stays with the caller: no room.
   bool send(std::unique_ptr<Payload>& payload);
-  /// Number of the last payload sent; 0 before the first.
-  std::uint64_t last_sequence() const noexcept {
-    return last_sequence_.load(std::memory_order_acquire);
+  /// Number of the last payload of a signal that was sent; 0 before the first.
+  std::uint64_t last_sequence(Signal signal) const noexcept {
+    return last_sequences_[static_cast<std::size_t>(signal)].load(std::memory_order_acquire);
+  }
+  Sequences last_sequences() const noexcept {
+    return {last_sequence(Signal::metrics), last_sequence(Signal::logs),
+            last_sequence(Signal::spans)};
   }
 
   // ---- the sender ----
@@ -56,7 +60,7 @@ class Outbox {
   const std::array<bool, signal_count> used_;
   std::atomic<std::size_t> bytes_{0};
   std::array<std::atomic<std::size_t>, signal_count> bytes_of_{};
-  std::atomic<std::uint64_t> last_sequence_{0};
+  std::array<std::atomic<std::uint64_t>, signal_count> last_sequences_{};
   const std::unique_ptr<Queues> queues_;
 };
 

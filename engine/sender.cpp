@@ -85,10 +85,11 @@ void Sender::receive() {
     if (received_ == nullptr) received_ = parts_.outbox.receive();
     if (received_ == nullptr) return;
     // Room for it first: what throws leaves it where it is, for the next round.
-    std::deque<Job>& waiting = lanes_[static_cast<std::size_t>(received_->signal)].waiting;
+    Lane& lane = lanes_[static_cast<std::size_t>(received_->signal)];
+    std::deque<Job>& waiting = lane.waiting;
     waiting.emplace_back();
     try {
-      unsettled_.push_back(1);
+      lane.unsettled.push_back(1);
     } catch (const std::bad_alloc&) {
       waiting.pop_back();
       throw;
@@ -104,7 +105,7 @@ void Sender::receive() {
 void Sender::run_once(milliseconds wait) {
   receive();
   SteadyTime now = parts_.clock->steady();
-  const std::uint64_t settled_before = first_unsettled_;
+  const std::uint64_t settled_before = settlements_;
   SteadyTime due = SteadyTime::max();
   if (parts_.spool != nullptr) {
     due = parts_.spool->tend();
@@ -112,7 +113,7 @@ void Sender::run_once(milliseconds wait) {
   }
   due = std::min(due, start_due(now, wait));
   // What went to a local destination is settled by now, and somebody may wait to hear of it.
-  if (first_unsettled_ != settled_before) wait = milliseconds(0);
+  if (settlements_ != settled_before) wait = milliseconds(0);
   const auto until_due = std::chrono::ceil<milliseconds>(due - parts_.clock->steady());
   wait = std::clamp(until_due, milliseconds(0), wait);
   if (completions_.empty()) {
@@ -384,7 +385,7 @@ void Sender::put_back(std::size_t lane, Job job) noexcept {
     if (unplaced.size() < unplaced.capacity()) return unplaced.push_back(std::move(job));
     if (stored) return;  // It stays on disk, held.
     if (job.payload->recovered) {
-      parts_.ledger.recovered_dropped.store(true, std::memory_order_relaxed);
+      parts_.ledger.keep_recovered(job.payload->signal);
     }
     account(job, 0, job.unaccounted, DropCause::no_memory);
     finish(std::move(job));
@@ -441,7 +442,7 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
   if (job.stored != nullptr) {
     ++job.stored->parts;
   } else {
-    ++unsettled_[job.payload->sequence - first_unsettled_];
+    ++lanes_[lane].unsettled[job.payload->sequence - lanes_[lane].first_unsettled];
   }
   put_back(lane, std::move(second));
   put_back(lane, std::move(job));
@@ -462,21 +463,25 @@ void Sender::account(Job& job, std::uint64_t delivered, std::uint64_t dropped, D
 
 void Sender::finish(Job job) {
   assert(job.unaccounted == 0);
+  const Signal signal = job.payload->signal;
   const std::uint64_t sequence = job.payload->sequence;
   if (job.stored != nullptr) finish_stored(job);
   const bool in_memory = job.stored == nullptr;
   parts_.outbox.give_back(std::move(job.payload));
-  if (in_memory) finish_in_memory(sequence);
+  if (in_memory) finish_in_memory(signal, sequence);
 }
 
-void Sender::finish_in_memory(std::uint64_t sequence) {
-  --unsettled_[sequence - first_unsettled_];
-  const std::uint64_t before = first_unsettled_;
-  while (!unsettled_.empty() && unsettled_.front() == 0) {
-    unsettled_.pop_front();
-    settled_.store(first_unsettled_++, std::memory_order_release);
+void Sender::finish_in_memory(Signal signal, std::uint64_t sequence) {
+  Lane& lane = lanes_[static_cast<std::size_t>(signal)];
+  --lane.unsettled[sequence - lane.first_unsettled];
+  const std::uint64_t before = lane.first_unsettled;
+  while (!lane.unsettled.empty() && lane.unsettled.front() == 0) {
+    lane.unsettled.pop_front();
+    lane.settled.store(lane.first_unsettled++, std::memory_order_release);
   }
-  if (first_unsettled_ != before && parts_.on_settled) parts_.on_settled(first_unsettled_ - 1);
+  if (lane.first_unsettled == before) return;
+  settlements_ += lane.first_unsettled - before;
+  if (parts_.on_settled) parts_.on_settled(signal, lane.first_unsettled - 1);
 }
 
 void Sender::abandon(SteadyTime until) {
@@ -541,7 +546,7 @@ bool Sender::store(std::size_t lane, Job& job) noexcept {
   }
   const std::uint64_t sequence = job.payload->sequence;
   parts_.outbox.give_back(std::move(job.payload));
-  finish_in_memory(sequence);
+  finish_in_memory(static_cast<Signal>(lane), sequence);
   return true;
 }
 
@@ -561,7 +566,7 @@ bool Sender::store_and_keep(std::size_t lane, Job& job) noexcept {
     return false;
   }
   parts_.outbox.release(std::exchange(job.payload->charged_bytes, 0), job.payload->signal);
-  finish_in_memory(job.payload->sequence);
+  finish_in_memory(job.payload->signal, job.payload->sequence);
   return true;
 }
 

@@ -46,8 +46,9 @@ class Sender {
     std::function<double()> draw;  ///< random numbers in [0, 1)
     std::function<void(std::string_view)> diagnostic;  ///< hears what went wrong
     std::unique_ptr<Spool> spool = nullptr;            ///< null: payloads wait in memory only
-    /// Hears, on the sender's thread, that the payloads up to a number are settled. May be null.
-    std::function<void(std::uint64_t)> on_settled = nullptr;
+    /// Hears, on the sender's thread, that the payloads of a signal up to a number are settled. May be
+    /// null.
+    std::function<void(Signal, std::uint64_t)> on_settled = nullptr;
   };
   explicit Sender(Parts parts);
   ~Sender();
@@ -62,9 +63,15 @@ class Sender {
   /// Makes a run_once() that waits return. Any thread.
   void wake() noexcept { parts_.http->wake(); }
 
-  /// Whether every payload up to this number is settled. Any thread.
-  bool settled(std::uint64_t sequence) const noexcept {
-    return settled_.load(std::memory_order_acquire) >= sequence;
+  /// Whether every payload of a signal up to this number is settled. Any thread.
+  bool settled(Signal signal, std::uint64_t sequence) const noexcept {
+    return lanes_[static_cast<std::size_t>(signal)].settled.load(std::memory_order_acquire) >=
+           sequence;
+  }
+  /// The same of all signals.
+  bool settled(const Sequences& sequences) const noexcept {
+    return settled(Signal::metrics, sequences[0]) && settled(Signal::logs, sequences[1]) &&
+           settled(Signal::spans, sequences[2]);
   }
   const Heartbeat& heartbeat() const noexcept { return heartbeat_; }
   /// abandon() is about to be called: rounds store no more payloads before it. Any thread.
@@ -117,6 +124,10 @@ class Sender {
     /// again.
     std::uint64_t pace = 0;
     std::uint64_t successes = 0;
+    /// How many parts of each payload that is not settled are left, by number.
+    std::deque<int> unsettled;
+    std::uint64_t first_unsettled = 1;
+    std::atomic<std::uint64_t> settled{0};
   };
   struct Flight {
     std::size_t lane = 0;
@@ -140,7 +151,7 @@ class Sender {
   void split(std::size_t lane, Job job, const Outcome& outcome);
   void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
   void finish(Job job);
-  void finish_in_memory(std::uint64_t sequence);
+  void finish_in_memory(Signal signal, std::uint64_t sequence);
   void finish_stored(Job& job);
   bool uses_spool(std::size_t lane) const noexcept;
   bool is_down(std::size_t lane) const noexcept;
@@ -163,10 +174,7 @@ class Sender {
   std::uint64_t next_flight_ = 1;
   /// What the transport has said and is not settled, the first last.
   std::vector<transport::HttpCompletion> completions_;
-  /// How many parts of each payload that is not settled are left, by number; numbers come in order.
-  std::deque<int> unsettled_;
-  std::uint64_t first_unsettled_ = 1;
-  std::atomic<std::uint64_t> settled_{0};
+  std::uint64_t settlements_ = 0;  // ever: of payloads, in the order of their signal
   std::atomic<bool> is_ending_{false};
   std::unique_ptr<Payload> received_;  // while there is no memory to queue it
   Heartbeat heartbeat_;

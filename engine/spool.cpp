@@ -348,7 +348,7 @@ void Spool::sync_deferred(SteadyTime until) {
       if (parts_.clock->steady() >= until || sync_file(entry) >= 0) return false;
       count_lost(static_cast<Signal>(signal), entry.name.records, DropCause::shutdown_deadline);
       // Which of them a dead process had left is not known any more: its files stay.
-      parts_.ledger.recovered_dropped.store(true, std::memory_order_relaxed);
+      parts_.ledger.keep_recovered(static_cast<Signal>(signal));
       forget(entry);
       unlink(0, entry.name.text());
       return true;

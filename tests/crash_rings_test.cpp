@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include <spillway/engine/crash_rings.hpp>
+#include <spillway/engine/wide_event.hpp>
 
 namespace spillway {
 namespace {
@@ -353,6 +354,94 @@ TEST_F(CrashRingsTest, WithoutTheDirectoryRingsAreInMemory) {
   EXPECT_NE(said.find("crash_dir " + wrong.crash_dir.get()), std::string::npos) << said;
 }
 
+// ---- Wide events ----
+
+class CrashEventsTest : public CrashRingsTest {
+ protected:
+  Config config() const {
+    Config config = CrashRingsTest::config();
+    config.metrics = MetricsTo::emf_file;
+    config.metrics_file = directory.path("metrics");
+    return config;
+  }
+  static void record_order(Engine& engine, int n) {
+    SPILLWAY_EVENT(engine, EventMetric("Total", 2.5 * n), EventMetric("Items", n),
+                   EventDimension("Route", "/orders"), EventProperty("order", n));
+  }
+  std::vector<testing::Json> documents() const {
+    std::vector<testing::Json> all;
+    std::istringstream text(directory.read("metrics"));
+    for (std::string line; std::getline(text, line);) all.emplace_back(line);
+    return all;
+  }
+};
+
+TEST_F(CrashEventsTest, WideEventsOfAKilledProcessAreDeliveredByTheNextOne) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    const Context context({.tenant = "acme"});
+    const Scope scope(context);
+    record_order(test.engine, 1);
+    record_order(test.engine, 2);
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.metrics.recovered, 4U) << "two measurements each";
+  EXPECT_EQ(stats.metrics.delivered, 4U);
+  EXPECT_TRUE(testing::is_settled(stats.metrics));
+  const auto all = documents();
+  ASSERT_EQ(all.size(), 2U);
+  for (int n = 1; n <= 2; ++n) {
+    const testing::Json& document = all[static_cast<std::size_t>(n) - 1];
+    EXPECT_EQ(document["Total"].number(), 2.5 * n);
+    EXPECT_EQ(document["Items"].number(), n);
+    EXPECT_EQ(document["order"].number(), n);
+    EXPECT_EQ(document["Route"].string(), "/orders");
+    EXPECT_EQ(document["tenant"].string(), "acme");
+    EXPECT_TRUE(document["recovered"].boolean());
+  }
+  EXPECT_TRUE(crash_files().empty());
+  EXPECT_EQ(recover(config()).metrics.recovered, 0U) << "once";
+}
+
+TEST_F(CrashEventsTest, TheyAreKeptUntilTheirPayloadIsDelivered) {
+  const testing::AwsEnvironment environment;
+  Config unreachable = config();
+  unreachable.metrics = MetricsTo::emf_logs;
+  unreachable.emf_log_group = "/shop/metrics";
+  unreachable.emf_log_stream = "pod";
+  in_killed_engine(unreachable, [](testing::TestEngine& test) {
+    test.http.hold();
+    record_order(test.engine, 1);
+    test.advance(2s);
+    test.advance(2s);
+    if (test.http.requests().size() != 1) _exit(1);
+    record_order(test.engine, 2);
+    test.settle();  // In a payload that is not sealed.
+    record_order(test.engine, 3);
+  });
+  EXPECT_EQ(recover(config()).metrics.recovered, 6U);
+  EXPECT_EQ(documents().size(), 3U);
+}
+
+TEST_F(CrashEventsTest, DeliveredOnesAreNotRecovered) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    record_order(test.engine, 1);
+    test.engine.flush(1s);
+    test.settle();
+    record_order(test.engine, 2);
+  });
+  EXPECT_EQ(recover(config()).metrics.recovered, 2U);
+  EXPECT_EQ(documents().size(), 2U);
+}
+
+TEST_F(CrashEventsTest, OfMetricsThatGoNowhereTheyAreDroppedByName) {
+  in_killed_engine(config(), [](testing::TestEngine& test) { record_order(test.engine, 1); });
+  const Stats stats = recover(CrashRingsTest::config());
+  EXPECT_EQ(stats.metrics.recovered, 2U);
+  EXPECT_EQ(stats.metrics.dropped_for(DropCause::no_destination), 2U);
+  EXPECT_TRUE(testing::is_settled(stats.metrics));
+  EXPECT_TRUE(crash_files().empty());
+}
+
 // ---- What cannot be delivered now ----
 
 TEST_F(CrashRingsTest, RecordsOfASignalThatGoesNowhereAreDroppedByName) {
@@ -415,6 +504,63 @@ TEST_F(RecoveryInAnOutageTest, WhatWasNotDeliveredStaysForTheNextOne) {
   EXPECT_EQ(stats.logs.recovered, 3U);
   EXPECT_EQ(stats.logs.delivered, 3U);
   EXPECT_TRUE(crash_files().empty());
+}
+
+// X-Ray is away: what the others have acknowledged is settled all the same.
+class OneDestinationAwayTest : public RecoveryInAnOutageTest {
+ protected:
+  Config traced() const {
+    Config config = to_aws();
+    config.traces = TracesTo::put_trace_segments;
+    config.trace_sample_rate = 1.0;
+    return config;
+  }
+  static void without_traces(testing::TestEngine& test) {
+    test.http.set_answer([](const transport::HttpRequest& request) {
+      return testing::operation_of(request) == "TraceSegments"
+                 ? transport::MemoryTransport::failed(transport::HttpOutcome::not_connected)
+                 : transport::MemoryTransport::answered(200, "{}");
+    });
+  }
+  static void record(testing::TestEngine& test) {
+    SPILLWAY_INFO(test.engine, "event");
+    const Span span = test.engine.span("work");
+  }
+};
+
+TEST_F(OneDestinationAwayTest, ASignalIsSettledWithoutTheOthers) {
+  testing::in_killed_child([&] {
+    testing::TestEngine test(traced());
+    without_traces(test);
+    record(test);
+    for (int i = 0; i < 20; ++i) {
+      test.advance(250ms);
+      // Behind the flusher's last round: nothing is struck yet.
+      if (test.engine.stats().logs.delivered != 0) testing::kill_self();
+    }
+  });
+  testing::TestEngine test(traced());
+  test.settle();
+  EXPECT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().logs.recovered, 0U);
+  EXPECT_EQ(test.engine.stats().spans.recovered, 1U);
+}
+
+TEST_F(OneDestinationAwayTest, WhatARecoveryHasDeliveredTheNextOneDoesNotSendAgain) {
+  in_killed_engine(traced(), [](testing::TestEngine& test) { record(test); });
+  testing::in_killed_child([&] {
+    testing::TestEngine test(traced());
+    without_traces(test);
+    for (int i = 0; i < 8; ++i) test.advance(1s);
+    if (test.engine.stats().logs.delivered == 1) testing::kill_self();
+  });
+  testing::TestEngine test(traced());
+  test.settle();
+  EXPECT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().logs.recovered, 0U);
+  EXPECT_EQ(test.engine.stats().spans.recovered, 1U);
+  test.settle();
+  EXPECT_EQ(crash_files().size(), 2U) << "of its own";
 }
 
 TEST_F(RecoveryInAnOutageTest, ALimitOfAttemptsDoesNotEndThem) {
@@ -520,6 +666,54 @@ TEST_F(CrashRingsTest, ALaneOfAnotherSizeIsCounted) {
   hears.on_diagnostic = [&](std::string_view text) { said += text; };
   EXPECT_EQ(recover(hears).logs.recovered, 0U);
   EXPECT_NE(said.find("5000 bytes could not be read"), std::string::npos) << said;
+}
+
+class OneRingUnreadableTest : public CrashRingsTest {
+ protected:
+  // A ring each.
+  void leave_two() {
+    in_killed_engine(config(), [](testing::TestEngine& test) {
+      SPILLWAY_INFO(test.engine, "of the first");
+      std::thread([&] { SPILLWAY_INFO(test.engine, "of the second"); }).join();
+    });
+  }
+  std::string lane(const std::string& name) const {
+    return directory.path("crash/unknown_service.0/" + name);
+  }
+};
+
+// Larger than a ring can be: nobody will read it.
+TEST_F(OneRingUnreadableTest, TheOthersAreShippedOnceAndItIsPutAside) {
+  leave_two();
+  std::filesystem::resize_file(lane("lane-0"), 300U << 20);
+  Config hears = config();
+  std::string said;
+  hears.on_diagnostic = [&](std::string_view text) { said += text; };
+  EXPECT_EQ(recover(hears).logs.recovered, 1U);
+  EXPECT_NE(said.find("1 rings that the disk does not give back are put aside"), std::string::npos)
+      << said;
+  EXPECT_TRUE(std::filesystem::exists(lane("bad-lane-0")));
+  said.clear();
+  EXPECT_EQ(recover(hears).logs.recovered, 0U) << "shipped before";
+  EXPECT_EQ(said, "") << "counted once";
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 1U);
+  EXPECT_EQ(all[0]["message"].string(), "of the second");
+}
+
+// Refused for what may pass: here, a second name.
+TEST_F(OneRingUnreadableTest, ItComesLaterAndTheOthersDoNotComeAgain) {
+  leave_two();
+  std::filesystem::create_hard_link(lane("lane-0"), directory.path("held"));
+  EXPECT_EQ(recover(config()).logs.recovered, 1U);
+  EXPECT_EQ(recover(config()).logs.recovered, 0U);
+  std::filesystem::remove(directory.path("held"));
+  EXPECT_EQ(recover(config()).logs.recovered, 1U);
+  const auto all = lines();
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[0]["message"].string(), "of the second");
+  EXPECT_EQ(all[1]["message"].string(), "of the first");
+  EXPECT_TRUE(crash_files().empty());
 }
 
 // A disk that gets full within a name, and has room again.

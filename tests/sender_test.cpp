@@ -98,7 +98,7 @@ TEST_P(StarvedSenderTest, APayloadGoesOutWhenThereIsMemoryAgain) {
   run(sender);
   EXPECT_EQ(failures, 0);
   EXPECT_EQ(ledger.of(Signal::logs).delivered, 3U);
-  EXPECT_TRUE(sender.settled(outbox.last_sequence()));
+  EXPECT_TRUE(sender.settled(outbox.last_sequences()));
 }
 
 TEST_P(StarvedSenderTest, WithoutMemoryForLongItIsDroppedAndCounted) {
@@ -111,7 +111,7 @@ TEST_P(StarvedSenderTest, WithoutMemoryForLongItIsDroppedAndCounted) {
   const SignalLedger& logs = ledger.of(Signal::logs);
   EXPECT_EQ(logs.dropped_in_queue[static_cast<std::size_t>(DropCause::no_memory)], 3U);
   EXPECT_EQ(logs.delivered, 3U) << "the next one";
-  EXPECT_TRUE(sender.settled(outbox.last_sequence()));
+  EXPECT_TRUE(sender.settled(outbox.last_sequences()));
 }
 
 // Remembers how long it was to wait for answers.
@@ -137,7 +137,7 @@ TEST_F(SenderTest, AfterALocalDeliveryItDoesNotWaitBeforeItSaysSo) {
   sender.run_once(500ms);
   send();
   sender.run_once(500ms);
-  EXPECT_TRUE(sender.settled(outbox.last_sequence()));
+  EXPECT_TRUE(sender.settled(outbox.last_sequences()));
   sender.run_once(500ms);
   EXPECT_EQ(waits, (std::vector<std::chrono::milliseconds>{500ms, 0ms, 500ms}));
 }
@@ -249,7 +249,7 @@ TEST_F(PaceTest, AnOutageOfAMinuteLosesNothingAndEverythingGoesOutInOrder) {
   for (std::size_t i = 0; i < 60; ++i) {
     EXPECT_EQ(http->requests()[i].body, std::to_string(i) + "\n");
   }
-  EXPECT_TRUE(sender->settled(outbox.last_sequence()));
+  EXPECT_TRUE(sender->settled(outbox.last_sequences()));
   EXPECT_EQ(outbox.bytes(), 0U);
 }
 
@@ -316,7 +316,7 @@ TEST_F(PaceTest, APayloadThatBreaksTheServiceIsTakenApartAndTheOthersGoOut) {
   }
   EXPECT_EQ(delivered(Signal::logs), 3U + 39U + 20U);
   EXPECT_EQ(dropped(Signal::logs, DropCause::retries_exhausted), 1U) << "the one that is to blame";
-  EXPECT_TRUE(sender->settled(outbox.last_sequence()));
+  EXPECT_TRUE(sender->settled(outbox.last_sequences()));
 }
 
 TEST_F(PaceTest, InAnOutageNothingIsTakenForPoison) {

@@ -27,7 +27,7 @@ constexpr std::string_view usage = R"(usage: spillway decode FILE...
 Prints what files of a spool (spool_dir) or rings (crash_dir/<service>.<n>/lane-<i>) hold, one JSON
 object a line for each record: its signal, and its text, or its bytes in base64 where the destination
 takes protobuf or CBOR; of a spool also its destination and whether it is intact. A ring's text is the log's
-JSON, or the span's X-Ray document, of what nobody has acknowledged yet; nothing is redacted. Reads only.
+or wide event's JSON, or the span's X-Ray document, of what nobody has acknowledged yet; nothing is redacted. Reads only.
 Exit status 1 when a file cannot be read or something of it is damaged.
 )";
 
@@ -121,6 +121,13 @@ class RingPrinter final : public detail::RecoveredRecords {
     log_encoder_.append_json({&site, wall_ns, span_id, &texts_, values},
                              limits::log_event_bytes_max, text_);
     print(detail::Signal::logs, text_.view());
+  }
+  void on_event(const detail::SiteInfo& site, std::uint32_t /*dead_site*/, std::int64_t wall_ns,
+                std::uint64_t span_id, std::span<const std::byte> values) override {
+    text_.clear();
+    log_encoder_.append_json({&site, wall_ns, span_id, &texts_, values},
+                             limits::log_event_bytes_max, text_);
+    print(detail::Signal::metrics, text_.view());
   }
   void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                const detail::SpanBody& body, std::span<const std::byte> entries) override {

@@ -19,10 +19,10 @@ namespace {
 
 constexpr std::string_view usage = R"(usage: spillway recover DIRECTORY
 
-Ships the logs and spans that processes which were killed left in DIRECTORY (their crash_dir), marked
+Ships the records that processes which were killed left in DIRECTORY (their crash_dir), marked
 `recovered`, as the next engine of their service would, and deletes what was delivered. Where they go
 says the configuration as a service reads it (SPILLWAY_*, SPILLWAY_CONFIG_FILE, AWS_*); the name of the
-service is that of each directory. Begins with none of them when logs or spans are there that the
+service is that of each directory. Begins with none of them when records are there that the
 configuration sends nowhere. Prints the account of each service on stderr. Exit status 1 when something
 was not delivered: it stays in DIRECTORY, or in the spool_dir of the configuration; what the destination
 refuses for good, or does not take any more for its age, is dropped and counted.
@@ -53,6 +53,9 @@ class NoRecords final : public detail::RecoveredRecords {
   void on_log(const detail::SiteInfo& /*site*/, std::uint32_t /*dead_site*/,
               std::int64_t /*wall_ns*/, std::uint64_t /*span_id*/,
               std::span<const std::byte> /*values*/) override {}
+  void on_event(const detail::SiteInfo& /*site*/, std::uint32_t /*dead_site*/,
+                std::int64_t /*wall_ns*/, std::uint64_t /*span_id*/,
+                std::span<const std::byte> /*values*/) override {}
   void on_span(std::string_view /*name*/, std::int64_t /*start_ns*/, std::int64_t /*end_ns*/,
                const detail::SpanBody& /*body*/, std::span<const std::byte> /*entries*/) override {}
   void on_span_part(std::uint64_t /*span_id*/, std::span<const std::byte> /*entries*/) override {}
@@ -79,7 +82,10 @@ bool goes_somewhere(const Config& given, const detail::CrashRecovery::Counts& fo
     return false;
   };
   const bool logs = check(config.logs == LogsTo::none, found.logs, "log records", "SPILLWAY_LOGS");
-  return check(config.traces == TracesTo::none, found.spans, "spans", "SPILLWAY_TRACES") && logs;
+  const bool metrics = check(config.metrics == MetricsTo::none, found.measurements, "measurements",
+                             "SPILLWAY_METRICS");
+  return check(config.traces == TracesTo::none, found.spans, "spans", "SPILLWAY_TRACES") && logs &&
+         metrics;
 }
 
 }  // namespace
@@ -112,7 +118,7 @@ int run_recover(Arguments arguments) {
     const bool flushed = engine.flush(delivery_max);
     const Stats stats = engine.shutdown(flushed ? delivery_max : last_chance);
     std::cerr << config.service.get() << ": " << stats.to_json() << "\n";
-    for (const SignalStats* const signal : {&stats.logs, &stats.spans}) {
+    for (const SignalStats* const signal : {&stats.metrics, &stats.logs, &stats.spans}) {
       good &= signal->delivered == signal->recovered;
     }
   }
