@@ -16,6 +16,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -667,11 +668,11 @@ class ThreadsAre {
   cpu_set_t cores_before_{};
 };
 
-/// A Beast server with all steps, one without, and one without whose responses have the same headers, in
-/// turns: off, on, on, off. The server and all of the engine's threads have one core, the clients the
-/// other, so that what the chain costs anywhere in the process is missing from the requests a second.
-/// Of a machine that has others to serve too, the processor's time that the server took for a request
-/// says more: the threads that serve, and with the chain the engine's as well.
+/// Beast servers in turns, the list forth and back: without steps, with all of them; written by Beast,
+/// field by field, or with the head in one piece. The server and all of the engine's threads have one
+/// core, the clients the other, so that what the chain costs anywhere in the process is missing from the
+/// requests a second. Of a machine that has others to serve too, the processor's time that the server
+/// took for a request says more: the threads that serve, and with the chain the engine's as well.
 void measure_throughput(const bench::Options& options, int threads) {
   if (!options.wants("chain_throughput") || RUNNING_ON_VALGRIND != 0) return;
   struct Measured {
@@ -690,12 +691,20 @@ void measure_throughput(const bench::Options& options, int threads) {
   const middleware::Chain<> empty(routes);
   Orders orders;
   Orders with_headers{headers_of_the_chain()};
-  demo::HttpService bare(0, threads, orders, empty);
-  demo::HttpService headers(0, threads, with_headers, empty);
-  demo::HttpService full(0, threads, orders, everything.chain);
+  using Nothing = middleware::Chain<>;
+  using All = decltype(Everything::chain);
+  demo::HttpService<Orders, Nothing, demo::Writer::beast> bare(0, threads, orders, empty);
+  demo::HttpService<Orders, Nothing, demo::Writer::beast> headers(0, threads, with_headers, empty);
+  demo::HttpService<Orders, Nothing> bare_one_piece(0, threads, orders, empty);
+  demo::HttpService<Orders, All> full(0, threads, orders, everything.chain);
+  demo::HttpService<Orders, All, demo::Writer::beast> full_by_beast(0, threads, orders,
+                                                                    everything.chain);
   std::array servers{Measured{"bare server", bare.port()},
                      Measured{"bare server, the same headers", headers.port()},
-                     Measured{"spillway", full.port()}};
+                     Measured{"bare server, head in one piece", bare_one_piece.port()},
+                     Measured{"spillway", full.port()},
+                     Measured{"spillway, written by Beast", full_by_beast.port()}};
+  const std::span with(servers.end() - 2, 2);
   const auto phase = [&](Measured& server) {
     const ThreadsAre client_threads("bench-client", {1});
     std::atomic<bool> stop{false};
@@ -724,16 +733,19 @@ void measure_throughput(const bench::Options& options, int threads) {
   everything.server.engine.flush(std::chrono::seconds(10));
   // All of theirs, also what they did in other phases: it is for these requests.
   const double engine_ns = cpu_ns_of("spillway-") - engine_before;
-  const auto print = [&](const char* subject, double cpu_ns, double requests, double wall_ns) {
+  const auto print = [&](const char* subject, double cpu_ns, double per_second) {
     bench::Row row{"middleware", "chain_throughput", subject, threads};
-    row.ns.mean = cpu_ns / requests;
-    row.per_second = requests / wall_ns * 1e9;
+    row.ns.mean = cpu_ns;
+    row.per_second = per_second;
     bench::print(row);
   };
-  const Measured& with = servers.back();
-  for (const Measured& one : servers)
-    print(one.name, one.cpu_ns + (&one == &with ? engine_ns : 0), one.requests, one.wall_ns);
-  print("of it flusher, sender, samplers", engine_ns, with.requests, with.wall_ns);
+  const double engine_ns_per_request = engine_ns / (with[0].requests + with[1].requests);
+  for (const Measured& one : servers) {
+    const bool has_engine = &one >= &with.front();
+    print(one.name, one.cpu_ns / one.requests + (has_engine ? engine_ns_per_request : 0),
+          one.requests / one.wall_ns * 1e9);
+  }
+  print("of it flusher, sender, samplers", engine_ns_per_request, bench::absent);
 }
 
 }  // namespace

@@ -10,8 +10,19 @@
 //
 // Request and response live until beast_finish(). A handler that is a coroutine itself takes the place
 // of beast_answer()'s with beast_prepare().
+//
+// Beast's serializer hands the kernel a piece of memory for each field and allocates one for each that is
+// inserted, which takes longer than all steps that add them. Faster, and with a chain even than Beast's
+// writing without one, is a head in one piece:
+//
+//   auto response = beast_handle(exchange, request, [&] { return handle(request); });
+//   asio::write(stream, beast_buffers<asio::const_buffer>(exchange, response, head), error);
+//   beast_finish(exchange, response, error);
 #pragma once
 
+#include <array>
+#include <charconv>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -70,36 +81,45 @@ ResponseFacts beast_facts(const Response& response) {
   return facts;
 }
 
-/// Makes `response` ready to be sent: the reply of a step in its place where there is one, and the
-/// headers of the steps. Beast::http::response with a string_body.
+/// Puts the reply of a step in the place of `response`, where there is one. The steps' headers are still
+/// to be added, by beast_buffers(). Beast::http::response with a string_body.
 template <class Response, class Request>
-void beast_prepare(const Exchange& exchange, const Request& request, Response& response) {
-  if (exchange.has_reply()) {
-    const Reply& reply = exchange.reply();
-    if (!reply.body_only) {
-      response = Response{};
-      response.version(request.version());
-      response.result(static_cast<unsigned>(reply.status));
-      response.keep_alive(request.keep_alive());
-    }
-    for (const std::string_view name : body_header_names)
-      response.erase({name.data(), name.size()});
-    if (!reply.content_type.empty()) response.set("Content-Type", std::string(reply.content_type));
-    response.body() = std::string(reply.body);
-    response.prepare_payload();
-    // An answer to HEAD tells the length of the body that it must not have (RFC 9110, 9.3.2).
-    if (exchange.request.method == "HEAD") response.body().clear();
+void beast_take_reply(const Exchange& exchange, const Request& request, Response& response) {
+  if (!exchange.has_reply()) return;
+  const Reply& reply = exchange.reply();
+  if (!reply.body_only) {
+    response = Response{};
+    response.version(request.version());
+    response.result(static_cast<unsigned>(reply.status));
+    response.keep_alive(request.keep_alive());
   }
+  for (const std::string_view name : body_header_names) response.erase({name.data(), name.size()});
+  if (!reply.content_type.empty()) response.set("Content-Type", std::string(reply.content_type));
+  response.body() = std::string(reply.body);
+  response.prepare_payload();
+  // An answer to HEAD tells the length of the body that it must not have (RFC 9110, 9.3.2).
+  if (exchange.request.method == "HEAD") response.body().clear();
+}
+
+template <class Response>
+void beast_add_headers(const Exchange& exchange, Response& response) {
   for (const HeaderField& field : exchange.headers()) {
     response.insert({field.name.data(), field.name.size()},
                     {field.value.data(), field.value.size()});
   }
 }
 
-/// Runs `handle()`, which returns a response, unless a step has replied, and makes the response ready.
-/// What the handler throws becomes the reply with status 500. Calling thread: the one that handles.
+/// Makes `response` ready to be sent by Beast: beast_take_reply(), and the headers of the steps.
+template <class Response, class Request>
+void beast_prepare(const Exchange& exchange, const Request& request, Response& response) {
+  beast_take_reply(exchange, request, response);
+  beast_add_headers(exchange, response);
+}
+
+/// Runs `handle()`, which returns a response, unless a step has replied, whose reply it is then. What
+/// the handler throws becomes the reply with status 500. Calling thread: the one that handles.
 template <class ExchangeOfChain, class Request, class Handle>
-auto beast_answer(ExchangeOfChain& exchange, const Request& request, Handle&& handle) {
+auto beast_handle(ExchangeOfChain& exchange, const Request& request, Handle&& handle) {
   using Response = decltype(handle());
   Response response;
   if (!exchange.has_reply()) {
@@ -108,8 +128,64 @@ auto beast_answer(ExchangeOfChain& exchange, const Request& request, Handle&& ha
       exchange.respond(beast_facts(response));
     });
   }
-  beast_prepare(exchange, request, response);
+  beast_take_reply(exchange, request, response);
   return response;
+}
+
+/// The same, with the steps' headers: ready to be sent by Beast.
+template <class ExchangeOfChain, class Request, class Handle>
+auto beast_answer(ExchangeOfChain& exchange, const Request& request, Handle&& handle) {
+  auto response = beast_handle(exchange, request, std::forward<Handle>(handle));
+  beast_add_headers(exchange, response);
+  return response;
+}
+
+/// What goes over the wire (RFC 9112): the head with the steps' headers, made in `head`, and the body where
+/// it is. A body that is chunked goes as one chunk, in `head` too. `Buffer`: asio::const_buffer.
+///
+/// head  of the session: keeps its memory from request to request. It and the response stay until the
+///       buffers are written.
+template <class Buffer, class Response>
+std::array<Buffer, 2> beast_buffers(const Exchange& exchange, const Response& response,
+                                    std::string& head) {
+  const auto add = [&](std::string_view text) { head.append(text); };
+  const auto add_number = [&](std::uint64_t value, int base) {
+    std::array<char, 20> digits;
+    const char* const end =
+        std::to_chars(digits.data(), digits.data() + digits.size(), value, base).ptr;
+    add({digits.data(), static_cast<std::size_t>(end - digits.data())});
+  };
+  const auto add_field = [&](std::string_view name, std::string_view value) {
+    add(name);
+    add(": ");
+    add(value);
+    add("\r\n");
+  };
+  const std::string_view body(response.body());
+  const bool chunked = response.chunked();
+  head.clear();
+  add(response.version() == 10 ? "HTTP/1.0 " : "HTTP/1.1 ");
+  add_number(response.result_int(), 10);
+  add(" ");
+  const auto reason = response.reason();
+  add({reason.data(), reason.size()});
+  add("\r\n");
+  for (const auto& field : response) {
+    const auto name = field.name_string();
+    const auto value = field.value();
+    add_field({name.data(), name.size()}, {value.data(), value.size()});
+  }
+  for (const HeaderField& field : exchange.headers()) add_field(field.name, field.value);
+  add("\r\n");
+  if (!chunked) return {Buffer(head.data(), head.size()), Buffer(body.data(), body.size())};
+  if (!body.empty()) {
+    add_number(body.size(), 16);
+    add("\r\n");
+    add(body);
+    add("\r\n");
+  }
+  add("0\r\n\r\n");
+  return {Buffer(head.data(), head.size()), Buffer()};
 }
 
 /// The response was written, or `error` (boost::system::error_code) says why not.

@@ -16,6 +16,7 @@
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 
@@ -29,9 +30,12 @@ namespace http = boost::beast::http;
 using Request = http::request<http::string_body>;
 using Response = http::response<http::string_body>;
 
+/// Who writes responses: a head in one piece (middleware/beast.hpp says why), or Beast field by field.
+enum class Writer : std::uint8_t { one_piece, beast };
+
 /// A keep-alive server on loopback, an io_context with its own threads. `Service` has
 /// `Response handle(const Request&)`, which runs on them, one request of a connection at a time.
-template <class Service, class Chain>
+template <class Service, class Chain, Writer writer = Writer::one_piece>
 class HttpService {
  public:
   /// Listens on 127.0.0.1 and `port` (0: any free one). Service and chain outlive it. Throws
@@ -90,16 +94,22 @@ class HttpService {
 
    private:
     void handle() {
-      using spillway::middleware::beast_answer;
-      auto& exchange =
-          server_.chain_.begin(exchange_, spillway::middleware::beast_view(request_, peer_ip_));
-      response_ =
-          beast_answer(exchange, request_, [&] { return server_.service_.handle(request_); });
+      namespace middleware = spillway::middleware;
+      auto& exchange = server_.chain_.begin(exchange_, middleware::beast_view(request_, peer_ip_));
+      response_ = middleware::beast_handle(exchange, request_,
+                                           [&] { return server_.service_.handle(request_); });
       response_.keep_alive(request_.keep_alive());
-      http::async_write(stream_, response_,
-                        [self = this->shared_from_this()](beast::error_code error, std::size_t) {
-                          self->written(error);
-                        });
+      auto then = [self = this->shared_from_this()](beast::error_code error, std::size_t) {
+        self->written(error);
+      };
+      if constexpr (writer == Writer::one_piece) {
+        asio::async_write(stream_,
+                          middleware::beast_buffers<asio::const_buffer>(exchange, response_, head_),
+                          std::move(then));
+      } else {
+        middleware::beast_add_headers(exchange, response_);
+        http::async_write(stream_, response_, std::move(then));
+      }
     }
     void written(beast::error_code error) {
       spillway::middleware::beast_finish(*exchange_, response_, error);
@@ -112,6 +122,7 @@ class HttpService {
     std::string peer_ip_;
     Request request_;
     Response response_;
+    std::string head_;
     std::optional<typename Chain::Exchange> exchange_;
   };
 

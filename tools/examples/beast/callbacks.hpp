@@ -36,12 +36,13 @@ class Session : public std::enable_shared_from_this<Session> {
  private:
   void handle() {
     auto& exchange = shop_.chain.begin(exchange_, middleware::beast_view(request_, peer_));
-    response_ = middleware::beast_answer(exchange, request_, [&] {
+    response_ = middleware::beast_handle(exchange, request_, [&] {
       return response_of(
           shop_.handle(exchange.request.method, exchange.request.path, exchange.request.body),
           request_);
     });
-    http::async_write(stream_, response_,
+    asio::async_write(stream_,
+                      middleware::beast_buffers<asio::const_buffer>(exchange, response_, head_),
                       [self = shared_from_this()](boost::system::error_code error, std::size_t) {
                         self->written(error);
                       });
@@ -59,6 +60,7 @@ class Session : public std::enable_shared_from_this<Session> {
   beast::flat_buffer buffer_;
   Request request_;
   Response response_;
+  std::string head_;
   std::optional<decltype(Shop::chain)::Exchange> exchange_;  // destroyed before what it looks at
 };
 
