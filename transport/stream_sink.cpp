@@ -47,14 +47,14 @@ class WithoutSignals {
   sigset_t before_;
 };
 
-/// write() that says EAGAIN where it would wait, although the descriptor is not O_NONBLOCK: others
-/// may have filled it since it was ready. Kernels that cannot promise that (before 6.4 for pipes)
-/// just write.
+/// write() that says EAGAIN where it would wait, although the descriptor is not O_NONBLOCK, and takes
+/// as much as there is room for. Where the kernel cannot promise that (pipes before 6.4, terminals) it
+/// is what a pipe that is writable takes without blocking: PIPE_BUF bytes (POSIX, write).
 ssize_t write_without_waiting(int descriptor, std::string_view text) noexcept {
   const iovec part{const_cast<char*>(text.data()), text.size()};  // NOLINT: writev's type
   const ssize_t written = pwritev2(descriptor, &part, 1, -1, RWF_NOWAIT);
   if (written >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS)) return written;
-  return ::write(descriptor, text.data(), text.size());
+  return ::write(descriptor, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
 }
 
 }  // namespace
@@ -133,8 +133,7 @@ WriteResult StreamSink::write(std::string_view& text, std::chrono::milliseconds 
                static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), wait).count()));
       if (count < 0 && errno != EINTR) break;
       if (count <= 0) return WriteResult::busy;
-      // A pipe that is writable takes PIPE_BUF bytes without blocking (POSIX, write).
-      written = write_without_waiting(descriptor_, text.substr(0, PIPE_BUF));
+      written = write_without_waiting(descriptor_, text);
     } else {
       written = ::write(descriptor_, text.data(), text.size());
     }
