@@ -32,7 +32,7 @@ void Batcher::appended(SteadyTime now) noexcept try {
   is_open_ = false;
   if (fitting_items_ == 0 && !payload_->items.empty()) oldest_ = now;
   while (fitting_items_ < payload_->items.size()) {
-    const PayloadItem item = payload_->items[fitting_items_];
+    const PayloadItem& item = payload_->items[fitting_items_];
     if (item.bytes + exporter_.limits().overhead_bytes > exporter_.limits().bytes_max) {
       drop_too_large(item);
       payload_->items.erase(payload_->items.begin() + static_cast<std::ptrdiff_t>(fitting_items_));

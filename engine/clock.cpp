@@ -110,7 +110,8 @@ std::int64_t TickLine::wall_ns_of(std::uint64_t ticks) const noexcept {
                              : distance_to(before_) < distance_to(latest_);
   const Instant& anchor = is_before ? before_ : latest_;
   const auto distance = static_cast<std::int64_t>(ticks - anchor.ticks);
-  return anchor.wall_ns + std::llround(static_cast<double>(distance) * ns_per_tick_);
+  const double ns = static_cast<double>(distance) * ns_per_tick_;
+  return anchor.wall_ns + static_cast<std::int64_t>(ns + (ns < 0 ? -0.5 : 0.5));
 }
 
 bool hardware_ticks_are_steady() noexcept {

@@ -147,7 +147,7 @@ Flusher::Flusher(Parts parts)
                        config_.trace_in_progress_after.get());
   }
   now_ = clock_->steady();
-  second_began_ms_ = interval_began_ms_ = wall_ms(clock_->wall());
+  wall_now_ms_ = second_began_ms_ = interval_began_ms_ = wall_ms(clock_->wall());
   second_ms_ = aligned(second_began_ms_, second_ms);
   interval_ms_ = aligned(interval_began_ms_, config_.metric_interval.get().count());
   clock_->coarse.store(clock_->ticks(), std::memory_order_relaxed);
@@ -159,6 +159,7 @@ bool Flusher::run_once() {
   clock_->follow();
   clock_->coarse.store(clock_->ticks(), std::memory_order_relaxed);
   now_ = clock_->steady();
+  wall_now_ms_ = wall_ms(clock_->wall());
   loggers_.take_retired(retired_loggers_);
   const auto second = std::chrono::duration_cast<std::chrono::seconds>(now_.time_since_epoch());
   if (std::exchange(limiter_second_, second.count()) != second.count()) report_held_back();
@@ -194,9 +195,9 @@ void Flusher::flush_without_unfinished() {
 
 void Flusher::seal_all() {
   report_held_back();
-  const std::int64_t now_ms = wall_ms(clock_->wall());
-  close_interval(Resolution::second, now_ms);
-  close_interval(Resolution::minute, now_ms);
+  wall_now_ms_ = wall_ms(clock_->wall());
+  close_interval(Resolution::second, wall_now_ms_);
+  close_interval(Resolution::minute, wall_now_ms_);
   cardinality_.look(aggregator_);
   if (assembler_) assembler_->flush(now_);
   for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
@@ -730,9 +731,8 @@ void Flusher::drop_retained() {
 void Flusher::encode_log(const LogView& log, std::uint64_t ticks, std::uint64_t records) {
   const std::int64_t time_ms = log.time_ns / 1'000'000;
   if (config_.logs == LogsTo::put_log_events) {
-    const std::int64_t now_ms = wall_ms(clock_->wall());
-    if (time_ms < std::max(std::int64_t{0}, now_ms - limits::log_past_ms_max) ||
-        time_ms > now_ms + limits::log_future_ms_max) {
+    if (time_ms < std::max(std::int64_t{0}, wall_now_ms_ - limits::log_past_ms_max) ||
+        time_ms > wall_now_ms_ + limits::log_future_ms_max) {
       return ledger_.drop_in_batch(Signal::logs, DropCause::expired, records);
     }
   }
@@ -817,9 +817,9 @@ bool Flusher::take_wanted_cells() {
 
 // By the wall clock alone: when it is set, forth or back, the intervals end there and then.
 void Flusher::close_what_is_over() {
-  const std::int64_t now_ms = wall_ms(clock_->wall());
-  const std::int64_t second = aligned(now_ms, second_ms);
-  const std::int64_t interval = aligned(now_ms, config_.metric_interval.get().count());
+  wall_now_ms_ = wall_ms(clock_->wall());
+  const std::int64_t second = aligned(wall_now_ms_, second_ms);
+  const std::int64_t interval = aligned(wall_now_ms_, config_.metric_interval.get().count());
   const bool second_is_over = second != second_ms_;
   const bool interval_is_over = interval != interval_ms_;
   if (!second_is_over && !interval_is_over) return;
@@ -859,9 +859,8 @@ void Flusher::report_self(std::int64_t began_ms, std::int64_t end_ms) {
 // One datum that is too old would have the whole request refused.
 bool Flusher::is_in_time(std::int64_t time_ms) const {
   if (!metrics_ || config_.metrics == MetricsTo::otlp) return true;
-  const std::int64_t now_ms = wall_ms(clock_->wall());
-  return time_ms >= now_ms - limits::metric_past_seconds_max * 1000 &&
-         time_ms <= now_ms + limits::metric_future_seconds_max * 1000;
+  return time_ms >= wall_now_ms_ - limits::metric_past_seconds_max * 1000 &&
+         time_ms <= wall_now_ms_ + limits::metric_future_seconds_max * 1000;
 }
 
 EmfOptions Flusher::emf_options() const {

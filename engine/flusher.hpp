@@ -204,6 +204,8 @@ class Flusher {
 
   SteadyTime now_{};
   double fullest_ = 0;
+  // Of this round: reading the clock for each record costs as much as encoding it.
+  std::int64_t wall_now_ms_ = 0;
   // Of the wall clock. An interval that a flush has cut, or the first, begins inside its second or
   // metric interval.
   std::int64_t second_ms_ = 0;
