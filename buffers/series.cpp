@@ -6,6 +6,18 @@
 
 namespace spillway::detail {
 
+bool is_plain(std::string_view text) noexcept {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return c >= ' ' && c <= '~' && c != '"' && c != '\\'; });
+}
+
+bool is_plain(const SeriesKey& key) noexcept {
+  return is_plain(key.name) &&
+         std::all_of(key.dimensions.begin(), key.dimensions.end(), [](const Dimension& dimension) {
+           return is_plain(dimension.name) && is_plain(dimension.value);
+         });
+}
+
 std::size_t SeriesTable::KeyHash::operator()(const SeriesKey& key) const noexcept {
   std::size_t hash = std::hash<std::string_view>{}(key.name);
   const auto mix = [&hash](std::size_t value) {
@@ -118,7 +130,8 @@ const Series& SeriesTable::add(SeriesKey key, std::uint32_t metric, Refusal refu
                                bool is_folded) {
   const std::uint32_t offset = next_offset_;
   next_offset_ += cell_bytes(key.kind);
-  const std::uint32_t id = series_.push({key, series_.size(), offset, refusal, metric, is_folded});
+  const std::uint32_t id =
+      series_.push({key, series_.size(), offset, refusal, metric, is_folded, is_plain(key)});
   if (refusal == Refusal::none) ids_.emplace(std::move(key), id);
   return series_[id];
 }

@@ -68,7 +68,13 @@ struct Series {
   Refusal refusal = Refusal::none;  ///< not none: one of the first few, which stand for all such
   std::uint32_t metric = 0;         ///< number of the name
   bool is_folded = false;           ///< a dimension reads "__other__"
+  /// is_plain(key): looked at once, here, and not by encoders for each point. False is always safe.
+  bool has_plain_texts = false;
 };
+
+/// Printable ASCII without '"' and '\\': the text as it stands in JSON, and UTF-8.
+bool is_plain(std::string_view text) noexcept;
+bool is_plain(const SeriesKey& key) noexcept;  ///< all its texts
 
 /// The value of a dimension that stands for those which are too many to be kept apart.
 inline constexpr std::string_view folded_value = "__other__";

@@ -28,6 +28,12 @@ bool have_same_name(const Series& a, const Series& b) noexcept {
   return a.key.name == b.key.name;
 }
 
+// `plain`: Series::has_plain_texts of what it is of.
+[[gnu::always_inline]] inline char* write_text(char* to, std::string_view text,
+                                               bool plain) noexcept {
+  return plain ? write_plain_string(to, text) : write_json_string(to, text);
+}
+
 // Bytes of append_directive(), an escape making up to six of one.
 std::size_t directive_bytes_max(std::span<const Pending* const> metrics,
                                 const EmfOptions& options) noexcept {
@@ -48,6 +54,7 @@ std::size_t directive_bytes_max(std::span<const Pending* const> metrics,
 void append_directive(std::span<const Pending* const> metrics, const EmfOptions& options,
                       ByteBuffer& out) {
   const MetricPoint& first = *metrics.front()->point;
+  const bool plain = first.series->has_plain_texts;
   char* to = out.reserve(directive_bytes_max(metrics, options));
   to = write_bytes(to, "{\"_aws\":{\"Timestamp\":");
   to = write_number(to, first.time_ms);
@@ -65,7 +72,7 @@ void append_directive(std::span<const Pending* const> metrics, const EmfOptions&
   bool is_first = true;
   for (const Dimension& dimension : first.series->key.dimensions) {
     if (!is_first) *to++ = ',';
-    to = write_json_string(to, dimension.name);
+    to = write_text(to, dimension.name, plain);
     is_first = false;
   }
   to = write_bytes(to, "]],\"Metrics\":[");
@@ -74,7 +81,7 @@ void append_directive(std::span<const Pending* const> metrics, const EmfOptions&
     const SeriesKey& key = metric->point->series->key;
     if (!is_first) *to++ = ',';
     to = write_bytes(to, "{\"Name\":");
-    to = write_json_string(to, key.name);
+    to = write_text(to, key.name, metric->point->series->has_plain_texts);
     to = write_bytes(to, ",\"Unit\":\"");
     to = write_bytes(to, to_string(key.unit));
     to = key.resolution == Resolution::second ? write_bytes(to, "\",\"StorageResolution\":1}")
@@ -84,9 +91,9 @@ void append_directive(std::span<const Pending* const> metrics, const EmfOptions&
   to = write_bytes(to, "]}]}");
   for (const Dimension& dimension : first.series->key.dimensions) {
     *to++ = ',';
-    to = write_json_string(to, dimension.name);
+    to = write_text(to, dimension.name, plain);
     *to++ = ':';
-    to = write_json_string(to, dimension.value);
+    to = write_text(to, dimension.value, plain);
   }
   out.advance_to(to);
 }
@@ -253,16 +260,19 @@ void append_exemplars(std::span<const Pending* const> metrics, ByteBuffer& out) 
 
 std::uint64_t append_metric(Pending& pending, const EmfOptions& options, ByteBuffer& out) {
   const MetricPoint& point = *pending.point;
-  out.append(',');
-  append_json_string(out, point.series->key.name);
-  out.append(':');
+  const Series& series = *point.series;
+  char* to = out.reserve(json_string_bytes_max(series.key.name) + 2);
+  *to++ = ',';
+  to = write_text(to, series.key.name, series.has_plain_texts);
+  *to++ = ':';
+  out.advance_to(to);
   if (!point.values.empty()) {
     const bool many = point.count > limits::emf_array_measurements_max;
     if (many || (options.histogram_object && point.count > 1)) return append_object(pending, out);
     return append_next_values(pending, out);
   }
   pending.done = true;
-  if (point.series->key.kind == MetricKind::counter) {
+  if (series.key.kind == MetricKind::counter) {
     append_number(out, point.sum);
   } else if (options.histogram_object && point.count > 1) {
     out.append('{');

@@ -28,6 +28,13 @@ char* write_json_string(char* to, std::string_view text) noexcept;
 constexpr std::size_t json_string_bytes_max(std::string_view text) noexcept {
   return 6 * text.size() + 50;
 }
+/// The same of a text that is known to be is_plain() (buffers/series.hpp): not looked at again.
+[[gnu::always_inline]] inline char* write_plain_string(char* to, std::string_view text) noexcept {
+  *to++ = '"';
+  to = write_bytes(to, text);
+  *to++ = '"';
+  return to;
+}
 /// The same without quotes.
 void append_json_escaped(ByteBuffer& out, std::string_view text);
 

@@ -320,6 +320,10 @@ TEST_F(CellsTest, SeriesAreInternedByAllThatDistinguishesThem) {
   key.dimensions = {{"A", "1"}};
   const Series& first = table->intern(key);
   EXPECT_EQ(table->intern(key).id, first.id);
+  EXPECT_TRUE(first.has_plain_texts);
+  SeriesKey quoted = key;
+  quoted.dimensions.push_back({"z", "a\"b"});
+  EXPECT_FALSE(table->intern(quoted).has_plain_texts);
   for (const auto& change : std::initializer_list<std::function<void(SeriesKey&)>>{
            [](SeriesKey& k) { k.name = "n"; }, [](SeriesKey& k) { k.unit = Unit::bytes; },
            [](SeriesKey& k) { k.kind = MetricKind::gauge; },

@@ -12,11 +12,13 @@
 #include <support/records.hpp>
 
 #include <spillway/encoders/emf.hpp>
+#include <spillway/encoders/json.hpp>
 #include <spillway/encoders/limits.hpp>
 
 namespace spillway {
 namespace {
 
+using detail::ByteBuffer;
 using detail::EmfOptions;
 using detail::Payload;
 using testing::Json;
@@ -282,6 +284,43 @@ TEST(EmfTest, NamesAndValuesAreEscaped) {
   points.counter("x\"y\\z", 1);
   auto found = extract(documents_of(points));
   EXPECT_EQ(found["x\"y\\z/Count"].count, 1);
+}
+
+// A series that is known to need no escape, of texts of every length that is copied its own way, and the
+// same one looked through.
+TEST(EmfTest, PlainTextsAreTheSameDocument) {
+  for (std::size_t size = 1; size <= 70; ++size) {
+    const std::string text(size, 'v');
+    Points points(Dimensions{{"n" + text.substr(1), text}, {"other", "x"}});
+    points.counter(text, 1);
+    points.histogram("Latency", testing::rising_values(3));
+    const Payload plain = documents_of(points);
+    for (detail::MetricPoint& point : points.points) {
+      ASSERT_TRUE(point.series->has_plain_texts);
+      const_cast<detail::Series*>(point.series)->has_plain_texts = false;  // NOLINT: made by hand
+    }
+    EXPECT_EQ(plain.bytes.view(), documents_of(points).bytes.view()) << size;
+    extract(plain);
+  }
+}
+
+TEST(EmfTest, PlainIsWhatNeedsNoEscape) {
+  for (int code = 0; code < 256; ++code) {
+    const std::string text{'a', static_cast<char>(code), 'b'};
+    ByteBuffer escaped;
+    detail::append_json_string(escaped, text);
+    // Letters beyond ASCII need none, but have to be looked at.
+    EXPECT_EQ(detail::is_plain(text), code < 0x80 && escaped.view() == '"' + text + '"') << code;
+    for (const bool in_name : {true, false}) {
+      detail::SeriesKey key;
+      key.name = "name";
+      key.dimensions = {{"n", "v"}, in_name ? Dimension{text, "v"} : Dimension{"n", text}};
+      EXPECT_EQ(detail::is_plain(key), detail::is_plain(text));
+      key.dimensions.clear();
+      key.name = text;
+      EXPECT_EQ(detail::is_plain(key), detail::is_plain(text));
+    }
+  }
 }
 
 TEST(EmfTest, ExemplarsAreAPropertyOfTheFirstDocument) {

@@ -141,6 +141,7 @@ struct Points {
     series.push_back(
         {.key = {kind, static_cast<Unit>(input.up_to(26)),
                  input.flag() ? Resolution::second : Resolution::minute, name, dimensions}});
+    series.back().has_plain_texts = is_plain(series.back().key);
     MetricPoint point{
         &series.back(), input.take<std::int32_t>() * std::int64_t{1000}, 0, 0, 0, 0, 0, {}};
     std::vector<double> drawn;

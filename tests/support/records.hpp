@@ -86,6 +86,7 @@ class Points {
   const detail::Series* series(detail::MetricKind kind, std::string name, Unit unit,
                                Resolution resolution) {
     series_.push_back({{kind, unit, resolution, std::move(name), dimensions_}, 0, 0});
+    series_.back().has_plain_texts = detail::is_plain(series_.back().key);
     return &series_.back();
   }
 
