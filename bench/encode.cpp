@@ -83,8 +83,8 @@ SeriesKey key_of(MetricKind kind, spillway::Unit unit, std::string name, std::st
 
 struct Inputs {
   SeriesTable table{BankLayout{.cell_bytes = 1U << 20, .series_max = 4000}, 2000};
-  const Series& requests = table.intern(
-      key_of(MetricKind::counter, spillway::Unit::count, "Requests", "/v1/orders"));
+  const Series& requests =
+      table.intern(key_of(MetricKind::counter, spillway::Unit::count, "Requests", "/v1/orders"));
   const Series& latency = table.intern(
       key_of(MetricKind::histogram, spillway::Unit::microseconds, "Latency", "/v1/orders"));
   std::vector<ValueCount> values = [] {
@@ -152,9 +152,8 @@ struct Inputs {
   std::vector<MetricPoint> ten_counters = [this] {
     std::vector<MetricPoint> made;
     for (int i = 0; i < 10; ++i) {
-      const Series& series =
-          table.intern(key_of(MetricKind::counter, spillway::Unit::count,
-                              "Requests" + std::to_string(i), "/v1/orders"));
+      const Series& series = table.intern(key_of(MetricKind::counter, spillway::Unit::count,
+                                                 "Requests" + std::to_string(i), "/v1/orders"));
       made.push_back({&series, time_ms, 1234, 1234, 1, 1, 0, {}});
     }
     return made;
@@ -163,9 +162,8 @@ struct Inputs {
   std::vector<MetricPoint> thousand_counters = [this] {
     std::vector<MetricPoint> made;
     for (int i = 0; i < 1000; ++i) {
-      const Series& series =
-          table.intern(key_of(MetricKind::counter, spillway::Unit::count, "Requests",
-                              "/v1/orders/" + std::to_string(i)));
+      const Series& series = table.intern(key_of(MetricKind::counter, spillway::Unit::count,
+                                                 "Requests", "/v1/orders/" + std::to_string(i)));
       made.push_back({&series, time_ms, 1234, 1234, 1, 1, 0, {}});
     }
     return made;

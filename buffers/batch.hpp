@@ -60,6 +60,8 @@ struct ContextTexts {
   std::string_view user;
   std::string_view request_id;
   TraceId trace_id;
+  std::string_view trace_state{};  ///< W3C's tracestate
+  std::uint8_t trace_flags = 0;    ///< W3C's: trace_flag_sampled
 };
 
 struct LogView {

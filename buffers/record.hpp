@@ -11,7 +11,8 @@
 //
 //   kind          id          ticks   body
 //   skip          -           -       nothing: the ring up to its end; only the first word is written
-//   context       -           serial  ContextBody, then tenant, user, request id
+//   context       trace flags serial  ContextBody, then tenant, user, request id, trace state; flags as
+//                                     W3C trace context has them
 //   log           call site   time    the span's id (8 bytes; 0: none), then one value per field of
 //                                     the call site, in its order
 //   logger_log    call site   time    the span's id, the address of the logger's state (8 bytes), whose
@@ -138,7 +139,7 @@ enum class EntryClass : std::uint8_t {
   aws,                 ///< `table_names` and `resource_names` once for each
   sql,
   cause,      ///< working_directory, `paths` once for each; "id": an exception's, of another span
-  exception,  ///< "id" (a number) begins one
+  exception,  ///< "id" (a number) begins one; "time" is wall-clock nanoseconds
   frame,      ///< of the last exception's stack: "path" begins one
   link,       ///< begins one: the value is a LinkBody
   link_attribute,  ///< of the last link
@@ -169,12 +170,15 @@ struct EntryHeader {
 };
 static_assert(sizeof(EntryHeader) == 4);
 
+/// A context's trace is sampled (W3C trace context, trace-flags).
+inline constexpr std::uint8_t trace_flag_sampled = 1;
+
 struct ContextBody {
   TraceId trace_id;
   std::uint16_t tenant_bytes;
   std::uint16_t user_bytes;
   std::uint16_t request_id_bytes;
-  std::uint16_t reserved;
+  std::uint16_t trace_state_bytes;  ///< of W3C's tracestate, as the caller's headers had it
 };
 static_assert(sizeof(ContextBody) == 24 && std::is_trivially_copyable_v<ContextBody>);
 

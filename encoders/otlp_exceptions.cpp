@@ -65,6 +65,7 @@ void OtlpExceptions::read(std::span<const std::byte> entries) {
       if (name == "message") exception.message = text;
       if (name == "cause") exception.cause = number;
       if (name == "truncated") exception.frames_left_out = number;
+      if (name == "time") exception.time_ns = static_cast<std::int64_t>(number);
     } else if (header.entry_class() == EntryClass::frame && in_exception) {
       Exception& exception = exceptions_.back();
       if (name == "path") {
@@ -163,12 +164,16 @@ void OtlpExceptions::append_event(const Exception& exception, bool with_stack, s
   end_nested(out, event);
 }
 
-std::size_t OtlpExceptions::append(std::uint32_t field, std::uint64_t time_ns,
-                                   std::size_t bytes_max, ByteBuffer& out) {
+std::size_t OtlpExceptions::append(std::uint32_t field, const Bounds& span, std::size_t bytes_max,
+                                   ByteBuffer& out) {
   const std::size_t start = out.size();
   std::size_t dropped = left_out_;
   for (const Exception& exception : exceptions_) {
     if (exception.is_cause) continue;
+    // The wall clock and the span's times, which are ticks, may be a little apart.
+    const auto time_ns = static_cast<std::uint64_t>(
+        exception.time_ns == 0 ? span.end_ns
+                               : std::clamp(exception.time_ns, span.start_ns, span.end_ns));
     const std::size_t before = out.size();
     const std::size_t room = bytes_max - (before - start);
     const bool has_stack = exception.frame_count != 0 || find(exception.cause) != none;

@@ -38,10 +38,15 @@ class OtlpExceptions {
   std::string_view type() const noexcept;
   std::string_view message() const noexcept;
 
-  /// Appends the events as field `field` (below 16), all of the time `time_ns`: that of each is not
-  /// recorded. What would need more than `bytes_max` goes without its stack trace, or not at all.
-  /// Returns how many did not go.
-  std::size_t append(std::uint32_t field, std::uint64_t time_ns, std::size_t bytes_max,
+  /// When the span began and ended, wall-clock nanoseconds, not before 1970.
+  struct Bounds {
+    std::int64_t start_ns;
+    std::int64_t end_ns;
+  };
+  /// Appends the events as field `field` (below 16). Each has its own time, which the wall clock told
+  /// and which lies within the span's; the span's end where it is not known. What would need more than
+  /// `bytes_max` goes without its stack trace, or not at all. Returns how many did not go.
+  std::size_t append(std::uint32_t field, const Bounds& span, std::size_t bytes_max,
                      ByteBuffer& out);
 
  private:
@@ -56,6 +61,7 @@ class OtlpExceptions {
     std::uint64_t id = 0;
     std::uint64_t cause = 0;
     std::uint64_t frames_left_out = 0;
+    std::int64_t time_ns = 0;  ///< 0: not known
     std::string_view type{};
     std::string_view message{};
     std::size_t first_frame = 0;

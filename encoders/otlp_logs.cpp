@@ -19,6 +19,7 @@ constexpr std::uint32_t severity_number = 2;
 constexpr std::uint32_t severity_text = 3;
 constexpr std::uint32_t record_body = 5;
 constexpr std::uint32_t record_attributes = 6;
+constexpr std::uint32_t record_flags = 8;
 constexpr std::uint32_t record_trace_id = 9;
 constexpr std::uint32_t record_span_id = 10;
 constexpr std::uint32_t observed_time_unix_nano = 11;
@@ -108,7 +109,7 @@ void OtlpLogEncoder::append_record(const LogView& log, const Template& fixed,
                                    ByteBuffer& out) const {
   const std::size_t record = begin_nested(out, otlp_item_field);
   const auto time = static_cast<std::uint64_t>(std::max(log.time_ns, std::int64_t{0}));
-  char* to = out.reserve(2 * 9 + fixed.fixed.size() + 18 + 10);
+  char* to = out.reserve(2 * 9 + fixed.fixed.size() + 18 + 10 + 5);
   *to++ = fixed64_tag(time_unix_nano);
   to = write_fixed64(to, time);
   *to++ = fixed64_tag(observed_time_unix_nano);
@@ -120,6 +121,12 @@ void OtlpLogEncoder::append_record(const LogView& log, const Template& fixed,
     *to++ = 16;
     to = write_fixed64_big_endian(to, context.trace_id.high);
     to = write_fixed64_big_endian(to, context.trace_id.low);
+    if (context.trace_flags != 0) {
+      *to++ = tag(record_flags, WireType::fixed32);
+      const std::uint32_t flags = context.trace_flags;
+      std::memcpy(to, &flags, sizeof flags);
+      to += sizeof flags;
+    }
   }
   if (log.span_id != 0) {
     *to++ = length_tag(record_span_id);

@@ -19,6 +19,7 @@ namespace {
 // Fields of Span.
 constexpr std::uint32_t span_trace_id = 1;
 constexpr std::uint32_t span_span_id = 2;
+constexpr std::uint32_t span_trace_state = 3;
 constexpr std::uint32_t span_parent_id = 4;
 constexpr std::uint32_t span_name = 5;
 constexpr std::uint32_t span_kind = 6;
@@ -424,6 +425,9 @@ void OtlpSpanEncoder::append_span(const SpanView& span, const ContextTexts& cont
   to += sizeof flags;
   out.advance_to(to);
   append_string_field(out, span_name, span.name);
+  if (!context.trace_state.empty()) {
+    append_string_field(out, span_trace_state, context.trace_state);
+  }
   exceptions_.clear();
   // A span with an exception is a fault (Span::record_exception).
   if ((span.body.flags & span_fault) != 0) exceptions_.read(span.entries);
@@ -435,8 +439,8 @@ void OtlpSpanEncoder::append_span(const SpanView& span, const ContextTexts& cont
     return span_bytes_max_ - std::min(used, span_bytes_max_);
   };
   append_links(span, room() / 2, out);
-  const auto end_ns = static_cast<std::uint64_t>(std::max(span.end_ns, start_ns));
-  const std::size_t dropped = exceptions_.append(span_events, end_ns, room() / 2, out);
+  const std::size_t dropped =
+      exceptions_.append(span_events, {start_ns, std::max(span.end_ns, start_ns)}, room() / 2, out);
   if (dropped != 0) append_varint_field(out, span_dropped_events, dropped);
   append_attributes(span, context, room(), out);
   end_nested(out, message);

@@ -4,7 +4,8 @@
 // read 2026-08). A segment is a SERVER span, a call to another service a CLIENT one, the rest is
 // INTERNAL. Annotations and metadata are attributes, metadata of a namespace with its name in front
 // (`cache.hits`); the http, AWS and SQL blocks become the conventions' own.
-// Exceptions are events at the span's end, and the last of them says what the status and error.type are.
+// Exceptions are events of the time they were recorded at, and the last of them says what the status and
+// error.type are.
 #pragma once
 
 #include <array>
@@ -34,8 +35,8 @@ class OtlpSpanEncoder {
   /// knows which attributes to index.
   explicit OtlpSpanEncoder(std::size_t span_bytes_max, bool names_annotations = false);
 
-  /// Appends each span as one item, in the order given. All carry the context's tenant, user and
-  /// request id.
+  /// Appends each span as one item, in the order given. All carry the context's tenant, user, request
+  /// id and tracestate.
   void encode(std::span<const SpanView> spans, const ContextTexts& context, Payload& payload);
 
  private:

@@ -210,7 +210,7 @@ void append_exceptions(const Entries& entries, ByteBuffer& out) {
       out.append('"');
       any = in_exception = true;
     } else if (entry.entry_class == EntryClass::exception && in_exception) {
-      if (in_stack) continue;
+      if (in_stack || entry.key->name == "time") continue;  // There is no place for it.
       append_key(entry, false, out);
       if (entry.key->name == "cause") {
         out.append('"');

@@ -106,37 +106,40 @@ std::string_view identity_of(std::uint32_t number) noexcept {
   return all.names[number < all.names.size() ? number : 0];
 }
 
-bool write_context(Lane& lane, std::uint64_t serial, const Identity* identity,
-                   const TraceId& trace_id, bool urgent) noexcept {
+bool write_context(Lane& lane, const Active& context, bool urgent) noexcept {
   const auto text = [&](const ShortText Identity::*field) {
-    return identity == nullptr ? std::string_view{} : (identity->*field).view();
+    return context.identity == nullptr ? std::string_view{} : (context.identity->*field).view();
   };
   // A small ring takes records of at most a quarter of itself; what a context may hold on top of
   // its numbers is less.
-  const std::size_t text_max = (lane.ring.record_bytes_max() - 64) / 3;
+  const std::size_t text_max = (lane.ring.record_bytes_max() - 64) / 4;
   const std::string_view tenant = text(&Identity::tenant).substr(0, text_max);
   const std::string_view user = text(&Identity::user).substr(0, text_max);
   const std::string_view request_id = text(&Identity::request_id).substr(0, text_max);
-  const std::uint32_t bytes =
-      round_up_to_8(static_cast<std::uint32_t>(sizeof(RecordHeader) + sizeof(ContextBody) +
-                                               tenant.size() + user.size() + request_id.size()));
+  std::string_view trace_state = text(&Identity::trace_state);
+  if (trace_state.size() > text_max) trace_state = {};  // A part of it is none.
+  const std::uint32_t bytes = round_up_to_8(
+      static_cast<std::uint32_t>(sizeof(RecordHeader) + sizeof(ContextBody) + tenant.size() +
+                                 user.size() + request_id.size() + trace_state.size()));
   const Ring::Room room = lane.ring.reserve(bytes, urgent);
   if (!room) return false;
   std::byte* at = room.at;
-  const RecordHeader header{RecordHeader::pack(bytes, RecordKind::context), 0, serial};
-  const ContextBody body{trace_id, static_cast<std::uint16_t>(tenant.size()),
+  const RecordHeader header{RecordHeader::pack(bytes, RecordKind::context), context.trace_flags(),
+                            context.serial};
+  const ContextBody body{context.trace_id, static_cast<std::uint16_t>(tenant.size()),
                          static_cast<std::uint16_t>(user.size()),
-                         static_cast<std::uint16_t>(request_id.size()), 0};
+                         static_cast<std::uint16_t>(request_id.size()),
+                         static_cast<std::uint16_t>(trace_state.size())};
   std::memcpy(at, &header, sizeof header);
   at += sizeof header;
   std::memcpy(at, &body, sizeof body);
   at += sizeof body;
-  for (const std::string_view part : {tenant, user, request_id}) {
+  for (const std::string_view part : {tenant, user, request_id, trace_state}) {
     copy_text(at, part.data(), part.size());
     at += part.size();
   }
   lane.ring.commit(room);
-  lane.written_context = serial;
+  lane.written_context = context.serial;
   return true;
 }
 

@@ -111,6 +111,7 @@ struct Active {
   }
   /// What other services are told.
   bool is_sampled() const noexcept { return sampled == Sampled::yes; }
+  std::uint8_t trace_flags() const noexcept { return is_sampled() ? trace_flag_sampled : 0; }
 };
 
 #if defined(__GNUC__)
@@ -144,8 +145,7 @@ std::string_view identity_of(std::uint32_t number) noexcept;
 class Lane;
 /// Writes who the records behind it belong to into the lane's ring. False when the ring is full.
 /// `lane` is entered.
-bool write_context(Lane& lane, std::uint64_t serial, const Identity* identity,
-                   const TraceId& trace_id, bool urgent) noexcept;
+bool write_context(Lane& lane, const Active& context, bool urgent) noexcept;
 
 }  // namespace detail
 

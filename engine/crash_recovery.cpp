@@ -222,11 +222,12 @@ struct CrashRecovery::DeadProcess {
         ContextBody context{};
         if (body.size() < sizeof context) return false;
         std::memcpy(&context, body.data(), sizeof context);
-        if (body.size() - sizeof context <
-            std::size_t{context.tenant_bytes} + context.user_bytes + context.request_id_bytes) {
+        if (body.size() - sizeof context < std::size_t{context.tenant_bytes} + context.user_bytes +
+                                               context.request_id_bytes +
+                                               context.trace_state_bytes) {
           return false;
         }
-        records.on_context(body);
+        records.on_context(header.id, body);
         return true;
       }
       case RecordKind::log:

@@ -39,8 +39,8 @@ class RecoveredRecords {
   /// Call sites are of the process that began last.
   virtual void begin_process() = 0;
   virtual void begin_lane() = 0;
-  /// As in a ring, behind its header.
-  virtual void on_context(std::span<const std::byte> body) = 0;
+  /// As in a ring: the number in its header, and what is behind that.
+  virtual void on_context(std::uint32_t trace_flags, std::span<const std::byte> body) = 0;
   virtual void on_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
                       std::uint64_t span_id, std::span<const std::byte> values) = 0;
   /// A wide event.

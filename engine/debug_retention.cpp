@@ -89,7 +89,8 @@ void DebugRetention::keep(const ContextTexts& context, SteadyTime now) {
     request.bytes -= bytes_of(record);
     bytes_ -= bytes_of(record);
   }
-  const ContextTexts texts{request.tenant, request.user, request.request_id, request.trace_id};
+  const ContextTexts texts{request.tenant,   request.user, request.request_id,
+                           request.trace_id, {},           context.trace_flags};
   for (const Record& record : records) {
     ship_({record.info, record.time_ns, record.span_id, &texts,
            std::as_bytes(std::span(record.values))},

@@ -216,6 +216,10 @@ class Engine::Core final : public detail::EngineServices {
     return intern(std::move(key));
   }
 
+  std::int64_t wall_ns() const noexcept override {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(clock_->wall().time_since_epoch())
+        .count();
+  }
   detail::MetricRef with_dimension(const detail::MetricRef& base, std::string_view name,
                                    std::string_view value) noexcept override try {
     return with(base, {{std::string(name), std::string(value)}});

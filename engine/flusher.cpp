@@ -64,9 +64,11 @@ struct Flusher::LaneContext {
   std::string tenant;
   std::string user;
   std::string request_id;
+  std::string trace_state;
   ContextTexts texts;
 
-  void read(std::span<const std::byte> bytes, RecordRedactor& redactor) noexcept try {
+  void read(std::uint32_t trace_flags, std::span<const std::byte> bytes,
+            RecordRedactor& redactor) noexcept try {
     ContextBody body{};
     std::memcpy(&body, bytes.data(), sizeof body);
     const auto* at = reinterpret_cast<const char*>(bytes.data() + sizeof body);
@@ -77,8 +79,12 @@ struct Flusher::LaneContext {
     take(tenant, body.tenant_bytes);
     take(user, body.user_bytes);
     take(request_id, body.request_id_bytes);
+    take(trace_state, body.trace_state_bytes);
     for (std::string* const text : {&tenant, &user, &request_id}) redactor.redact(*text);
-    texts = {tenant, user, request_id, body.trace_id};
+    // With something taken out it would be no tracestate any more.
+    if (redactor.redact(trace_state)) trace_state.clear();
+    texts = {tenant,        user,        request_id,
+             body.trace_id, trace_state, static_cast<std::uint8_t>(trace_flags)};
   } catch (const std::bad_alloc&) {  // Nobody's, rather than those of somebody else.
     texts = {};
   }
@@ -307,8 +313,8 @@ class Flusher::Recovered final : public RecoveredRecords {
 
   void begin_process() override { sites_.clear(); }
   void begin_lane() override { context_ = {}; }
-  void on_context(std::span<const std::byte> body) override {
-    context_.read(body, flusher_.redactor_);
+  void on_context(std::uint32_t trace_flags, std::span<const std::byte> body) override {
+    context_.read(trace_flags, body, flusher_.redactor_);
   }
   void on_log(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
               std::uint64_t span_id, std::span<const std::byte> values) override {
@@ -484,7 +490,7 @@ void Flusher::drain_record(LaneContext& context, const std::byte* record,
     case RecordKind::skip:
       break;
     case RecordKind::context:
-      context.read({body, header.bytes() - sizeof header}, redactor_);
+      context.read(header.id, {body, header.bytes() - sizeof header}, redactor_);
       break;
     case RecordKind::log:
     case RecordKind::logger_log:
@@ -792,7 +798,8 @@ bool Flusher::drain_large_logs() {
       for (std::string* const text : {&log.tenant, &log.user, &log.request_id}) {
         redactor_.redact(*text);
       }
-      const ContextTexts context{log.tenant, log.user, log.request_id, log.trace_id};
+      const ContextTexts context{log.tenant,   log.user, log.request_id,
+                                 log.trace_id, {},       log.trace_flags};
       LogView view{&site_of(log.site), clock_->wall_ns_of(log.ticks), log.span_id, &context,
                    std::as_bytes(std::span(log.values))};
       const std::uint32_t site =

@@ -144,6 +144,7 @@ bool take_large_log(Lane& lane, std::uint64_t head, const LoggerState* logger,
                lane.exact_ticks(),
                active.span_id,
                active.trace_id,
+               active.trace_flags(),
                {},
                {},
                {},
@@ -172,8 +173,7 @@ void record_request_end(std::uint64_t engine_id, bool failed, std::int64_t took_
   Lane* const lane = enter(engine_id);
   if (lane == nullptr) return;
   const Active& context = current_active();
-  if (lane->written_context == context.serial ||
-      write_context(*lane, context.serial, context.identity, context.trace_id, true)) {
+  if (lane->written_context == context.serial || write_context(*lane, context, true)) {
     constexpr std::uint32_t bytes = sizeof(RecordHeader) + sizeof took_ns;
     // Where it finds no room, what was kept for the request goes when it is too old.
     if (const Ring::Room room = lane->ring.reserve(bytes, true)) {
@@ -205,8 +205,7 @@ void log_slow(std::uint64_t engine_id, const LoggerState* logger, LogSite& site,
       return;
     }
     Ring::Room room;
-    if ((lane.written_context == context.serial ||
-         write_context(lane, context.serial, context.identity, context.trace_id, urgent)) &&
+    if ((lane.written_context == context.serial || write_context(lane, context, urgent)) &&
         (room = lane.ring.reserve(static_cast<std::uint32_t>(bytes), urgent))) {
       write_log_head(room.at,
                      logger == nullptr ? log_first_word<false>(head, bytes)

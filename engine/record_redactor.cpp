@@ -123,9 +123,11 @@ std::span<const std::byte> RecordRedactor::redact(std::span<const std::byte> ent
   return packed_;
 }
 
-void RecordRedactor::redact(std::string& text) {
+bool RecordRedactor::redact(std::string& text) {
   const std::string_view kept = redactor_.text(text);
-  if (kept.data() != text.data()) text = kept;
+  if (kept.data() == text.data()) return false;
+  text = kept;
+  return true;
 }
 
 }  // namespace spillway::detail

@@ -28,8 +28,8 @@ class RecordRedactor {
   /// The entries of a span (packed as record.hpp says) without their secrets; valid until the next
   /// call.
   std::span<const std::byte> redact(std::span<const std::byte> entries);
-  /// A tenant, user or request id.
-  void redact(std::string& text);
+  /// A tenant, user or request id. Whether anything was taken out.
+  bool redact(std::string& text);
 
  private:
   /// What there is to do at a call site, found out once.

@@ -19,6 +19,7 @@ struct LargeLog {
   std::uint64_t ticks = 0;
   std::uint64_t span_id = 0;
   TraceId trace_id;
+  std::uint8_t trace_flags = 0;
   std::string tenant;
   std::string user;
   std::string request_id;
@@ -36,6 +37,8 @@ class EngineServices {
   /// kind.
   virtual MetricRef with_dimension(const MetricRef& base, std::string_view name,
                                    std::string_view value) noexcept = 0;
+  /// Wall-clock nanoseconds since 1970, for what happens rarely: records have ticks.
+  virtual std::int64_t wall_ns() const noexcept = 0;
 };
 
 }  // namespace spillway::detail

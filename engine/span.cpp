@@ -13,6 +13,7 @@
 
 #include <spillway/buffers/names.hpp>
 #include <spillway/engine/sampling.hpp>
+#include <spillway/engine/services.hpp>
 #include <spillway/engine/span.hpp>
 #include <spillway/engine/trace_header.hpp>
 
@@ -93,7 +94,8 @@ void Span::begin_segment(const detail::TracingState& tracing,
   entered_ = true;
   if (tracing.in_lambda && !active.trace_id) detail::join_lambda(active);
   const std::uint32_t second = detail::second_of(tracing.clock->wall());
-  if (!active.trace_id) {
+  const bool joins = static_cast<bool>(active.trace_id);
+  if (!joins) {
     active.trace_id = detail::next_trace_id(second);
     active.serial = detail::next_context_serial();
   }
@@ -104,6 +106,8 @@ void Span::begin_segment(const detail::TracingState& tracing,
     decision = tracing.sampler->decide(request != nullptr ? *request : SamplingRequest{}, name_,
                                        second, draw);
     active.sampled = decision.sampled ? Sampled::yes : Sampled::no;
+    // The ring may have the context as it was before.
+    if (joins && decision.sampled) active.serial = detail::next_context_serial();
   }
   trace_id_ = active.trace_id;
   parent_id_ = active.span_id;
@@ -233,8 +237,7 @@ void Span::finish() noexcept {
   const std::uint32_t bytes = detail::round_up_to_8(static_cast<std::uint32_t>(
       sizeof(detail::RecordHeader) + sizeof(detail::SpanBody) + entry_bytes_));
   detail::Ring::Room room;
-  if ((lane.written_context != context.serial &&
-       !detail::write_context(lane, context.serial, context.identity, context.trace_id, urgent)) ||
+  if ((lane.written_context != context.serial && !detail::write_context(lane, context, urgent)) ||
       !(room = lane.ring.reserve(bytes, urgent))) {
     return false;
   }
@@ -375,6 +378,11 @@ void Span::sql(const SqlFields& call) noexcept {
 void Span::add_exception(std::uint64_t id, const ExceptionFields& exception) noexcept {
   constexpr auto part = detail::EntryClass::exception;
   add(part, StaticName("id"), id);
+  if (detail::Lane* const lane = detail::enter(engine_id_); lane != nullptr) {
+    const std::int64_t now_ns = lane->services().wall_ns();
+    lane->leave();
+    add(part, StaticName("time"), now_ns);
+  }
   add_some(part, StaticName("type"), exception.type);
   add_some(part, StaticName("message"), exception.message);
   if (exception.remote) add(part, StaticName("remote"), true);

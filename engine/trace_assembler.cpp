@@ -78,6 +78,7 @@ void set_context(Segment& segment, const ContextTexts& context) {
   segment.tenant = context.tenant;
   segment.user = context.user;
   segment.request_id = context.request_id;
+  segment.trace_state = context.trace_state;
 }
 
 }  // namespace
@@ -200,7 +201,8 @@ void TraceAssembler::encode(const Segment& segment, bool counted, SteadyTime now
     views_.back().entries =
         std::span(segment.bytes).subspan(held.entries_offset, held.view.body.entry_bytes);
   }
-  const ContextTexts context{segment.tenant, segment.user, segment.request_id, {}};
+  const ContextTexts context{
+      segment.tenant, segment.user, segment.request_id, {}, segment.trace_state};
   const TraceEncoded result = encode_(views_, context, batcher_.open());
   batcher_.appended(now);
   if (counted && result.spans_too_large != 0) {

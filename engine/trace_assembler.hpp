@@ -71,6 +71,7 @@ class TraceAssembler {
     std::string tenant;
     std::string user;
     std::string request_id;
+    std::string trace_state;
   };
   struct Part {
     std::vector<std::byte> entries;

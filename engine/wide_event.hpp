@@ -133,8 +133,7 @@ template <std::derived_from<EventPart>... Parts>
     if (bytes > lane.ring.record_bytes_max()) [[unlikely]]
       return lane.counters.events_too_large.add(metrics);
     Ring::Room room;
-    if ((lane.written_context == context.serial ||
-         write_context(lane, context.serial, context.identity, context.trace_id, false)) &&
+    if ((lane.written_context == context.serial || write_context(lane, context, false)) &&
         (room = lane.ring.reserve(static_cast<std::uint32_t>(bytes)))) [[likely]] {
       const RecordHeader header{
           RecordHeader::pack(static_cast<std::uint32_t>(bytes), RecordKind::event), id,

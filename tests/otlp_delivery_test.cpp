@@ -154,6 +154,79 @@ TEST(OtlpDelivery, ThePayloadKeepsTheLimits) {
   EXPECT_EQ(logs, 200U);
 }
 
+TEST(OtlpDelivery, TheCallersTraceStateAndDecisionGoWithSpansAndLogs) {
+  TestEngine test(otlp_config());
+  for (const bool sampled : {true, false}) {
+    const auto parent =
+        parse_traceparent(std::string("00-6b00e3540f1e2d3c4b5a69788796a5b4-1a2b3c4d5e6f7081-0") +
+                              (sampled ? "1" : "0"),
+                          "rojo=1,congo=2");
+    ASSERT_TRUE(parent);
+    const Context context({.trace = *parent});
+    const Scope scope(context);
+    const Span root = test.engine.span("GET /orders");
+    const Span child = test.engine.span("charge-card");
+    record_logs(test, 1);
+  }
+  test.clock.advance(3s);
+  EXPECT_TRUE(test.engine.flush(1s));
+  auto requests = by_path(test);
+  const auto logs = items(requests["/v1/logs"].at(0));
+  ASSERT_EQ(logs.size(), 2U);
+  EXPECT_EQ(logs[0].fixed32(8), 1U);
+  EXPECT_FALSE(logs[1].has(8));
+  EXPECT_EQ(logs[0].text(9), logs[1].text(9));
+  const auto spans = items(requests["/v1/traces"].at(0));
+  ASSERT_EQ(spans.size(), 2U);
+  for (const ProtoMessage& span : spans) EXPECT_EQ(span.text(3), "rojo=1,congo=2");
+}
+
+TEST(OtlpDelivery, LogsBehindADecisionOfOurOwnHaveIt) {
+  TestEngine test(otlp_config());
+  TraceParent undecided;
+  undecided.trace_id = {0x6b00e3540f1e2d3c, 0x4b5a69788796a5b4};
+  undecided.parent_id = 7;
+  const Context context({.trace = undecided});
+  const Scope scope(context);
+  record_logs(test, 1);
+  {
+    const Span root = test.engine.span("GET /orders");
+    record_logs(test, 1);
+  }
+  test.engine.flush(1s);
+  const auto logs = items(by_path(test)["/v1/logs"].at(0));
+  ASSERT_EQ(logs.size(), 2U);
+  EXPECT_FALSE(logs[0].has(8)) << "nobody had decided yet";
+  EXPECT_EQ(logs[1].fixed32(8), 1U);
+}
+
+TEST(OtlpDelivery, ATraceStateWithASecretInItIsLeftOut) {
+  TestEngine test(otlp_config());
+  const auto parent = parse_traceparent("00-6b00e3540f1e2d3c4b5a69788796a5b4-1a2b3c4d5e6f7081-01",
+                                        "rojo=joe@example.com");
+  ASSERT_TRUE(parent);
+  const Context context({.trace = *parent});
+  const Scope scope(context);
+  test.engine.span("GET /orders").end();
+  test.engine.flush(1s);
+  const auto spans = items(by_path(test)["/v1/traces"].at(0));
+  ASSERT_EQ(spans.size(), 1U);
+  EXPECT_FALSE(spans[0].has(3));
+}
+
+TEST(OtlpDelivery, AnExceptionsEventHasItsTime) {
+  TestEngine test(otlp_config());
+  Span span = test.engine.span("charge-card");
+  test.clock.advance(40ms);
+  span.record_exception(std::runtime_error("refused"));
+  test.clock.advance(60ms);
+  span.end();
+  test.engine.flush(1s);
+  const ProtoMessage sent = items(by_path(test)["/v1/traces"].at(0)).at(0);
+  EXPECT_EQ(sent.fixed64(8) - sent.fixed64(7), 100'000'000U);
+  EXPECT_EQ(sent.message(11).fixed64(1) - sent.fixed64(7), 40'000'000U);
+}
+
 // Whether the one request with spans lists the annotations' keys.
 bool names_annotations(const TestEngine& test) {
   const auto spans = items(by_path(test)["/v1/traces"].at(0));

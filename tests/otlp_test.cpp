@@ -134,6 +134,16 @@ TEST(OtlpLog, CarriesEverythingOfARecord) {
                                                   {"request_id", "s:r-1"}}));
 }
 
+TEST(OtlpLog, SaysWhetherItsTraceIsSampled) {
+  const SiteInfo site = site_with({});
+  ContextTexts context = somebody;
+  EXPECT_FALSE(encoded({&site, 1, 0, &context, {}}).has(8));
+  context.trace_flags = trace_flag_sampled;
+  EXPECT_EQ(encoded({&site, 1, 0, &context, {}}).fixed32(8), 1U);
+  context.trace_id = {};
+  EXPECT_FALSE(encoded({&site, 1, 0, &context, {}}).has(8)) << "flags of no trace";
+}
+
 TEST(OtlpLog, LeavesOutWhatThereIsNot) {
   const SiteInfo site = site_with({});
   const ProtoMessage record = encoded({&site, -5, 0, &nobody, {}});
@@ -461,6 +471,7 @@ TEST(OtlpSpan, CarriesEverythingOfASpan) {
   EXPECT_EQ(message.fixed32(16), 0x101U);
   EXPECT_FALSE(message.has(15));
   EXPECT_FALSE(message.has(10));
+  EXPECT_FALSE(message.has(3));
   EXPECT_EQ(attributes_of(message, 9), (Attributes{{"order_id", "i:-3"},
                                                    {"note", "s:text"},
                                                    {"vip", "b:true"},
@@ -774,6 +785,38 @@ TEST(OtlpException, DamagedEntriesLeadNowhere) {
     Packed cut = entries;
     cut.cut(size);
     failed_span(cut);
+  }
+}
+
+TEST(OtlpException, HasTheTimeItWasRecordedAt) {
+  const SpanView span = make_span("s", 1, 0, 1, span_fault);
+  const auto append_time = [](Packed& entries, std::int64_t time_ns) {
+    entries.entry(intern_name("time"), EntryClass::exception, ValueType::integer).number(time_ns);
+  };
+  Packed entries;
+  append_exception(entries, 5, "inside", "");
+  append_time(entries, span.start_ns + 700);
+  append_exception(entries, 6, "before, by the wall clock", "");
+  append_time(entries, span.start_ns - 1);
+  append_exception(entries, 7, "behind", "");
+  append_time(entries, span.end_ns + 1);
+  append_exception(entries, 8, "of a record without it", "");
+  const auto events = failed_span(entries).messages(11);
+  ASSERT_EQ(events.size(), 4U);
+  const auto start = static_cast<std::uint64_t>(span.start_ns);
+  const auto end = static_cast<std::uint64_t>(span.end_ns);
+  EXPECT_EQ(events[0].fixed64(1), start + 700);
+  EXPECT_EQ(events[1].fixed64(1), start);
+  EXPECT_EQ(events[2].fixed64(1), end);
+  EXPECT_EQ(events[3].fixed64(1), end);
+}
+
+TEST(OtlpSpan, AllSpansHaveTheirTracesState) {
+  ContextTexts context = somebody;
+  context.trace_state = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
+  for (const ProtoMessage& span :
+       encoded({make_span("root", 1, 0, 1), make_span("child", 2, 1, 1)}, context)) {
+    EXPECT_EQ(span.text(3), context.trace_state);
   }
 }
 

@@ -104,7 +104,7 @@ class RingPrinter final : public detail::RecoveredRecords {
 
   void begin_process() override {}
   void begin_lane() override { texts_ = {}; }
-  void on_context(std::span<const std::byte> body) override {
+  void on_context(std::uint32_t /*trace_flags*/, std::span<const std::byte> body) override {
     detail::ContextBody head{};
     std::memcpy(&head, body.data(), sizeof head);
     context_.assign(reinterpret_cast<const char*>(body.data()) + sizeof head,

@@ -49,7 +49,7 @@ std::set<std::string> services_in(const std::filesystem::path& directory) {
 class NoRecords final : public detail::RecoveredRecords {
   void begin_process() override {}
   void begin_lane() override {}
-  void on_context(std::span<const std::byte> /*body*/) override {}
+  void on_context(std::uint32_t /*trace_flags*/, std::span<const std::byte> /*body*/) override {}
   void on_log(const detail::SiteInfo& /*site*/, std::uint32_t /*dead_site*/,
               std::int64_t /*wall_ns*/, std::uint64_t /*span_id*/,
               std::span<const std::byte> /*values*/) override {}
