@@ -107,7 +107,7 @@ Flusher::Flusher(Parts parts)
       redactor_(policy_of(parts.config)),
       log_encoder_(parts.config.service.get(), transport::shows_colours(STDOUT_FILENO)),
       rollups_(parts.rollups),
-      intern_(parts.intern),
+      event_series_(parts.config.dimensions.get(), parts.intern),
       report_(parts.report),
       large_logs_(std::make_unique<LargeLogs>()),
       loggers_(parts.loggers),
@@ -616,42 +616,22 @@ void Flusher::encode_event(const LogView& event, std::uint64_t metrics, std::uin
 }
 
 void Flusher::aggregate_event(const LogView& event, std::uint64_t& left) {
-  Dimensions dimensions;
-  const auto is_own = [&](const Dimension& dimension) {
-    return std::any_of(event.site->fields.begin(), event.site->fields.end(),
-                       [&](const SiteField& field) {
-                         return field.role == FieldRole::dimension && field.key == dimension.name;
-                       });
-  };
-  for (const Dimension& dimension : config_.dimensions.get()) {
-    if (!is_own(dimension)) dimensions.push_back(dimension);
-  }
+  auto series = event_series_.of(event).begin();
   ValueReader values(event.values);
-  for (const SiteField& field : event.site->fields) {
-    if (field.role == FieldRole::dimension) {
-      dimensions.push_back({field.key, std::string(values.string())});
-    } else {
-      skip_value(values, field.type);
-    }
-  }
-  values = ValueReader(event.values);
   for (const SiteField& field : event.site->fields) {
     if (field.role != FieldRole::metric) {
       skip_value(values, field.type);
       continue;
     }
+    const std::uint32_t number = *series++;
     const auto value = std::bit_cast<double>(values.number());
-    if (!is_valid_measurement(value)) {
-      --left;
+    --left;
+    if (is_valid_measurement(value)) {
+      aggregator_.add_sample(number, value);
+    } else {
       ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
       ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, 1);
-      continue;
     }
-    const auto series = intern_({MetricKind::histogram, field.unit,
-                                 field.high_resolution ? Resolution::second : Resolution::minute,
-                                 field.key, dimensions});
-    --left;
-    aggregator_.add_sample(series, value);
   }
 }
 

@@ -34,6 +34,7 @@
 #include <spillway/engine/crash_recovery.hpp>
 #include <spillway/engine/crash_rings.hpp>
 #include <spillway/engine/debug_retention.hpp>
+#include <spillway/engine/event_series.hpp>
 #include <spillway/engine/exporter.hpp>
 #include <spillway/engine/ledger.hpp>
 #include <spillway/engine/log_limiter.hpp>
@@ -173,7 +174,7 @@ class Flusher {
   OtlpLogEncoder otlp_log_encoder_;
   OtlpMetricEncoder otlp_metric_encoder_;
   Rollups& rollups_;
-  const std::function<std::uint32_t(SeriesKey)> intern_;
+  EventSeries event_series_;
   const std::function<void(std::string_view)> report_;
   std::optional<WideEventEncoder> event_encoder_;  // where metrics go as EMF
   std::uint32_t event_sets_version_ = 0;           // of rollups_, that the encoder knows
