@@ -138,13 +138,21 @@ WideEventEncoder::Template WideEventEncoder::make_template(const SiteInfo& site)
   return made;
 }
 
-bool WideEventEncoder::check(const LogView& event, std::uint64_t& invalid) {
+bool WideEventEncoder::check(LogView& event, std::uint64_t& invalid) {
   ValueReader values(event.values);
   const std::vector<SiteField>& fields = event.site->fields;
   for (std::size_t i = 0; i < fields.size(); ++i) {
     if (fields[i].role == FieldRole::metric) {
-      if (!is_valid_measurement(std::bit_cast<double>(values.number()))) {
+      const std::size_t at = event.values.size() - values.rest().size();
+      const auto value = std::bit_cast<double>(values.number());
+      if (!is_valid_measurement(value)) {
         invalid |= std::uint64_t{1} << i;
+      } else if (const double kept = without_tiny(value); kept != value) {
+        if (event.values.data() != values_.data()) {
+          values_.assign(event.values.begin(), event.values.end());
+          event.values = values_;
+        }
+        std::memcpy(values_.data() + at, &kept, sizeof kept);
       }
     } else if (fields[i].role == FieldRole::dimension) {
       if (const auto error = limits::dimension_value_error(fields[i].key, values.string())) {
@@ -165,8 +173,9 @@ std::uint64_t WideEventEncoder::append(const LogView& event, ByteBuffer& out) {
     return 0;
   }
   std::uint64_t invalid = 0;
-  if (!check(event, invalid)) return 0;
-  if (invalid == 0) return append(event, fixed, out);
+  LogView view = event;
+  if (!check(view, invalid)) return 0;
+  if (invalid == 0) return append(view, fixed, out);
   // What is no measurement is a property, so that the document says what it was.
   SiteInfo site = *event.site;
   for (std::size_t i = 0; i < site.fields.size(); ++i) {
@@ -177,7 +186,6 @@ std::uint64_t WideEventEncoder::append(const LogView& event, ByteBuffer& out) {
     error_ = "no value of a metric is a number that can be sent";
     return 0;
   }
-  LogView view = event;
   view.site = &site;
   return append(view, once, out);
 }

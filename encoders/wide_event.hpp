@@ -52,8 +52,9 @@ class WideEventEncoder {
   const Template& template_of(const SiteInfo& site);
   Template make_template(const SiteInfo& site) const;
   std::string directives_of(const SiteInfo& site, const std::vector<std::string>& names) const;
-  /// Whether the values may be sent; of metrics that may not a bit each in `invalid`.
-  bool check(const LogView& event, std::uint64_t& invalid);
+  /// Whether the values may be sent; of metrics that may not a bit each in `invalid`. Those too small
+  /// for CloudWatch become zero, as where they are aggregated: then the event's values are a copy.
+  bool check(LogView& event, std::uint64_t& invalid);
   std::uint64_t append(const LogView& event, const Template& fixed, ByteBuffer& out);
 
   const std::string namespace_;
@@ -64,6 +65,7 @@ class WideEventEncoder {
   const SetsOf sets_of_;
   std::vector<std::pair<const SiteInfo*, std::unique_ptr<Template>>> templates_;  // by address
   std::vector<ValueReader> readers_;
+  std::vector<std::byte> values_;  // of an event with such a value
   std::string error_;
 };
 

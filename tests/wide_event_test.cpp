@@ -8,6 +8,9 @@
 
 #include <support/engine_fixture.hpp>
 #include <support/gunzip.hpp>
+#include <support/records.hpp>
+
+#include <spillway/engine/event_series.hpp>
 
 namespace spillway {
 namespace {
@@ -332,6 +335,76 @@ TEST_F(WideEventTest, WhereMetricsAreAggregatedTheyAreHistogramsOfTheirDimension
   EXPECT_EQ(stats.metrics.recorded, 6U);
   EXPECT_EQ(stats.metrics.dropped_for(DropCause::invalid), 3U);
   EXPECT_TRUE(is_settled(stats.metrics));
+}
+
+TEST_F(WideEventTest, ValuesTooSmallForCloudWatchAreZeroEverywhere) {
+  // The smallest that a reference ever named (buffers/bucket.hpp), and a little less.
+  constexpr double smallest = 8.515920e-109;
+  const double less = std::nextafter(smallest, 0);
+  const auto record = [&](TestEngine& test) {
+    SPILLWAY_EVENT(test.engine, EventProperty{"tiny", less}, EventMetric{"Kept", smallest},
+                   EventMetric{"Tiny", less}, EventDimension{"Route", "/r"},
+                   EventMetric{"Negative", -less}, EventMetric{"Denormal", 5e-324},
+                   EventMetric{"Zero", 0}, EventProperty{"text", "behind"});
+    ASSERT_TRUE(test.engine.flush(1s));
+  };
+  TestEngine emf(config());
+  record(emf);
+  const Json document = documents(emf).at(0);
+  EXPECT_EQ(document["Kept"].number(), smallest);
+  for (const char* const name : {"Tiny", "Negative", "Denormal", "Zero"}) {
+    EXPECT_EQ(document[name].number(), 0) << name;
+  }
+  EXPECT_EQ(document["tiny"].number(), less) << "a property says what it was";
+  EXPECT_EQ(document["Route"].string(), "/r");
+  EXPECT_EQ(document["text"].string(), "behind");
+
+  TestEngine api(config(MetricsTo::put_metric_data));
+  record(api);
+  const Json body(testing::body_of(api.http.requests().at(0)));
+  ASSERT_EQ(body["MetricData"].size(), 5U);
+  for (std::size_t i = 0; i < 5; ++i) {
+    const Json datum = body["MetricData"][i];
+    EXPECT_EQ(datum["StatisticValues"]["Sum"].number(),
+              datum["MetricName"].string() == "Kept" ? smallest : 0);
+  }
+}
+
+// More dimension values than are known at once, twice over: what was forgotten is found again.
+TEST_F(WideEventTest, SeriesOfEventsAreTheSameWhoseDimensionsAre) {
+  int interned = 0;
+  detail::EventSeries all({{"Service", "orders"}}, [&](const detail::SeriesKey& key) {
+    EXPECT_EQ(key.dimensions.size(), 2U);
+    ++interned;
+    return static_cast<std::uint32_t>(std::stoul(key.dimensions[1].value)) * 2 +
+           (key.name == "Second" ? 1U : 0U);
+  });
+  using detail::FieldRole;
+  using detail::ValueType;
+  const detail::SiteInfo site{Severity::info,
+                              "",
+                              "a.cpp",
+                              1,
+                              {{"First", ValueType::real, FieldRole::metric, Unit::none},
+                               {"note", ValueType::string},
+                               {"Route", ValueType::string, FieldRole::dimension},
+                               {"Second", ValueType::real, FieldRole::metric, Unit::none}}};
+  const detail::ContextTexts nobody;
+  constexpr std::uint32_t routes = detail::EventSeries::known_max + 10;
+  for (int round = 0; round < 2; ++round) {
+    for (std::uint32_t route = 0; route < routes; ++route) {
+      for (const char* const note : {"a", "another"}) {
+        const testing::Packed values =
+            testing::Packed().number(1.0).string(note).string(std::to_string(route)).number(2.0);
+        const auto series = all.of({&site, 1, 0, &nobody, values.bytes()});
+        ASSERT_EQ(series.size(), 2U);
+        ASSERT_EQ(series[0], route * 2);
+        ASSERT_EQ(series[1], route * 2 + 1);
+      }
+    }
+  }
+  EXPECT_GE(interned, 4 * static_cast<int>(routes) - 40);
+  EXPECT_LE(interned, 4 * static_cast<int>(routes)) << "once for each, whatever its properties are";
 }
 
 TEST_F(WideEventTest, WithMetricsOffNothingIsEvaluated) {
