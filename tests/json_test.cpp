@@ -247,6 +247,18 @@ TEST(JsonNumberTest, IntegersKeepEveryDigit) {
   EXPECT_EQ(out.view(), "18446744073709551615 -9223372036854775808");
 }
 
+TEST(JsonNumberTest, EveryFourDigitsInEachPlace) {
+  for (std::uint64_t four = 0; four < 10'000; ++four) {
+    for (const std::uint64_t value :
+         {four, four * 10'000 + 1, four * 100'000'000 + 9'999, four * 1'000'000'000'000 + four,
+          700'000'000'000 + four * 10'000 + (9'999 - four)}) {
+      ByteBuffer out;
+      append_number(out, value);
+      ASSERT_EQ(out.view(), std::to_string(value));
+    }
+  }
+}
+
 TEST(JsonNumberTest, IntegersOfEachWidth) {
   const auto check = [](auto value) {
     ByteBuffer out;
@@ -327,6 +339,15 @@ TEST(JsonTimeTest, EpochSecondsHaveSixDecimals) {
   EXPECT_EQ(seconds(500), "0.000001") << "rounded";
   EXPECT_EQ(seconds(1'999'999'999), "2.000000") << "up into the next second";
   EXPECT_EQ(seconds(std::numeric_limits<std::int64_t>::max()), "9223372036.854776");
+  EXPECT_EQ(seconds(999'999'999'999'999'499), "999999999.999999");
+  EXPECT_EQ(seconds(999'999'999'999'999'500), "1000000000.000000");
+  for (std::int64_t micros = 0; micros < 1'000'000; micros += 97) {
+    std::array<char, number_bytes_max> expected{};
+    std::snprintf(expected.data(), expected.size(), "%lld.%06lld", 1'795'000'000LL + micros * 7,
+                  static_cast<long long>(micros));
+    ASSERT_EQ(seconds((1'795'000'000 + micros * 7) * 1'000'000'000 + micros * 1000),
+              expected.data());
+  }
   EXPECT_EQ(seconds(-1), "0.000000") << "X-Ray knows no time before 1970";
   EXPECT_EQ(seconds(-1'234'567'890), "0.000000");
 }
