@@ -8,10 +8,11 @@
 #include <utility>
 
 #include <cxxabi.h>
-#include <openssl/rand.h>
+#include <pthread.h>
 #include <sys/random.h>
 
 #include <spillway/buffers/names.hpp>
+#include <spillway/engine/chacha.hpp>
 #include <spillway/engine/sampling.hpp>
 #include <spillway/engine/services.hpp>
 #include <spillway/engine/span.hpp>
@@ -32,12 +33,43 @@ std::uint64_t system_random() noexcept {
   return random;
 }
 
-// Random bytes of OpenSSL's generator, taken in advance: one call for 32 trace ids.
-struct RandomPool {
-  std::array<unsigned char, 12 * 32> bytes;
-  std::size_t used;
+// A thread's numbers for trace ids, a block of them at a time. OpenSSL's generator takes locks, and asks the system for
+// the process's id at each call.
+struct TraceIds {
+  static constexpr std::size_t words_per_id = 3;
+
+  ChachaBlock input;  // with the counter of the next block
+  ChachaBlock block;
+  std::size_t used;  // of its words
+  bool seeded;
+
+  void seed() noexcept {
+    input = {};
+    std::copy(chacha_constants.begin(), chacha_constants.end(), input.begin());
+    for (std::size_t i = 0; i < 4; ++i) {
+      const std::uint64_t random = system_random();
+      input[4 + 2 * i] = static_cast<std::uint32_t>(random);
+      input[5 + 2 * i] = static_cast<std::uint32_t>(random >> 32);
+    }
+    used = block.size();
+    seeded = true;
+  }
+  void make_block() noexcept {
+    block = chacha<8>(input);
+    if (++input[12] == 0) ++input[13];
+    used = 0;
+  }
 };
-constinit thread_local RandomPool random_pool{{}, sizeof(RandomPool::bytes)};
+constinit thread_local TraceIds trace_ids{};
+
+// A child of fork() has its parent's memory: with its numbers it would give its parent's ids to other spans.
+void begin_anew_in_children() noexcept {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] {
+    span_id_state = 0;
+    trace_ids.seeded = false;
+  });
+  static_cast<void>(registered);
+}
 
 std::uint32_t second_of(WallTime time) noexcept {
   return static_cast<std::uint32_t>(
@@ -48,24 +80,21 @@ std::uint32_t second_of(WallTime time) noexcept {
 
 constinit thread_local std::uint64_t span_id_state = 0;
 
-std::uint64_t seed_span_ids() noexcept { return system_random() | 1; }
+std::uint64_t seed_span_ids() noexcept {
+  begin_anew_in_children();
+  return system_random() | 1;
+}
 
 TraceId next_trace_id(std::uint32_t epoch_seconds) noexcept {
-  RandomPool& pool = random_pool;
-  if (pool.used == pool.bytes.size()) {
-    if (RAND_bytes(pool.bytes.data(), static_cast<int>(pool.bytes.size())) != 1) {
-      std::generate(pool.bytes.begin(), pool.bytes.end(),
-                    [] { return static_cast<unsigned char>(next_span_id()); });
-    }
-    pool.used = 0;
+  TraceIds& ids = trace_ids;
+  if (!ids.seeded) [[unlikely]] {
+    begin_anew_in_children();
+    ids.seed();
   }
-  std::uint32_t middle = 0;
-  TraceId id;
-  std::memcpy(&middle, pool.bytes.data() + pool.used, 4);
-  std::memcpy(&id.low, pool.bytes.data() + pool.used + 4, 8);
-  pool.used += 12;
-  id.high = std::uint64_t{epoch_seconds} << 32 | middle;
-  return id;
+  if (ids.used + TraceIds::words_per_id > ids.block.size()) ids.make_block();
+  const std::uint32_t* const words = ids.block.data() + ids.used;
+  ids.used += TraceIds::words_per_id;
+  return {std::uint64_t{epoch_seconds} << 32 | words[0], std::uint64_t{words[1]} << 32 | words[2]};
 }
 
 namespace {

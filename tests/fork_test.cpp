@@ -138,5 +138,36 @@ TEST_F(ForkTest, TheSpoolStaysTheParents) {
 
 #endif
 
+// A server that forks its workers when it has recorded itself.
+TEST(ForkIdsTest, AChildsIdsAreNotItsParents) {
+  struct Ids {
+    TraceId trace;
+    std::uint64_t span;
+    bool operator==(const Ids&) const = default;
+  };
+  const auto draw = [] { return Ids{detail::next_trace_id(1), detail::next_span_id()}; };
+  draw();
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(testing::exit_status_of_child([&] {
+                const Ids ids = draw();
+                return write(ends[1], &ids, sizeof ids) == sizeof ids ? 0 : 1;
+              }),
+              0);
+  }
+  Ids first{};
+  Ids second{};
+  ASSERT_EQ(read(ends[0], &first, sizeof first), static_cast<ssize_t>(sizeof first));
+  ASSERT_EQ(read(ends[0], &second, sizeof second), static_cast<ssize_t>(sizeof second));
+  const Ids parents = draw();
+  for (const auto& [a, b] : {std::pair{first, second}, {first, parents}, {second, parents}}) {
+    EXPECT_FALSE(a.trace == b.trace);
+    EXPECT_NE(a.span, b.span);
+  }
+  close(ends[0]);
+  close(ends[1]);
+}
+
 }  // namespace
 }  // namespace spillway
