@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "peers.hpp"
 
+#include <bit>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -34,6 +36,9 @@
 #include <opentelemetry/sdk/trace/exporter.h>
 #include <opentelemetry/sdk/trace/span_data.h>
 #include <opentelemetry/sdk/trace/tracer_provider_factory.h>
+#endif
+#if defined(SPILLWAY_BENCH_TRACY)
+#include <tracy/Tracy.hpp>
 #endif
 #if defined(SPILLWAY_BENCH_LTTNG)
 #define LTTNG_UST_TRACEPOINT_DEFINE
@@ -177,8 +182,33 @@ void add_opentelemetry(Cases& cases) {
   static const auto metrics = otel::sdk::metrics::MeterProviderFactory::Create();
   static const auto meter = metrics->GetMeter("bench");
   static const auto counter = meter->CreateUInt64Counter("Requests");
+  static const auto histogram = meter->CreateDoubleHistogram("Latency");
+  cases.push_back({"counter_add", name, cell, calls_of([](int) {
+                     counter->Add(1, {{"route", "/orders"}});
+                   })});
+  cases.push_back({"histogram_record", name, cell, calls_of([](int i) {
+                     histogram->Record(arguments().values[i & 1023], {{"route", "/orders"}},
+                                       otel::context::Context{});
+                   })});
   cases.push_back({"counter_by_context", name, cell, calls_of([](int) {
                      counter->Add(1, {{"route", "/orders"}, {"tenant", "acme"}});
+                   })});
+}
+#endif
+
+#if defined(SPILLWAY_BENCH_TRACY)
+// Before Tracy starts, ahead of main(): it would trace the whole machine, ours with it.
+[[gnu::constructor(101)]] void keep_tracy_to_this_process() {
+  setenv("TRACY_NO_SYS_TRACE", "1", 1);
+}
+
+// Nobody is connected: what it records stays in its queue, which grows.
+void add_tracy(Cases& cases) {
+  cases.push_back({"span_3_annotations", "Tracy", span, calls_of([](int i) {
+                     ZoneScopedN("charge-card");
+                     ZoneValue(i);
+                     ZoneValue(std::bit_cast<std::uint64_t>(arguments().values[i & 1023]));
+                     ZoneText(arguments().view.data(), arguments().view.size());
                    })});
 }
 #endif
@@ -204,6 +234,9 @@ std::vector<Case> peer_cases() {
 #endif
 #if defined(SPILLWAY_BENCH_OPENTELEMETRY)
   add_opentelemetry(cases);
+#endif
+#if defined(SPILLWAY_BENCH_TRACY)
+  add_tracy(cases);
 #endif
   return cases;
 }

@@ -69,7 +69,7 @@ void count(const char* name, bench::SpillwaySubject& ours, Call* call) {
 }  // namespace
 
 int main() {
-  bench::SpillwaySubject ours(false);
+  bench::SpillwaySubject ours({.threads = false});
   if (!spillway::detail::asymmetric_fences() || !spillway::detail::hardware_ticks_are_steady()) {
     std::fputs("no membarrier or no steady processor clock: these would be other code\n", stderr);
     return 1;
@@ -83,8 +83,16 @@ int main() {
   count("log_3_fields", ours, log_3_fields);
   count("log_disabled", ours, log_disabled);
   {
-    bench::SpillwaySubject coarse(false, true);
+    bench::SpillwaySubject coarse({.threads = false, .coarse_time = true});
     count("log_3_fields_coarse", coarse, log_3_fields);
+  }
+  {
+    const bench::Folder folder;
+    bench::SpillwaySubject crash({.threads = false, .crash_dir = folder.path()});
+    count("log_3_fields_crash_dir", crash, log_3_fields);
+    count("sample_exact_crash_dir", crash, sample_exact);
+    const spillway::Span root = crash.engine.span("root");
+    count("span_3_annotations_crash_dir", crash, span_3_annotations);
   }
   {
     const spillway::Span root = ours.engine.span("root");

@@ -202,7 +202,8 @@ auto floor_calls(Call call) {
   return calls_on([]() -> FloorRing& { return floor_ring(); }, call);
 }
 
-std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject& coarse) {
+std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject& coarse,
+                            bench::SpillwaySubject& crash) {
   const bench::Plan cell{.calls = 100};
   // A ring's first lap meets pages that the kernel has yet to give: warmed up before, and measured by
   // record_questions.
@@ -243,6 +244,8 @@ std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject
          })},
         {"sample_exact", "spillway", record,
          calls([&ours, values](int i) INLINED { ours.histogram.sample(values[i & 1023]); })},
+        {"sample_exact", "spillway, crash_dir", record,
+         calls([&crash, values](int i) INLINED { crash.histogram.sample(values[i & 1023]); })},
         {"sample_exact", "floor", record, floor_calls(floor_sample<true>)},
         {"sample_coarse", "spillway", record, calls([&ours, values](int i) INLINED {
            ours.histogram.sample(values[i & 1023], spillway::Stamp::coarse);
@@ -252,6 +255,8 @@ std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject
          calls([&](int i) INLINED { coarse.log(i, arguments); })},
         {"log_3_fields_coarse", "floor", record, floor_calls(floor_log<false>)},
         {"log_3_fields", "spillway", record, calls([&](int i) INLINED { ours.log(i, arguments); })},
+        {"log_3_fields", "spillway, crash_dir", record,
+         calls([&](int i) INLINED { crash.log(i, arguments); })},
         {"log_3_fields", "floor", record, floor_calls(floor_log<true>)},
         {"log_3_fields", "boost spsc_queue", record,
          calls_on([] { return std::make_unique<bench::BoostSpscSubject>(); },
@@ -278,6 +283,9 @@ std::vector<Case> all_cases(bench::SpillwaySubject& ours, bench::SpillwaySubject
         {"span_3_annotations", "spillway", span,
          calls_on([&] { return Root(ours.engine); },
                   [&](auto&, int i) INLINED { ours.span(i, arguments); })},
+        {"span_3_annotations", "spillway, crash_dir", span,
+         calls_on([&] { return Root(crash.engine); },
+                  [&](auto&, int i) INLINED { crash.span(i, arguments); })},
         {"span_3_annotations", "floor", span, floor_calls(floor_span)},
   };
 }
@@ -288,8 +296,10 @@ int main(int argc, char** argv) {
   const bench::Options options(argc, argv);
   const int rounds = options.times(10);
   bench::SpillwaySubject ours;
-  bench::SpillwaySubject coarse(true, true);
-  std::vector<Case> cases = all_cases(ours, coarse);
+  bench::SpillwaySubject coarse({.coarse_time = true});
+  const bench::Folder folder;
+  bench::SpillwaySubject crash({.crash_dir = folder.path()});
+  std::vector<Case> cases = all_cases(ours, coarse, crash);
   for (Case& one : bench::peer_cases()) cases.push_back(std::move(one));
   std::erase_if(cases, [&](const Case& one) { return !options.wants(one.name); });
   std::map<std::pair<std::size_t, int>, Samples> samples;
@@ -297,7 +307,7 @@ int main(int argc, char** argv) {
   std::vector<std::uint64_t> dropped_in(cases.size());
   const auto dropped = [&] {
     std::uint64_t sum = 0;
-    for (const bench::SpillwaySubject* const one : {&ours, &coarse}) {
+    for (const bench::SpillwaySubject* const one : {&ours, &coarse, &crash}) {
       const spillway::Stats stats = one->engine.stats();
       sum += stats.logs.dropped_total() + stats.spans.dropped_total();
     }

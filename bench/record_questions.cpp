@@ -198,7 +198,7 @@ void ask_sizes(const Options& options) {
 void ask_ring(const Options& options) {
   if (!options.wants("log_ring")) return;
   // Drained by this thread between bursts, so that nothing but the ring's state differs.
-  bench::SpillwaySubject ours(false);
+  bench::SpillwaySubject ours({.threads = false});
   bench::Plan plan{.calls = 20, .batches = 10, .bursts = options.times(400)};
   plan.pause = std::chrono::microseconds(0);
   constexpr int capacity = (1 << 20) / 8 * 7 / 56;  // Logs before the part kept for warnings.
@@ -390,7 +390,7 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
                    spillway::SignalStats spillway::Stats::*signal, Call call, Check check,
                    const std::string& metrics_file = "/dev/null") {
   if (!options.wants(name)) return true;
-  bench::SpillwaySubject ours(true, false, metrics_file);
+  bench::SpillwaySubject ours({.metrics_file = metrics_file});
   const milliseconds how_long = options.lasting(milliseconds(10'000));
   std::array<std::uint64_t, 2> calls{};
   const auto began = std::chrono::steady_clock::now();

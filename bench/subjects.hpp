@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -84,23 +86,50 @@ inline spillway::Runtime agreeing(bool threads) {
   return {.http = std::make_unique<AgreeingTransport>(), .threads = threads};
 }
 
+/// A folder for the files of a run, gone with it.
+class Folder {
+ public:
+  Folder() {
+    std::string path = std::filesystem::temp_directory_path() / "spillway-bench-XXXXXX";
+    if (mkdtemp(path.data()) == nullptr) std::abort();
+    path_ = path;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+struct SubjectOptions {
+  bool threads = true;
+  bool coarse_time = false;
+  std::string metrics_file = "/dev/null";
+  std::string crash_dir{};
+};
+
 /// An engine that encodes, compresses and signs everything and throws it away, and its handles.
 class SpillwaySubject {
  public:
-  explicit SpillwaySubject(bool threads = true, bool coarse_time = false,
-                           const std::string& metrics_file = "/dev/null")
+  explicit SpillwaySubject(const SubjectOptions& options = {})
       : engine(spillway::Config{.service = "bench",
                                 .metrics = spillway::MetricsTo::emf_file,
                                 .logs = spillway::LogsTo::file,
                                 .traces = spillway::TracesTo::put_trace_segments,
-                                .metrics_file = metrics_file,
+                                .metrics_file = options.metrics_file,
                                 .logs_file = "/dev/null",
                                 .emf_histogram_object = true,
                                 .region = "eu-west-1",
                                 .trace_sample_rate = 1.0,
-                                .log_coarse_time = coarse_time,
+                                .log_coarse_time = options.coarse_time,
+                                .crash_dir = options.crash_dir,
                                 .on_diagnostic = [](std::string_view) {}},
-               agreeing(threads)) {}
+               agreeing(options.threads)) {}
 
   spillway::Engine engine;
   const spillway::Counter counter =
