@@ -339,6 +339,31 @@ TEST_F(AllocationTest, SignedRequestsAreVerifiedWithoutAny) {
   EXPECT_EQ(accepted, static_cast<int>(requests));
 }
 
+TEST_F(AllocationTest, ARequestThatIsSentAgainIsSignedWithoutAny) {
+  using namespace middleware;
+  const RequestSigner signer(std::make_shared<SigningKeys>(std::vector<SigningKey>{
+      {.id = "orders-2026-11-and-a-half", .secret = std::string(32, 'k')}}));
+  transport::HttpRequest request;
+  request.method = "POST";
+  request.origin = "https://Orders.of-all-countries.internal.example:8443";
+  request.path = "/orders";
+  request.headers = {{"Content-Type", "application/json"},
+                     {"X-Tenant-ID", std::string(100, 't')},
+                     {"Idempotency-Key", std::string(60, 'i')}};
+  request.body = std::string(10'000, 'x');
+  const auto sign = [&] {
+    ASSERT_EQ(signer.sign(request, std::chrono::system_clock::now()), "");
+    ASSERT_EQ(request.headers.size(), 6U);
+  };
+  for (int i = 0; i < 10; ++i) sign();
+  const std::string before = request.headers.back().value;
+  EXPECT_EQ(allocations_in([&] {
+              for (int i = 0; i < 1000; ++i) sign();
+            }),
+            0U);
+  EXPECT_NE(request.headers.back().value, before) << "another nonce, another signature";
+}
+
 TEST_F(AllocationTest, SheddingAllocatesNothingForAdmittedAndRefusedRequests) {
   using namespace middleware;
   testing::TestEngine test(testing::aws_config());

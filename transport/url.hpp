@@ -25,6 +25,17 @@ struct Url {
 
 std::optional<Url> parse_url(std::string_view text);
 
+/// The same as views into the text, in the case that it has; allocates nothing. The path may be empty.
+struct UrlView {
+  std::string_view scheme;
+  std::string_view host;
+  std::uint16_t port;
+  std::string_view path;
+  std::string_view query;
+  bool is_own_port() const noexcept;  ///< the scheme's
+};
+std::optional<UrlView> split_url(std::string_view text) noexcept;
+
 /// Percent-encodes every byte but A-Z a-z 0-9 - . _ ~ (RFC 3986 unreserved) and, when asked, '/'.
 std::string percent_encode(std::string_view text, bool keep_slash = false);
 /// The bytes that percent-encoded text stands for; nothing when a '%' is not followed by two

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstddef>
+#include <initializer_list>
+#include <memory_resource>
 #include <stdexcept>
 #include <utility>
 
@@ -14,6 +19,9 @@
 namespace spillway::middleware {
 namespace {
 
+// Three buffers, which begin with so much each.
+constexpr std::size_t scratch_bytes = std::size_t{3} * 4096;
+
 std::string_view find_header(const void* message, std::string_view name, std::size_t nth) {
   for (const transport::HttpHeader& header :
        *static_cast<const std::vector<transport::HttpHeader>*>(message)) {
@@ -22,12 +30,16 @@ std::string_view find_header(const void* message, std::string_view name, std::si
   return {};
 }
 
-void set_header(std::vector<transport::HttpHeader>& headers, std::string_view name,
-                std::string value) {
-  std::erase_if(headers, [&](const transport::HttpHeader& header) {
+/// The value of the one header of a name, to be written: of a request that was signed before its memory
+/// serves again.
+std::string& header_to_set(std::vector<transport::HttpHeader>& headers, std::string_view name) {
+  const auto is_it = [&](const transport::HttpHeader& header) {
     return transport::equal_without_case(header.name, name);
-  });
-  headers.push_back({std::string(name), std::move(value)});
+  };
+  const auto first = std::find_if(headers.begin(), headers.end(), is_it);
+  if (first == headers.end()) return headers.emplace_back(std::string(name), std::string()).value;
+  headers.erase(std::remove_if(first + 1, headers.end(), is_it), headers.end());
+  return first->value;
 }
 
 }  // namespace
@@ -50,40 +62,70 @@ RequestSigner::RequestSigner(std::shared_ptr<const SigningKeys> keys,
 std::string RequestSigner::sign(transport::HttpRequest& request, WallTime now) const {
   const auto key = keys_->signing(now);
   if (key == nullptr) return "no signing key is valid now";
-  const auto url = transport::parse_url(request.origin);
+  const auto url = transport::split_url(request.origin);
   if (!url) return "\"" + request.origin + "\" is no http or https URL";
-  set_header(request.headers, "Content-Digest",
-             "sha-256=:" + std::string(Base64Digest(transport::sha256(request.body)).view()) + ":");
-  const std::string host = url->host_header();
-  const RequestView view{.method = request.method,
-                         .path = request.path,
-                         .query = request.query,
-                         .scheme = url->scheme,
-                         .host = host,
-                         .headers = {&request.headers, find_header},
-                         .body = request.body};
-  std::string input = "(";
+  const Base64Digest digest(transport::sha256(request.body));
+  header_to_set(request.headers, "Content-Digest")
+      .assign("sha-256=:")
+      .append(digest.view())
+      .append(":");
+
+  // What is longer than usual comes from the heap.
+  std::array<std::byte, scratch_bytes> memory;
+  std::pmr::monotonic_buffer_resource resource(memory.data(), memory.size());
+  spillway::detail::ByteBuffer host(&resource);
+  for (const char c : url->host) host.append(transport::to_lower(c));
+  const auto append_number = [](spillway::detail::ByteBuffer& out, std::int64_t value) {
+    std::array<char, 20> digits;
+    const char* const end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+    out.append({digits.data(), static_cast<std::size_t>(end - digits.data())});
+  };
+  if (!url->is_own_port()) {
+    host.append(":");
+    append_number(host, url->port);
+  }
+  const RequestView view{
+      .method = request.method,
+      .path = request.path,
+      .query = request.query,
+      .scheme = transport::equal_without_case(url->scheme, "https") ? "https" : "http",
+      .host = host.view(),
+      .headers = {&request.headers, find_header},
+      .body = request.body};
+  spillway::detail::ByteBuffer input(&resource);
+  const auto append = [&](std::initializer_list<std::string_view> texts) {
+    for (const std::string_view text : texts) input.append(text);
+  };
+  append({"("});
   for (const std::string_view name : covered_always)
-    input.append(input.size() > 1 ? " \"" : "\"").append(name).append("\"");
+    append({input.size() > 1 ? " \"" : "\"", name, "\""});
   for (const std::string& name : protected_headers_) {
-    if (view.headers.contains(name)) input.append(" \"").append(name).append("\"");
+    if (view.headers.contains(name)) append({" \"", name, "\""});
   }
   std::array<std::uint8_t, 16> nonce{};
   if (RAND_bytes(nonce.data(), static_cast<int>(nonce.size())) != 1)
     return "the system gives no random bytes";
-  const auto seconds = std::chrono::floor<std::chrono::seconds>(now.time_since_epoch()).count();
-  input.append(");created=").append(std::to_string(seconds));
-  input.append(";keyid=\"").append(key->id);
-  input.append("\";alg=\"").append(signature_algorithm);
-  input.append("\";nonce=\"").append(transport::hex(nonce)).append("\"");
-  const auto parsed = parse_signature_input(input);
-  spillway::detail::ByteBuffer base;
+  append({");created="});
+  append_number(input, std::chrono::floor<std::chrono::seconds>(now.time_since_epoch()).count());
+  append({";keyid=\"", key->id, "\";alg=\"", signature_algorithm, "\";nonce=\""});
+  constexpr std::string_view hex = "0123456789abcdef";
+  for (const std::uint8_t byte : nonce)
+    append({hex.substr(byte / 16U, 1), hex.substr(byte % 16U, 1)});
+  append({"\""});
+
+  const auto parsed = parse_signature_input(input.view());
+  spillway::detail::ByteBuffer base(&resource);
   if (!parsed || !append_signature_base(base, view, *parsed))
     return "a protected header is there more than once, or has a name that cannot be signed";
   const Base64Digest signature(transport::hmac_sha256(key->bytes(), base.view()));
-  const std::string label(signature_label);
-  set_header(request.headers, "Signature-Input", label + "=" + input);
-  set_header(request.headers, "Signature", label + "=:" + std::string(signature.view()) + ":");
+  const auto member = [](std::string& value) -> std::string& {
+    return value.assign(signature_label).append("=");
+  };
+  member(header_to_set(request.headers, "Signature-Input")).append(input.view());
+  member(header_to_set(request.headers, "Signature"))
+      .append(":")
+      .append(signature.view())
+      .append(":");
   return {};
 }
 

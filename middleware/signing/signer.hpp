@@ -32,7 +32,8 @@ class RequestSigner {
 
   /// Adds the three headers, replacing those that stand there, over origin, path, query, headers and
   /// body as they are: sign last, and again for every attempt. Empty: done. Else why not: no key is
-  /// valid, the origin is no URL, or a protected header is there twice.
+  /// valid, the origin is no URL, or a protected header is there twice. A request that was signed before
+  /// is signed again without an allocation.
   std::string sign(transport::HttpRequest& request, WallTime now) const;
 
  private:
