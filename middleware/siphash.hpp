@@ -25,14 +25,16 @@ struct Hash128 {
 const Hash128& process_hash_key();
 
 /// `compression` rounds for every 8 bytes, `finalization` rounds at the end: SipHash-1-3 for tables.
+/// Inlined, so that who takes the low half alone does not pay for the other.
 template <int compression = 1, int finalization = 3>
-inline Hash128 siphash128(const Hash128& key, std::string_view bytes) noexcept {
+[[gnu::always_inline]] inline Hash128 siphash128(const Hash128& key,
+                                                 std::string_view bytes) noexcept {
   static_assert(std::endian::native == std::endian::little);
   std::uint64_t v0 = key.low ^ 0x736f6d6570736575U;
   std::uint64_t v1 = key.high ^ 0x646f72616e646f6dU ^ 0xeeU;
   std::uint64_t v2 = key.low ^ 0x6c7967656e657261U;
   std::uint64_t v3 = key.high ^ 0x7465646279746573U;
-  const auto rounds = [&](int count) {
+  const auto rounds = [&](int count) __attribute__((always_inline)) {
     for (int i = 0; i < count; ++i) {
       v0 += v1;
       v1 = std::rotl(v1, 13) ^ v0;
@@ -54,9 +56,19 @@ inline Hash128 siphash128(const Hash128& key, std::string_view bytes) noexcept {
     rounds(compression);
     v0 ^= word;
   }
+  // The rest, byte i at bit 8 * i, in halves that may overlap.
   std::uint64_t last = std::uint64_t{bytes.size() & 0xffU} << 56;
-  for (std::size_t i = 0; i < bytes.size() % 8; ++i) {
-    last |= std::uint64_t{static_cast<unsigned char>(at[i])} << (8 * i);
+  if (const std::size_t rest = bytes.size() % 8; rest >= 4) {
+    std::uint32_t first = 0;
+    std::uint32_t end = 0;
+    std::memcpy(&first, at, 4);
+    std::memcpy(&end, at + rest - 4, 4);
+    last |= std::uint64_t{end} << (8 * (rest - 4)) | first;
+  } else if (rest != 0) {
+    const auto byte = [&](std::size_t i) {
+      return std::uint64_t{static_cast<unsigned char>(at[i])} << (8 * i);
+    };
+    last |= byte(0) | byte(rest / 2) | byte(rest - 1);
   }
   v3 ^= last;
   rounds(compression);

@@ -239,7 +239,7 @@ class CircuitBreakers {
   explicit CircuitBreakers(CircuitBreakerOptions options, const KeyTableLimits& limits = {});
 
   CircuitBreaker& of(std::string_view key, SteadyTime now) noexcept {
-    return of(hash_key(key), now);
+    return table_.find(key, std::chrono::nanoseconds(now.time_since_epoch()).count());
   }
   CircuitBreaker& of(std::uint64_t hash, SteadyTime now) noexcept {
     return table_.find(hash, std::chrono::nanoseconds(now.time_since_epoch()).count());

@@ -28,10 +28,11 @@
 
 namespace spillway::middleware {
 
-/// A hash under this process's key; never 0.
-inline std::uint64_t hash_key(std::string_view key) noexcept {
-  const std::uint64_t hash =
-      spillway::detail::siphash128(spillway::detail::process_hash_key(), key).low;
+/// A hash under this process's key, or another one; never 0.
+inline std::uint64_t hash_key(
+    std::string_view key,
+    const spillway::detail::Hash128& under = spillway::detail::process_hash_key()) noexcept {
+  const std::uint64_t hash = spillway::detail::siphash128(under, key).low;
   return hash != 0 ? hash : 1;
 }
 
@@ -52,7 +53,6 @@ class KeyTable {
         overflow_(arguments...) {
     for (std::size_t i = 0; i < used_ns_.size(); ++i) values_.emplace_back(arguments...);
     for (std::size_t i = 0; i < used_ns_.size(); ++i) index_.push_back(&values_[i]);
-    spillway::detail::process_hash_key();  // So that it is not made in find(), which may not throw.
   }
 
   /// The object of a key. Any thread.
@@ -70,7 +70,7 @@ class KeyTable {
     return insert(key, now_ns);
   }
   Value& find(std::string_view key, std::int64_t now_ns) noexcept {
-    return find(hash_key(key), now_ns);
+    return find(hash_key(key, hashed_under_), now_ns);
   }
 
   /// Calls that found no place and used the shared object.
@@ -134,6 +134,8 @@ class KeyTable {
   }
 
   const std::int64_t idle_ns_;
+  // A copy, beside what is read next; and so that find(), which may not throw, is not the first to make it.
+  const spillway::detail::Hash128 hashed_under_ = spillway::detail::process_hash_key();
   std::vector<Set> sets_;
   std::vector<std::atomic<std::int64_t>> used_ns_;
   std::deque<Value> values_;   // which need not be movable
