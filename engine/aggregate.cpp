@@ -219,6 +219,48 @@ void Aggregator::add_sample(std::uint32_t id, double value) {
   }
 }
 
+void Aggregator::add_point(const MetricPoint& point) {
+  ledger_.of(Signal::metrics).drained.fetch_add(point.count, std::memory_order_relaxed);
+  const Series& series = *point.series;
+  if (series.refusal != Refusal::none) {
+    return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), point.count);
+  }
+  State* const state = touch_or_drop(series, point.count);
+  if (state == nullptr) return;
+  merge(*state, point.count, point.sum, point.minimum, point.maximum);
+  set_last(*state, point.last, 0);
+  if (series.key.kind != MetricKind::histogram) return;
+  std::uint64_t bucketed = 0;
+  for (const ValueCount& one : point.values) {
+    const std::uint32_t bucket = bucket_of(one.value);
+    const auto count = static_cast<std::uint64_t>(one.count);
+    try {
+      block_of(*state, bucket >> bucket_bits)[bucket & (buckets_per_octave - 1)] += count;
+      bucketed += count;
+    } catch (const std::bad_alloc&) {
+    }
+  }
+  ledger_.measurements_unbucketed.fetch_add(point.count - bucketed, std::memory_order_relaxed);
+}
+
+void Aggregator::for_each_open(Resolution resolution, std::int64_t time_ms,
+                               const std::function<void(const MetricPoint&)>& visit) {
+  for (const std::uint32_t id : touched_of(resolution)) {
+    const State& state = states_[id];
+    open_values_.clear();
+    for (const OctaveRef& ref : state.octaves) {
+      const BucketBlock& block = blocks_[ref.block];
+      for (std::uint32_t i = 0; i < buckets_per_octave; ++i) {
+        if (block[i] == 0) continue;
+        open_values_.push_back(
+            {bucket_inner_bound(ref.octave << bucket_bits | i), static_cast<double>(block[i])});
+      }
+    }
+    visit({&series_[id], time_ms, state.count, state.sum, state.minimum, state.maximum, state.last,
+           open_values_});
+  }
+}
+
 // A series feeds only such of fewer dimensions: in rising order of their number each one has its own
 // measurements alone when its turn comes, and nothing is added twice.
 void Aggregator::roll_up(std::vector<std::uint32_t>& touched) {

@@ -42,6 +42,14 @@ class Aggregator {
   /// Whether any series of that resolution has a measurement.
   bool has(Resolution resolution) const noexcept { return !touched_of(resolution).empty(); }
 
+  /// Adds what a process that died left of a series: `values` may be bounds of buckets, and fewer than
+  /// there are measurements.
+  void add_point(const MetricPoint& point);
+  /// Shows the series of an interval that is not over, as they stand, before they are summed into
+  /// others: as points at `time_ms` whose values are the bounds of their buckets.
+  void for_each_open(Resolution resolution, std::int64_t time_ms,
+                     const std::function<void(const MetricPoint&)>& visit);
+
   /// Measurements of a series in all intervals that are closed.
   std::uint64_t total_of(std::uint32_t series) const noexcept {
     return series < states_.size() ? states_[series].total : 0;
@@ -106,6 +114,7 @@ class Aggregator {
   Distribution distribution_;
   std::vector<MetricPoint> points_;
   std::vector<ValueCount> values_;
+  std::vector<ValueCount> open_values_;  // of for_each_open()
   std::vector<Exemplar> exemplars_;
   // Of each point, where its values and its exemplars begin.
   std::vector<std::pair<std::size_t, std::size_t>> begins_;

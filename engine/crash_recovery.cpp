@@ -8,6 +8,7 @@
 
 #include <spillway/buffers/batch.hpp>
 #include <spillway/engine/crash_recovery.hpp>
+#include <spillway/transport/text.hpp>
 #include <spillway/transport/url.hpp>
 
 namespace spillway::detail {
@@ -37,6 +38,8 @@ bool take_text(std::string_view& bytes, std::string& text) {
 
 constexpr std::string_view lane_prefix = "lane-";
 constexpr std::string_view bad_prefix = "bad-";
+constexpr std::string_view metrics_name = "metrics";
+constexpr std::string_view metrics_settled = "metrics.metrics";
 constexpr std::array<std::string_view, signal_count> settled_suffixes{".metrics", ".logs",
                                                                       ".spans"};
 
@@ -96,6 +99,8 @@ struct CrashRecovery::DeadProcess {
   CrashClock::Anchor anchor{};
   std::unordered_map<std::uint32_t, std::string> names;
   std::unordered_map<std::uint32_t, SiteInfo> sites;
+  std::unordered_map<std::uint32_t, SeriesKey> series;
+  CrashMetricsReader metrics;
 
   static bool is_of_another_version(std::string_view bytes) {
     CrashClock clock{};
@@ -126,8 +131,28 @@ struct CrashRecovery::DeadProcess {
         names[head.id] = text;
       } else if (head.kind == CrashName::site) {
         read_site(head, text);
+      } else if (head.kind == CrashName::series) {
+        read_series(head, text);
       }
     }
+  }
+  void read_series(const CrashName& head, std::string_view text) {
+    SeriesKey key;
+    const std::uint32_t kind = head.numbers[0] & 0xFFU;
+    const std::uint32_t unit = head.numbers[0] >> 8;
+    if (kind >= metric_kind_count || unit > static_cast<std::uint32_t>(Unit::none) ||
+        !take_text(text, key.name)) {
+      return;
+    }
+    key.kind = static_cast<MetricKind>(kind);
+    key.unit = static_cast<Unit>(unit);
+    key.resolution = head.numbers[1] == 1 ? Resolution::second : Resolution::minute;
+    for (std::uint32_t i = 0; i < head.numbers[2]; ++i) {
+      Dimension dimension;
+      if (!take_text(text, dimension.name) || !take_text(text, dimension.value)) return;
+      key.dimensions.push_back(std::move(dimension));
+    }
+    series.insert_or_assign(head.id, std::move(key));
   }
   void read_site(const CrashName& head, std::string_view text) {
     SiteInfo site{static_cast<Severity>(
@@ -214,8 +239,20 @@ struct CrashRecovery::DeadProcess {
         counts.measurements += measurements_of(site->second);
         return true;
       }
+      case RecordKind::sample: {
+        const auto found = series.find(header.id);
+        double value = 0;
+        if (body.size() < sizeof value) return false;
+        std::memcpy(&value, body.data(), sizeof value);
+        if (found == series.end() || !is_valid_measurement(value)) {
+          counts.unreadable_bytes += body.size();
+          return true;
+        }
+        records.on_sample(found->second, wall_ns(header.ticks), value);
+        ++counts.measurements;
+        return true;
+      }
       case RecordKind::skip:
-      case RecordKind::sample:
       case RecordKind::request_end:
         return true;
       case RecordKind::context: {
@@ -335,11 +372,17 @@ std::optional<CrashRecovery::Counts> CrashRecovery::look_at(const std::string& b
   one.boxes_.push_back(sorted(handle, {lane}));
   Box& only = one.boxes_.front();
   if (only.lanes.empty()) return std::nullopt;
+  one.is_looking_ = true;
   one.open_box(records);
   if (one.dead_ == nullptr) return std::nullopt;
-  one.is_looking_ = true;
-  one.open_lane(only.lanes.front(), records);
-  if (one.lane_) one.read_lane(only.lanes.front(), records, [] { return false; });
+  LaneFile& file = only.lanes.front();
+  const auto all = [] { return false; };
+  if (file.is_metrics) {
+    one.read_metrics(file, records, all);
+  } else {
+    one.open_lane(file, records);
+    if (one.lane_) one.read_lane(file, records, all);
+  }
   return one.counts_;
 }
 
@@ -347,12 +390,24 @@ CrashRecovery::Box CrashRecovery::sorted(Disk::Handle handle, std::vector<std::s
   Box box;
   box.handle = handle;
   std::sort(names.begin(), names.end());
+  box.others.reserve(names.size() + 1);
   for (std::string& name : names) {
-    if (!name.starts_with(lane_prefix)) {
+    const bool is_metrics = name == metrics_name || name == metrics_settled;
+    if (!is_metrics && !name.starts_with(lane_prefix)) {
       box.others.push_back(std::move(name));
       continue;
     }
     LaneFile lane;
+    lane.is_metrics = is_metrics;
+    if (is_metrics) {
+      lane.settled[static_cast<std::size_t>(Signal::metrics)] = name == metrics_settled;
+      lane.name = std::move(name);
+      box.lanes.insert(box.lanes.begin(), std::move(lane));
+      continue;
+    }
+    const std::string_view rest = std::string_view(name).substr(lane_prefix.size());
+    lane.number = transport::parse_number<std::uint64_t>(rest.substr(0, rest.find('.')))
+                      .value_or(~std::uint64_t{0});
     for (std::size_t i = 0; i < signal_count; ++i) {
       lane.settled[i] = name.find(settled_suffixes[i]) != std::string::npos;
     }
@@ -382,6 +437,11 @@ void CrashRecovery::read(RecoveredRecords& records, const std::function<bool()>&
       end_box();
       continue;
     }
+    if (lanes[file_].is_metrics) {
+      if (!read_metrics(lanes[file_], records, enough)) return;
+      lanes[file_++].is_read = true;
+      continue;
+    }
     if (!lane_) open_lane(lanes[file_], records);
     if (lane_) {
       if (!read_lane(lanes[file_], records, enough)) return;
@@ -400,15 +460,24 @@ void CrashRecovery::open_box(RecoveredRecords& records) {
   std::string names;
   const FileState names_state =
       is_good ? read_file(*disk_, box.handle, "names", names) : FileState::missing;
-  if (is_good && names_state != FileState::refused) {  // Without names records say little.
+  FileState metrics_state = FileState::missing;
+  LaneFile* const metrics =
+      !box.lanes.empty() && box.lanes.front().is_metrics ? &box.lanes.front() : nullptr;
+  if (is_good && names_state != FileState::refused && metrics != nullptr) {
+    std::string bytes;
+    metrics_state = read_file(*disk_, box.handle, metrics->name, bytes);
+    if (metrics_state == FileState::read) dead->metrics = CrashMetricsReader(std::move(bytes));
+  }
+  if (is_good && names_state != FileState::refused && metrics_state != FileState::refused) {
     if (names_state == FileState::read) dead->read_names(names);
+    if (metrics_state == FileState::lost) put_aside(box, *metrics);
     ++counts_.processes;
     records.begin_process();
     dead_ = std::move(dead);
     return;
   }
   if (clock == FileState::refused || names_state == FileState::refused ||
-      DeadProcess::is_of_another_version(text)) {
+      metrics_state == FileState::refused || DeadProcess::is_of_another_version(text)) {
     box.stays = true;
     ++counts_.left;
   } else {
@@ -424,6 +493,30 @@ void CrashRecovery::end_box() noexcept {
   dead_.reset();
   file_ = 0;
   ++box_;
+}
+
+bool CrashRecovery::read_metrics(LaneFile& file, RecoveredRecords& records,
+                                 const std::function<bool()>& enough) {
+  constexpr auto metrics = static_cast<std::size_t>(Signal::metrics);
+  const std::uint64_t settled = dead_->clock.settled_at_least(Signal::metrics);
+  while (!enough()) {
+    const CrashMetricsReader::Point* const point =
+        file.settled[metrics] ? nullptr : dead_->metrics.next();
+    if (point == nullptr) {
+      counts_.unreadable_bytes += dead_->metrics.unreadable_bytes();
+      return true;
+    }
+    if (point->head.sequence != 0 && point->head.sequence <= settled) continue;
+    const auto series = dead_->series.find(point->head.series);
+    if (series == dead_->series.end()) {
+      counts_.unreadable_bytes += sizeof point->head;
+      continue;
+    }
+    file.given[metrics] = true;
+    counts_.measurements += point->head.records;
+    records.on_point(series->second, *point);
+  }
+  return false;
 }
 
 void CrashRecovery::put_aside(Box& box, LaneFile& file) {
@@ -506,7 +599,11 @@ bool CrashRecovery::read_lane(LaneFile& file, RecoveredRecords& records,
       std::memcpy(&header, ring.data() + offset, sizeof header);
       const auto signal = signal_of(header.kind());
       const auto index = static_cast<std::size_t>(signal.value_or(Signal::metrics));
-      const bool is_settled = signal && (file.settled[index] || at < lane_->settled[index]);
+      const bool is_settled =
+          signal && (file.settled[index] ||
+                     at < (is_aggregated(header.kind(), clock.events_are_aggregated != 0)
+                               ? dead_->metrics.position_of(file.number)
+                               : lane_->settled[index]));
       if (signal && !is_settled) file.given[index] = true;
       good = is_settled ||
              dead_->read_record(header, ring.subspan(offset + sizeof header, bytes - sizeof header),
@@ -575,8 +672,17 @@ bool CrashRecovery::is_done(Box& box, LaneFile& lane,
       now[index] = true;
     }
   }
-  if (!waits && !kept) {
+  if (!waits && !kept && !lane.is_metrics) {
     disk_->remove(box.handle, lane.name);
+    lane.name.clear();
+    return true;
+  }
+  if (!waits && !kept) {
+    // It goes with its box: how far it had read the rings that are left is in it.
+    if (!lane.settled[static_cast<std::size_t>(Signal::metrics)]) {
+      disk_->rename(box.handle, lane.name, std::string(metrics_settled));
+    }
+    box.others.emplace_back(metrics_settled);  // There is room for it.
     lane.name.clear();
     return true;
   }

@@ -26,6 +26,7 @@
 
 #include <spillway/buffers/names.hpp>
 #include <spillway/buffers/record.hpp>
+#include <spillway/engine/crash_metrics.hpp>
 #include <spillway/engine/crash_rings.hpp>
 #include <spillway/transport/disk.hpp>
 
@@ -46,6 +47,9 @@ class RecoveredRecords {
   /// A wide event.
   virtual void on_event(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
                         std::uint64_t span_id, std::span<const std::byte> values) = 0;
+  virtual void on_sample(const SeriesKey& series, std::int64_t wall_ns, double value) = 0;
+  /// What a series amounted to in an interval, or in the part of one in which the process died.
+  virtual void on_point(const SeriesKey& series, const CrashMetricsReader::Point& point) = 0;
   /// Names of entries are numbers of this process.
   virtual void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                        const SpanBody& body, std::span<const std::byte> entries) = 0;
@@ -94,7 +98,9 @@ class CrashRecovery {
   struct LaneFile {
     std::string name;
     PerSignal settled{};  // nothing of it is to be sent, as its name says
-    PerSignal given{};    // something was read
+    std::uint64_t number = 0;
+    bool is_metrics = false;  // not a lane's, but `metrics`
+    PerSignal given{};        // something was read
     bool is_read = false;
     bool stays = false;
     bool is_sealed = false;  // what was given is in payloads up to
@@ -119,6 +125,8 @@ class CrashRecovery {
   CrashRecovery();
   void open_box(RecoveredRecords& records);
   void open_lane(LaneFile& file, RecoveredRecords& records);
+  /// Whether all points were given.
+  bool read_metrics(LaneFile& file, RecoveredRecords& records, const std::function<bool()>& enough);
   void put_aside(Box& box, LaneFile& file);
   bool is_done(Box& box, LaneFile& file, const std::function<bool(Signal, std::uint64_t)>& settled,
                const std::array<std::atomic<bool>, signal_count>& keep) noexcept;

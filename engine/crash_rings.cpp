@@ -142,6 +142,7 @@ bool CrashRings::open_box() {
 bool CrashRings::make_files() {
   files_.emplace_back("names");
   names_ = openat(box_, "names", O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
+  files_.emplace_back("metrics");
   files_.emplace_back("clock");
   const int file = openat(box_, "clock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   // Given its room now: a store to a page that the file system has no room for ends the process.
@@ -233,12 +234,13 @@ bool CrashRings::attach(std::uint32_t index, std::byte* head, std::size_t head_b
 // ---- Names ----
 
 // One call for an entry: the process may die between two.
-void CrashRings::append_name(const CrashName& head, std::string_view text) noexcept try {
-  if (getpid() != process_) return;  // A child's numbers are its own.
+bool CrashRings::append_name(const CrashName& head, std::string_view text) noexcept try {
+  if (getpid() != process_) return true;  // A child's numbers are its own.
   std::string entry(reinterpret_cast<const char*>(&head), sizeof head);
   entry.append(text);
+  const std::scoped_lock lock(names_mutex_);
   const ssize_t written = write(names_, entry.data(), entry.size());
-  if (written == static_cast<ssize_t>(entry.size())) return;
+  if (written == static_cast<ssize_t>(entry.size())) return true;
   const int error = written < 0 ? errno : ENOSPC;
   // A part of it would make all that comes behind it unreadable.
   const off_t end = lseek(names_, 0, SEEK_END);
@@ -246,7 +248,9 @@ void CrashRings::append_name(const CrashName& head, std::string_view text) noexc
     trouble("cannot take back a part of a name", -errno);
   }
   trouble("cannot write down a name", -error);
+  return false;
 } catch (...) {  // No memory: what refers to it cannot be read afterwards.
+  return false;
 }
 
 void CrashRings::on_name(std::uint32_t id, std::string_view name) noexcept {
@@ -279,6 +283,34 @@ void CrashRings::on_site(std::uint32_t id, const SiteInfo& site) noexcept try {
 } catch (...) {
 }
 
+void CrashRings::on_series(const Series& series) noexcept try {
+  if (series.refusal != Refusal::none) return;
+  const std::scoped_lock lock(series_mutex_);
+  if (series.id < known_series_.size() && known_series_[series.id]) return;
+  if (series.id >= known_series_.size()) known_series_.resize(series.id + 1 + series.id / 2);
+  std::string text;
+  const auto append_text = [&](std::string_view part) {
+    const auto size = static_cast<std::uint32_t>(part.size());
+    text.append(reinterpret_cast<const char*>(&size), sizeof size);
+    text.append(part);
+  };
+  const SeriesKey& key = series.key;
+  append_text(key.name);
+  for (const Dimension& dimension : key.dimensions) {
+    append_text(dimension.name);
+    append_text(dimension.value);
+  }
+  known_series_[series.id] = append_name(
+      {CrashName::series,
+       series.id,
+       static_cast<std::uint32_t>(text.size()),
+       {static_cast<std::uint32_t>(key.kind) | static_cast<std::uint32_t>(key.unit) << 8,
+        static_cast<std::uint32_t>(key.resolution),
+        static_cast<std::uint32_t>(key.dimensions.size())}},
+      text);
+} catch (...) {  // Another time: the flusher asks for each point.
+}
+
 // ---- Rounds ----
 
 std::uint64_t& CrashRings::visited(const Lane& lane) {
@@ -289,6 +321,7 @@ std::uint64_t& CrashRings::visited(const Lane& lane) {
       for (auto& of_signal : *positions) of_signal.resize(index + 1);
     }
     mark_counts_.resize(index + 1);
+    struck_aggregated_.resize(index + 1);
   }
   return visited_[index];
 }
@@ -374,7 +407,7 @@ void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
     if (last != nullptr) strike(lanes, *last, signal);
   }
   const auto is_done = [](const Condition& condition) { return condition.done; };
-  while (!marks_.empty() &&
+  while (!marks_.empty() && !marks_.front().has_aggregated &&
          std::all_of(marks_.front().signals.begin(), marks_.front().signals.end(), is_done)) {
     release(lanes, marks_.front());
     marks_.pop_front();
@@ -403,30 +436,63 @@ void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
 
 void CrashRings::add_mark(SteadyTime now) {
   if (visited_ == marked_) return;
-  Mark made{visited_, now, {}};
+  Mark made{visited_, now, {}, seen_aggregated_};
   for (std::size_t i = 0; i < signal_count; ++i) made.signals[i].has_records = seen_[i];
   if (marks_.size() >= marks_max) {  // Its records are in the new one too.
     for (std::size_t i = 0; i < signal_count; ++i) {
       made.signals[i].has_records |= marks_.back().signals[i].has_records;
     }
+    made.has_aggregated |= marks_.back().has_aggregated;
     marks_.pop_back();
   }
   marks_.push_back(std::move(made));
   marked_ = visited_;
   seen_ = {};
+  seen_aggregated_ = false;
+}
+
+void CrashRings::set_aggregated(bool samples, bool events) noexcept {
+  samples_are_kept_ = samples;
+  events_are_aggregated_ = events;
+  clock_->events_are_aggregated = events ? 1 : 0;
+}
+
+void CrashRings::end_metrics(LaneSet& lanes, SteadyTime now) {
+  const std::optional<int> error = metrics_.finish(*disk_, box_);
+  if ((error || metrics_.left_out() != 0) && now >= next_metrics_warning_) {
+    next_metrics_warning_ = now + std::chrono::minutes(1);
+    parts_.diagnostic(
+        "crash_dir " + parts_.directory + ": " +
+        (error ? "cannot write down measurements: " + std::generic_category().message(-*error)
+               : std::to_string(metrics_.left_out()) +
+                     " points that wait for delivery are too many to be kept") +
+        "; they would not outlive the process");
+  }
+  // Between the two the file says which records are in it.
+  strike(lanes, struck_aggregated_, visited_,
+         [this](RecordKind kind) { return is_aggregated(kind, events_are_aggregated_); });
+  seen_aggregated_ = false;
+  for (Mark& mark : marks_) mark.has_aggregated = false;
 }
 
 void CrashRings::strike(LaneSet& lanes, const Mark& mark, Signal signal) {
-  std::vector<std::uint64_t>& struck = struck_[static_cast<std::size_t>(signal)];
+  strike(lanes, struck_[static_cast<std::size_t>(signal)], mark.positions, [&](RecordKind kind) {
+    return signal_of(kind) == signal && !is_aggregated(kind, events_are_aggregated_);
+  });
+}
+
+template <class Which>
+void CrashRings::strike(LaneSet& lanes, std::vector<std::uint64_t>& struck,
+                        const std::vector<std::uint64_t>& positions, Which&& which) {
   lanes.for_each([&](Lane& lane) {
     const std::uint32_t index = LaneSet::index_of(lane);
-    if (index >= mark.positions.size()) return;
+    if (index >= positions.size()) return;
     const std::uint64_t from = std::max(struck[index], lane.ring.released());
-    if (from >= mark.positions[index]) return;
-    lane.ring.walk(from, mark.positions[index], [&](std::byte* record, const RecordHeader& header) {
-      if (signal_of(header.kind()) == signal) Ring::strike(record, header);
+    if (from >= positions[index]) return;
+    lane.ring.walk(from, positions[index], [&](std::byte* record, const RecordHeader& header) {
+      if (which(header.kind())) Ring::strike(record, header);
     });
-    struck[index] = mark.positions[index];
+    struck[index] = positions[index];
   });
 }
 

@@ -9,6 +9,7 @@
 //       clock                  CrashClock: layout, and how ticks become wall time
 //       names                  each name and call site, written before a record can refer to it
 //       lane-<i>               the Lane | its ring | CrashTail
+//       metrics                what was aggregated (crash_metrics.hpp)
 //
 // A record stays in its ring until its payload is settled: delivered, dropped, or in the spool. The
 // flusher visits the rings without releasing them, and marks each round: so far have the rings been
@@ -37,8 +38,12 @@
 // (/dev/shm): on a disk the kernel writes dirty pages back, which a producer may have to wait for.
 // Files hold records as they were made: what redaction takes out is still in them.
 //
-// Not kept: measurements that are aggregated, logs too large for a ring, and debug records that wait for
-// the outcome of their request.
+// Samples, and wide events that are aggregated, stay until the file `metrics` has them: it is written
+// when cells are taken, when an interval ends, and when a ring is a quarter full. So what is lost of
+// measurements is what cells took since the flusher emptied them, some 100 ms (Flusher::keep_metrics).
+//
+// Not kept: that, exemplars, logs too large for a ring, and debug records that wait for the outcome of
+// their request.
 #pragma once
 
 #include <algorithm>
@@ -59,7 +64,9 @@
 #include <spillway/buffers/lane.hpp>
 #include <spillway/buffers/names.hpp>
 #include <spillway/buffers/payload.hpp>
+#include <spillway/buffers/series.hpp>
 #include <spillway/engine/clock.hpp>
+#include <spillway/engine/crash_metrics.hpp>
 #include <spillway/transport/disk.hpp>
 
 namespace spillway::detail {
@@ -82,7 +89,7 @@ struct CrashClock {
   std::uint32_t ring_bytes;
   std::uint32_t published_at;  ///< where in a lane's file the ring's positions are, 8 bytes each
   std::uint32_t released_at;
-  std::uint32_t reserved;
+  std::uint32_t events_are_aggregated;  ///< 1: what is before the position in `metrics` is in there
   std::uint64_t process;
   /// Of each signal, the payloads up to this one are settled; written by the sender. The second one is
   /// its inverse, so that damage does not pass for deliveries.
@@ -135,8 +142,10 @@ static_assert(sizeof(CrashTail) == 4 * 4096);
 /// characters; for a site message, file and keys, each behind its length (4 bytes), in which
 /// `numbers` are severity, line and count of fields, and each key is preceded by what else the field is
 /// (4 bytes): ValueType, FieldRole, Unit, whether it is of high resolution.
+/// For a series name, and each dimension's name and value, behind their lengths; `numbers` are kind and
+/// Unit (in the second byte), resolution, and count of dimensions.
 struct CrashName {
-  enum Kind : std::uint32_t { name = 1, site = 2 };
+  enum Kind : std::uint32_t { name = 1, site = 2, series = 3 };
   std::uint32_t kind;
   std::uint32_t id;
   std::uint32_t bytes;
@@ -144,10 +153,11 @@ struct CrashName {
 };
 static_assert(sizeof(CrashName) == 24);
 
-/// The signal whose payloads settle a record; nothing: it is none that is kept.
+/// The signal of a record; nothing: it is none that is kept.
 inline std::optional<Signal> signal_of(RecordKind kind) noexcept {
   switch (kind) {
     case RecordKind::event:
+    case RecordKind::sample:
       return Signal::metrics;
     case RecordKind::log:
     case RecordKind::logger_log:
@@ -157,11 +167,14 @@ inline std::optional<Signal> signal_of(RecordKind kind) noexcept {
       return Signal::spans;
     case RecordKind::skip:
     case RecordKind::context:
-    case RecordKind::sample:
     case RecordKind::request_end:
       break;
   }
   return std::nullopt;
+}
+/// Whether the file `metrics` settles it, and no payload.
+inline bool is_aggregated(RecordKind kind, bool events_are_aggregated) noexcept {
+  return kind == RecordKind::sample || (kind == RecordKind::event && events_are_aggregated);
 }
 
 class CrashRings final : public LaneStore, public NameListener {
@@ -186,14 +199,32 @@ class CrashRings final : public LaneStore, public NameListener {
               std::size_t ring_bytes) noexcept override;
   void on_name(std::uint32_t id, std::string_view name) noexcept override;
   void on_site(std::uint32_t id, const SiteInfo& site) noexcept override;
+  /// The same of a series: before any record or point of it. Any thread.
+  void on_series(const Series& series) noexcept;
 
   // ---- the flusher ----
 
   /// Where a lane's ring has been read up to.
   std::uint64_t& visited(const Lane& lane);
+  /// Which records are aggregated. Before the first one.
+  void set_aggregated(bool samples, bool events) noexcept;
   /// A record of this kind was read.
   void saw(RecordKind kind) noexcept {
-    if (const auto signal = signal_of(kind)) seen_[static_cast<std::size_t>(*signal)] = true;
+    if (is_aggregated(kind, events_are_aggregated_)) {
+      seen_aggregated_ = samples_are_kept_;
+    } else if (const auto signal = signal_of(kind)) {
+      seen_[static_cast<std::size_t>(*signal)] = true;
+    }
+  }
+  /// Where what is aggregated is written down: between begin_metrics() and end_metrics().
+  CrashMetricsWriter& metrics() noexcept { return metrics_; }
+  /// All that was read of the rings so far is in the aggregator.
+  void begin_metrics() { metrics_.begin(visited_); }
+  void end_metrics(LaneSet& lanes, SteadyTime now);
+  /// Whether records wait for that.
+  bool has_aggregated() const noexcept {
+    return seen_aggregated_ || std::any_of(marks_.begin(), marks_.end(),
+                                           [](const Mark& mark) { return mark.has_aggregated; });
   }
   /// Where what was read so far of a signal is.
   struct SignalState {
@@ -232,6 +263,7 @@ class CrashRings final : public LaneStore, public NameListener {
     std::vector<std::uint64_t> positions;  // by lane: read up to there
     SteadyTime time{};
     std::array<Condition, signal_count> signals;
+    bool has_aggregated = false;  // that are not in the file `metrics` yet
 
     Condition& of(Signal signal) noexcept { return signals[static_cast<std::size_t>(signal)]; }
   };
@@ -241,9 +273,12 @@ class CrashRings final : public LaneStore, public NameListener {
   bool open_box();
   bool make_files();
   void write_anchor();
-  void append_name(const CrashName& head, std::string_view text) noexcept;
+  bool append_name(const CrashName& head, std::string_view text) noexcept;
   void add_mark(SteadyTime now);
   void strike(LaneSet& lanes, const Mark& mark, Signal signal);
+  template <class Which>
+  static void strike(LaneSet& lanes, std::vector<std::uint64_t>& struck,
+                     const std::vector<std::uint64_t>& positions, Which&& which);
   void release(LaneSet& lanes, const Mark& mark);
   CrashTail* tail_of(std::uint32_t lane);
   void mark(Signal signal, const std::vector<std::uint64_t>& positions, std::uint64_t sequence);
@@ -258,10 +293,14 @@ class CrashRings final : public LaneStore, public NameListener {
   transport::Disk::Handle box_ = -1;
   std::string box_name_;
   int names_ = -1;
+  std::mutex names_mutex_;          // of what is appended to them
+  std::mutex series_mutex_;         // any thread's
+  std::vector<bool> known_series_;  // by number: it is among the names
   pid_t process_ = 0;
   CrashClock* clock_ = nullptr;
   SteadyTime next_anchor_{};
   SteadyTime next_warning_{};
+  SteadyTime next_metrics_warning_{};
   std::uint64_t anchors_ = 0;
 
   // By lane.
@@ -272,8 +311,13 @@ class CrashRings final : public LaneStore, public NameListener {
   std::vector<std::uint32_t> mark_counts_;
   std::deque<Mark> marks_;
   std::array<bool, signal_count> seen_{};  // since the latest mark
-  std::mutex lanes_mutex_;                 // attach() is any thread's
-  std::vector<CrashTail*> tails_;          // by lane; null: the lane is in memory only
+  bool seen_aggregated_ = false;           // the same
+  bool samples_are_kept_ = false;
+  bool events_are_aggregated_ = false;
+  std::vector<std::uint64_t> struck_aggregated_;
+  CrashMetricsWriter metrics_;
+  std::mutex lanes_mutex_;         // attach() is any thread's
+  std::vector<CrashTail*> tails_;  // by lane; null: the lane is in memory only
   std::vector<int> lane_files_;
   std::vector<std::string> files_;  // names of all files in the box
 };

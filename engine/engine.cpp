@@ -571,6 +571,7 @@ class Engine::Core final : public detail::EngineServices {
     std::sort(key.dimensions.begin(), key.dimensions.end());
     const std::string name = key.name;
     const detail::Series& series = series_.intern(std::move(key));
+    if (crash_rings_ != nullptr) crash_rings_->on_series(series);
     if (series.refusal != detail::Refusal::none) {
       diagnostics_.post("metric '" + name +
                         "' is refused: series_max is reached; its measurements are dropped as "

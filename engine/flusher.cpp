@@ -20,6 +20,11 @@ namespace {
 
 constexpr std::int64_t second_ms = 1000;
 
+// How often measurements are written down for recovery; less often when it takes longer than one in so
+// many of the flusher's time.
+constexpr std::chrono::milliseconds keeping_interval{100};
+constexpr int keeping_part = 16;
+
 // The multiple of `interval_ms` that the time is at or behind.
 std::int64_t aligned(std::int64_t time_ms, std::int64_t interval_ms) {
   const std::int64_t into = time_ms % interval_ms;
@@ -101,12 +106,14 @@ Flusher::Flusher(Parts parts)
       clock_(parts.clock),
       lanes_(parts.lanes),
       ledger_(parts.ledger),
+      series_(parts.series),
       aggregator_(parts.series, parts.rollups, parts.ledger, parts.config.histogram_error,
                   [clock = parts.clock](std::uint64_t ticks) { return clock->wall_ns_of(ticks); }),
       cardinality_(parts.series, parts.report),
       redactor_(policy_of(parts.config)),
       log_encoder_(parts.config.service.get(), transport::shows_colours(STDOUT_FILENO)),
       rollups_(parts.rollups),
+      intern_(parts.intern),
       event_series_(parts.config.dimensions.get(), parts.intern),
       report_(parts.report),
       large_logs_(std::make_unique<LargeLogs>()),
@@ -152,6 +159,9 @@ Flusher::Flusher(Parts parts)
     assembler_.emplace(trace_encoder(config_), *traces_, ledger_,
                        config_.trace_in_progress_after.get());
   }
+  if (crash_rings_ != nullptr) {
+    crash_rings_->set_aggregated(metrics_.has_value(), metrics_ && !event_encoder_);
+  }
   now_ = clock_->steady();
   wall_now_ms_ = second_began_ms_ = interval_began_ms_ = wall_ms(clock_->wall());
   second_ms_ = aligned(second_began_ms_, second_ms);
@@ -177,6 +187,7 @@ bool Flusher::run_once() {
     fullest_ = std::max(fullest_, 1.0);
   }
   close_what_is_over();
+  keep_metrics(false);
   if (assembler_) assembler_->end_round(now_);
   seal_due();
   if (crash_rings_ != nullptr) end_round_of_crash_rings();
@@ -205,6 +216,7 @@ void Flusher::seal_all() {
   close_interval(Resolution::second, wall_now_ms_);
   close_interval(Resolution::minute, wall_now_ms_);
   cardinality_.look(aggregator_);
+  keep_metrics(true);
   if (assembler_) assembler_->flush(now_);
   for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
     if (*batcher) (*batcher)->seal();
@@ -241,11 +253,7 @@ bool Flusher::drain_rings() {
                        if (header.kind() != RecordKind::skip) {
                          drain(record, header);
                          mark_sealed();  // This one is behind what it has sealed.
-                         if (header.kind() == RecordKind::event && !event_encoder_) {
-                           Ring::strike(record, header);  // Aggregated.
-                         } else {
-                           crash_rings_->saw(header.kind());
-                         }
+                         crash_rings_->saw(header.kind());
                        }
                        visited += header.bytes();
                      });
@@ -277,10 +285,55 @@ void Flusher::mark_sealed() {
   }
 }
 
+void Flusher::keep_metrics(bool now) {
+  if (crash_rings_ == nullptr || !metrics_) return;
+  const bool is_due = now_ >= next_keeping_;
+  if (!now && !is_due && !keeps_new_points_) return;
+  const SteadyTime began = clock_->steady();
+  if (is_due) {
+    lanes_->want_cells();
+    take_wanted_cells();
+  }
+  const std::uint64_t drained = ledger_.of(Signal::metrics).drained.load(std::memory_order_relaxed);
+  if (keeps_new_points_ || drained != kept_drained_) {
+    crash_rings_->begin_metrics();
+    CrashMetricsWriter& file = crash_rings_->metrics();
+    file.forget([this](std::uint64_t sequence) { return settled_(Signal::metrics, sequence); });
+    for (const Resolution resolution : {Resolution::second, Resolution::minute}) {
+      aggregator_.for_each_open(
+          resolution, resolution == Resolution::second ? second_began_ms_ : interval_began_ms_,
+          [&](const MetricPoint& point) {
+            crash_rings_->on_series(*point.series);
+            file.add_open(point, wall_now_ms_);
+          });
+    }
+    crash_rings_->end_metrics(*lanes_, now_);
+    kept_drained_ = drained;
+    keeps_new_points_ = false;
+  }
+  next_keeping_ = now_ + std::max<SteadyTime::duration>(keeping_interval,
+                                                        keeping_part * (clock_->steady() - began));
+}
+
+// Points that were just appended: in the payload that is being filled, or in the last one.
+void Flusher::keep_points(std::span<const MetricPoint> points, std::int64_t end_ms) noexcept try {
+  if (crash_rings_ == nullptr || is_shipping_recovered_) return;
+  const std::uint64_t sequence = std::max(
+      outbox_.last_sequence(Signal::metrics) + (metrics_->empty() ? 0 : 1), std::uint64_t{1});
+  for (const MetricPoint& point : points) {
+    crash_rings_->on_series(*point.series);
+    crash_rings_->metrics().add_closed(point, end_ms, sequence);
+  }
+  keeps_new_points_ = true;
+} catch (const std::bad_alloc&) {  // They are in their payload only.
+}
+
 void Flusher::end_round_of_crash_rings() {
   if (crash_rings_->wants_seal(*lanes_)) {
+    if (crash_rings_->has_aggregated()) keep_metrics(true);
     if (assembler_) assembler_->flush(now_);
-    for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
+    if (metrics_ && event_encoder_) metrics_->seal();
+    for (auto* const batcher : {&logs_, &traces_}) {
       if (*batcher) (*batcher)->seal();
     }
   }
@@ -302,7 +355,11 @@ void Flusher::end_round_of_crash_rings() {
 // Its records go the way of this one's, marked: logs have a field `recovered`, spans an annotation.
 class Flusher::Recovered final : public RecoveredRecords {
  public:
-  explicit Recovered(Flusher& flusher) : flusher_(flusher) {
+  explicit Recovered(Flusher& flusher)
+      : flusher_(flusher),
+        aggregator_(flusher.series_, flusher.rollups_, flusher.ledger_,
+                    flusher.config_.histogram_error,
+                    [](std::uint64_t /*ticks*/) { return std::int64_t{0}; }) {
     const std::uint32_t header =
         EntryHeader::pack(intern_name("recovered"), EntryClass::annotation, ValueType::boolean);
     const std::uint64_t yes = 1;
@@ -323,21 +380,53 @@ class Flusher::Recovered final : public RecoveredRecords {
   void on_event(const SiteInfo& site, std::uint32_t dead_site, std::int64_t wall_ns,
                 std::uint64_t span_id, std::span<const std::byte> values) override {
     const std::uint64_t metrics = measurements_of(site);
-    SignalLedger& ledger = flusher_.ledger_.of(Signal::metrics);
-    ledger.recovered.fetch_add(metrics, std::memory_order_relaxed);
+    count_measurements(metrics);
     std::uint32_t number = 0;
     try {
       number = flusher_.metrics_ ? marked_site(site, dead_site, values) : 0;
     } catch (const std::bad_alloc&) {
     }
     if (number != 0) {
+      for (const Resolution one : {Resolution::second, Resolution::minute}) {
+        begin_interval(one, wall_ns / 1'000'000);
+      }
       return flusher_.take_event({&site_of(number), wall_ns, span_id, &context_.texts, values_},
-                                 number);
+                                 number, aggregator_);
     }
-    ledger.drained.fetch_add(metrics, std::memory_order_relaxed);
-    flusher_.ledger_.drop_in_batch(
-        Signal::metrics, flusher_.metrics_ ? DropCause::no_memory : DropCause::no_destination,
-        metrics);
+    drop_measurements(metrics);
+  }
+  void on_sample(const SeriesKey& series, std::int64_t wall_ns, double value) override {
+    count_measurements(1);
+    const Series* const known = series_of(series);
+    if (known == nullptr) return drop_measurements(1);
+    begin_interval(known->key.resolution, wall_ns / 1'000'000);
+    aggregator_.add_sample(known->id, value);
+  }
+  void on_point(const SeriesKey& series, const CrashMetricsReader::Point& given) override {
+    const CrashPoint& head = given.head;
+    count_measurements(head.records);
+    const Series* const known = series_of(series);
+    if (known == nullptr) return drop_measurements(head.records);
+    const bool is_histogram = known->key.kind == MetricKind::histogram;
+    MetricPoint point{known,        head.time_ms, head.count, head.sum,
+                      head.minimum, head.maximum, head.last,  {}};
+    if (is_histogram) point.values = given.values;
+    point.counted_elsewhere = head.count - head.records;
+    if (head.sequence == 0) {
+      begin_interval(known->key.resolution, head.time_ms);
+      return aggregator_.add_point(point);
+    }
+    if (known->refusal != Refusal::none || (is_histogram && given.values.empty())) {
+      return drop_measurements(head.records, known->refusal == Refusal::no_room
+                                                 ? DropCause::series_limit
+                                                 : DropCause::invalid);
+    }
+    flusher_.ledger_.of(Signal::metrics).drained.fetch_add(head.records, std::memory_order_relaxed);
+    flusher_.ship_points({&point, 1}, head.time_ms, head.end_ms);
+  }
+  /// All that was given is in payloads.
+  void finish() {
+    for (const Resolution one : {Resolution::second, Resolution::minute}) end_interval(one);
   }
   void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                const SpanBody& body, std::span<const std::byte> entries) override {
@@ -352,6 +441,44 @@ class Flusher::Recovered final : public RecoveredRecords {
   }
 
  private:
+  void count_measurements(std::uint64_t count) {
+    flusher_.ledger_.of(Signal::metrics).recovered.fetch_add(count, std::memory_order_relaxed);
+  }
+  void drop_measurements(std::uint64_t count) {
+    drop_measurements(count, flusher_.metrics_ ? DropCause::no_memory : DropCause::no_destination);
+  }
+  void drop_measurements(std::uint64_t count, DropCause cause) {
+    flusher_.ledger_.of(Signal::metrics).drained.fetch_add(count, std::memory_order_relaxed);
+    flusher_.ledger_.drop_in_batch(Signal::metrics, cause, count);
+  }
+  // Null: there is no memory, or metrics go nowhere.
+  const Series* series_of(const SeriesKey& key) noexcept try {
+    return flusher_.metrics_ ? &flusher_.series_[flusher_.intern_(key)] : nullptr;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+  std::int64_t& began(Resolution resolution) {
+    return began_ms_[resolution == Resolution::second ? 0 : 1];
+  }
+  std::int64_t length_of(Resolution resolution) const {
+    return resolution == Resolution::second ? second_ms
+                                            : flusher_.config_.metric_interval.get().count();
+  }
+  // What comes now is of the interval that has `time_ms` in it.
+  void begin_interval(Resolution resolution, std::int64_t time_ms) {
+    std::int64_t& since = began(resolution);
+    if (aggregator_.has(resolution)) {
+      if (time_ms >= since && time_ms - since < length_of(resolution)) return;
+      end_interval(resolution);
+    }
+    since = aligned(time_ms, length_of(resolution));
+  }
+  void end_interval(Resolution resolution) {
+    if (!aggregator_.has(resolution)) return;
+    const std::int64_t since = began(resolution);
+    flusher_.ship_points(aggregator_.close(resolution, since), since,
+                         since + length_of(resolution));
+  }
   template <class Work>
   void take(Signal signal, Work&& work) {
     flusher_.ledger_.of(signal).recovered.fetch_add(1, std::memory_order_relaxed);
@@ -395,6 +522,8 @@ class Flusher::Recovered final : public RecoveredRecords {
     flusher_.assembler_->add_span(span, context_.texts, flusher_.now_);
   }
   Flusher& flusher_;
+  Aggregator aggregator_;  // what is left of intervals that were not over
+  std::int64_t began_ms_[2] = {};
   LaneContext context_;
   std::unordered_map<std::uint32_t, std::uint32_t> sites_;  // by their number in the dead process
   std::vector<std::byte> mark_;
@@ -403,6 +532,7 @@ class Flusher::Recovered final : public RecoveredRecords {
 
 void Flusher::set_recovered(bool recovered) {
   if (assembler_) assembler_->flush(now_);
+  is_shipping_recovered_ = recovered;
   for (auto* const batcher : {&metrics_, &logs_, &traces_}) {
     if (!*batcher) continue;
     (*batcher)->seal();
@@ -435,6 +565,7 @@ void Flusher::recover() try {
       recovery_->read(*recovered_, enough);
     } catch (const std::bad_alloc&) {  // Goes on there in the next round.
     }
+    recovered_->finish();
     set_recovered(false);
     const auto drops_now = drops();
     for (const Signal signal : all_signals) {
@@ -565,10 +696,10 @@ void Flusher::drain_event(LaneContext& context, const std::byte* record,
   std::memcpy(&event.span_id, record + sizeof header, sizeof event.span_id);
   event.values = {record + log_values_at, header.bytes() - log_values_at};
   ledger_.samples_drained.fetch_add(measurements_of(*event.site), std::memory_order_relaxed);
-  take_event(event, header.id);
+  take_event(event, header.id, aggregator_);
 }
 
-void Flusher::take_event(LogView event, std::uint32_t site) {
+void Flusher::take_event(LogView event, std::uint32_t site, Aggregator& to) {
   const std::uint64_t metrics = measurements_of(*event.site);
   std::uint64_t left = metrics;
   try {
@@ -576,7 +707,7 @@ void Flusher::take_event(LogView event, std::uint32_t site) {
     if (event_encoder_) {
       encode_event(event, metrics, left);
     } else {
-      aggregate_event(event, left);
+      aggregate_event(event, to, left);
     }
   } catch (const std::bad_alloc&) {
     if (metrics_) metrics_->cancel();
@@ -615,7 +746,7 @@ void Flusher::encode_event(const LogView& event, std::uint64_t metrics, std::uin
   metrics_->appended(now_);
 }
 
-void Flusher::aggregate_event(const LogView& event, std::uint64_t& left) {
+void Flusher::aggregate_event(const LogView& event, Aggregator& to, std::uint64_t& left) {
   auto series = event_series_.of(event).begin();
   ValueReader values(event.values);
   for (const SiteField& field : event.site->fields) {
@@ -627,7 +758,7 @@ void Flusher::aggregate_event(const LogView& event, std::uint64_t& left) {
     const auto value = std::bit_cast<double>(values.number());
     --left;
     if (is_valid_measurement(value)) {
-      aggregator_.add_sample(number, value);
+      to.add_sample(number, value);
     } else {
       ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
       ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, 1);
@@ -825,17 +956,18 @@ void Flusher::close_interval(Resolution resolution, std::int64_t end_ms) {
   std::int64_t& began_ms = resolution == Resolution::second ? second_began_ms_ : interval_began_ms_;
   const std::int64_t began = std::exchange(began_ms, end_ms);
   if (aggregator_.has(resolution)) {
-    const auto points = aggregator_.close(resolution, began);
-    if (is_in_time(began)) {
-      encode_points(points, end_ms);
-    } else {
-      for (const MetricPoint& point : points) {
-        ledger_.drop_in_batch(Signal::metrics, DropCause::expired,
-                              point.records_of_piece(point.count, true));
-      }
-    }
+    ship_points(aggregator_.close(resolution, began), began, end_ms);
   }
   if (resolution == Resolution::minute) report_self(began, end_ms);
+}
+
+void Flusher::ship_points(std::span<const MetricPoint> points, std::int64_t began_ms,
+                          std::int64_t end_ms) {
+  if (is_in_time(began_ms)) return encode_points(points, end_ms);
+  for (const MetricPoint& point : points) {
+    ledger_.drop_in_batch(Signal::metrics, DropCause::expired,
+                          point.records_of_piece(point.count, true));
+  }
 }
 
 void Flusher::report_self(std::int64_t began_ms, std::int64_t end_ms) {
@@ -875,12 +1007,12 @@ void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t en
   const auto one = [](const MetricPoint& point) { return std::span(&point, 1); };
   if (config_.metrics == MetricsTo::put_metric_data) {
     for (const MetricPoint& point : points) {
-      append_points(one(point),
+      append_points(one(point), end_ms,
                     [&](Payload& to) { encode_metric_datums(point, datum_format(config_), to); });
     }
   } else if (config_.metrics == MetricsTo::otlp) {
     for (const MetricPoint& point : points) {
-      append_points(one(point),
+      append_points(one(point), end_ms,
                     [&](Payload& to) { otlp_metric_encoder_.encode(point, end_ms, to); });
     }
   } else {
@@ -892,16 +1024,18 @@ void Flusher::encode_points(std::span<const MetricPoint> points, std::int64_t en
         ++end;
       }
       const auto group = points.subspan(first, end - first);
-      append_points(group, [&](Payload& to) { encode_emf(group, options, to); });
+      append_points(group, end_ms, [&](Payload& to) { encode_emf(group, options, to); });
       first = end;
     }
   }
 }
 
 template <class Encode>
-void Flusher::append_points(std::span<const MetricPoint> points, Encode&& encode) noexcept try {
+void Flusher::append_points(std::span<const MetricPoint> points, std::int64_t end_ms,
+                            Encode&& encode) noexcept try {
   encode(metrics_->open());
   metrics_->appended(now_);
+  keep_points(points, end_ms);
 } catch (const std::bad_alloc&) {
   metrics_->cancel();
   for (const MetricPoint& point : points) {

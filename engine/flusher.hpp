@@ -116,6 +116,9 @@ class Flusher {
   /// Seals what there is; what comes then is of a dead process, or is not.
   void set_recovered(bool recovered);
   void report_recovery();
+  /// Writes down what measurements amount to, when it is time or `now`.
+  void keep_metrics(bool now);
+  void keep_points(std::span<const MetricPoint> points, std::int64_t end_ms) noexcept;
   void end_round_of_crash_rings();
   void mark_sealed();
   std::optional<Batcher>& batcher_of(Signal signal) noexcept {
@@ -129,11 +132,12 @@ class Flusher {
   void drain_record(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_log(LaneContext& context, const std::byte* record, const RecordHeader& header);
   void drain_event(LaneContext& context, const std::byte* record, const RecordHeader& header);
-  void take_event(LogView event, std::uint32_t site);
+  /// Aggregated, it goes to `to`.
+  void take_event(LogView event, std::uint32_t site, Aggregator& to);
   /// `left`: the measurements that are not accounted yet.
   void encode_event(const LogView& event, std::uint64_t metrics, std::uint64_t& left);
   /// The measurements of a wide event where they are aggregated.
-  void aggregate_event(const LogView& event, std::uint64_t& left);
+  void aggregate_event(const LogView& event, Aggregator& to, std::uint64_t& left);
   void drain_span(LaneContext& context, const std::byte* record, const RecordHeader& header);
   bool drain_large_logs();
   /// The number of what stands for call site `site` in records of this shape.
@@ -160,13 +164,17 @@ class Flusher {
   void encode_points(std::span<const MetricPoint> points, std::int64_t end_ms);
   /// Appends points by `encode(Payload&)`, or drops their measurements for lack of memory.
   template <class Encode>
-  void append_points(std::span<const MetricPoint> points, Encode&& encode) noexcept;
+  void append_points(std::span<const MetricPoint> points, std::int64_t end_ms,
+                     Encode&& encode) noexcept;
+  /// Encodes the points of an interval, or drops them when it is too long ago.
+  void ship_points(std::span<const MetricPoint> points, std::int64_t began_ms, std::int64_t end_ms);
   void seal_due();
 
   const Config& config_;
   const std::shared_ptr<Clock> clock_;
   const std::shared_ptr<LaneSet> lanes_;
   Ledger& ledger_;
+  const SeriesTable& series_;
   Aggregator aggregator_;
   CardinalityWatch cardinality_;
   RecordRedactor redactor_;
@@ -174,6 +182,7 @@ class Flusher {
   OtlpLogEncoder otlp_log_encoder_;
   OtlpMetricEncoder otlp_metric_encoder_;
   Rollups& rollups_;
+  const std::function<std::uint32_t(SeriesKey)> intern_;
   EventSeries event_series_;
   const std::function<void(std::string_view)> report_;
   std::optional<WideEventEncoder> event_encoder_;  // where metrics go as EMF
@@ -197,6 +206,10 @@ class Flusher {
   std::optional<DebugRetention> retention_;
   CrashRings* const crash_rings_;
   Sequences marked_seals_{};  // of metrics and logs
+  SteadyTime next_keeping_{};
+  std::uint64_t kept_drained_ = 0;  // measurements that were drained when they were written down
+  bool keeps_new_points_ = false;   // intervals have ended since
+  bool is_shipping_recovered_ = false;
   std::unique_ptr<CrashRecovery> recovery_;
   std::unique_ptr<Recovered> recovered_;  // while recovery_ is being read
   const std::function<bool(Signal, std::uint64_t)> settled_;

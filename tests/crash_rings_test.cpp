@@ -442,6 +442,285 @@ TEST_F(CrashEventsTest, OfMetricsThatGoNowhereTheyAreDroppedByName) {
   EXPECT_TRUE(crash_files().empty());
 }
 
+// ---- Measurements ----
+
+class CrashMetricsTest : public CrashEventsTest {
+ protected:
+  Config config() const {
+    Config config = CrashEventsTest::config();
+    config.emf_histogram_object = true;
+    return config;
+  }
+  Config to_cloudwatch() const {
+    Config config = this->config();
+    config.metrics = MetricsTo::put_metric_data;
+    return config;
+  }
+  /// What the documents say of a metric: its count and sum, a number by itself being one measurement.
+  struct Seen {
+    std::uint64_t documents = 0;
+    double count = 0;
+    double sum = 0;
+  };
+  Seen seen(const std::string& metric, const std::string& dimension = {}) const {
+    Seen all;
+    for (const testing::Json& document : documents()) {
+      if (!document.has(metric) || (!dimension.empty() && !document.has(dimension))) continue;
+      ++all.documents;
+      const bool is_object = document[metric].text().front() == '{';
+      all.count += is_object ? document[metric]["Count"].number() : 1;
+      all.sum += is_object ? document[metric]["Sum"].number() : document[metric].number();
+    }
+    return all;
+  }
+  testing::AwsEnvironment environment;
+};
+
+TEST_F(CrashMetricsTest, SamplesInARingAreDeliveredByTheNextOne) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    const Histogram latency = test.engine.histogram("Latency", Unit::milliseconds);
+    for (int n = 1; n <= 3; ++n) latency.sample(n);
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.metrics.recovered, 3U);
+  EXPECT_EQ(stats.metrics.delivered, 3U);
+  EXPECT_TRUE(testing::is_settled(stats.metrics));
+  EXPECT_EQ(seen("Latency").count, 3);
+  EXPECT_EQ(seen("Latency").sum, 6);
+  EXPECT_TRUE(crash_files().empty());
+  EXPECT_EQ(recover(config()).metrics.recovered, 0U) << "once";
+}
+
+TEST_F(CrashMetricsTest, WhatCellsHeldAtTheLastLookIsDelivered) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    test.engine.counter("Requests", Unit::count, {{"Route", "/orders"}}).add(5);
+    test.engine.gauge("Depth").set(7);
+    const Histogram latency = test.engine.histogram("Latency");
+    for (int n = 1; n <= 50; ++n) latency.record(n);
+    test.advance(150ms);
+    latency.sample(1000);  // Behind it, in the ring.
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.metrics.recovered, 53U);
+  EXPECT_EQ(stats.metrics.delivered, 53U);
+  EXPECT_EQ(seen("Requests", "Route").sum, 5);
+  EXPECT_EQ(seen("Depth").sum, 7);
+  EXPECT_EQ(seen("Latency").count, 51);
+  EXPECT_EQ(seen("Latency").sum, 50 * 51 / 2 + 1000);
+  EXPECT_EQ(seen("Latency").documents, 1U);
+  // In the interval in which it was recorded.
+  EXPECT_EQ(documents().front()["_aws"]["Timestamp"].number(), 1795222800000.0);
+}
+
+TEST_F(CrashMetricsTest, SamplesAreNotCountedTwiceHoweverFarTheyWereRead) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    const Histogram latency = test.engine.histogram("Latency");
+    latency.sample(1);
+    test.advance(150ms);  // Read, and written down.
+    latency.sample(2);
+    test.advance(1ms);  // Read.
+    latency.sample(4);
+  });
+  EXPECT_EQ(recover(config()).metrics.recovered, 3U);
+  EXPECT_EQ(seen("Latency").sum, 7);
+}
+
+TEST_F(CrashMetricsTest, WhatWasDeliveredIsNotRecovered) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    const Counter requests = test.engine.counter("Requests");
+    const Histogram latency = test.engine.histogram("Latency");
+    requests.add(1);
+    latency.sample(1);
+    test.engine.flush(1s);
+    test.settle();
+    requests.add(2);
+    latency.sample(2);
+    test.advance(150ms);
+  });
+  EXPECT_EQ(recover(config()).metrics.recovered, 2U);
+  EXPECT_EQ(seen("Requests").sum, 3);
+  EXPECT_EQ(seen("Latency").sum, 3);
+}
+
+// Its points are in the file with the payload that settles them.
+TEST_F(CrashMetricsTest, AnIntervalThatIsOverIsKeptUntilItIsDelivered) {
+  in_killed_engine(to_cloudwatch(), [](testing::TestEngine& test) {
+    test.http.hold();
+    const Counter requests = test.engine.counter("Requests");
+    const Histogram latency = test.engine.histogram("Latency");
+    for (int n = 1; n <= 300; ++n) latency.record(n);
+    requests.add(1);
+    test.advance(61s);
+    for (int i = 0; i < 5; ++i) test.advance(1s);
+    if (test.http.requests().size() != 1) _exit(1);
+    requests.add(2);
+    test.advance(150ms);
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.metrics.recovered, 302U);
+  EXPECT_EQ(stats.metrics.delivered, 302U);
+  EXPECT_EQ(seen("Requests").sum, 3);
+  EXPECT_EQ(seen("Requests").documents, 2U) << "an interval each";
+  EXPECT_EQ(seen("Latency").count, 300);
+  EXPECT_EQ(seen("Latency").sum, 300 * 301 / 2);
+}
+
+TEST_F(CrashMetricsTest, APayloadThatWasAcknowledgedBehindTheLastRoundIsNotRecovered) {
+  testing::in_killed_child([&] {
+    testing::TestEngine test(to_cloudwatch());
+    test.engine.counter("Requests").add(1);
+    test.advance(61s);
+    for (int i = 0; i < 20; ++i) {
+      test.advance(250ms);
+      if (test.engine.stats().metrics.delivered != 0) testing::kill_self();
+    }
+  });
+  EXPECT_EQ(recover(config()).metrics.recovered, 0U);
+}
+
+TEST_F(CrashMetricsTest, WideEventsThatAreAggregatedAreDeliveredByTheNextOne) {
+  in_killed_engine(to_cloudwatch(), [](testing::TestEngine& test) {
+    record_order(test.engine, 1);
+    test.advance(150ms);
+    record_order(test.engine, 2);
+    test.advance(1ms);
+    record_order(test.engine, 4);
+  });
+  // As documents now, but for the one that was aggregated already.
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.metrics.recovered, 6U);
+  EXPECT_EQ(stats.metrics.delivered, 6U);
+  EXPECT_EQ(seen("Items", "Route").sum, 7);
+  EXPECT_EQ(seen("Items", "recovered").documents, 2U);
+}
+
+TEST_F(CrashMetricsTest, TheyAreSummedForTheSetsThatAreWanted) {
+  Config summed = config();
+  summed.rollups = DimensionSets{{"Service"}};
+  in_killed_engine(summed, [](testing::TestEngine& test) {
+    for (const char* const route : {"/a", "/b"}) {
+      test.engine.counter("Requests", Unit::count, {{"Route", route}}).add(1);
+    }
+    test.advance(150ms);
+  });
+  const Stats stats = recover(summed);
+  EXPECT_EQ(stats.metrics.recovered, 2U);
+  EXPECT_EQ(stats.metrics.delivered, 2U);
+  EXPECT_TRUE(testing::is_settled(stats.metrics));
+  EXPECT_EQ(seen("Requests").documents, 3U);
+  EXPECT_EQ(seen("Requests", "Route").sum, 2);
+  EXPECT_EQ(seen("Requests").sum, 4) << "once for each set";
+}
+
+TEST_F(CrashMetricsTest, OfMetricsThatGoNowhereTheyAreDropped) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    test.engine.counter("Requests").add(1);
+    test.advance(150ms);
+    test.engine.histogram("Latency").sample(1);
+  });
+  const Stats stats = recover(CrashRingsTest::config());
+  EXPECT_EQ(stats.metrics.dropped_for(DropCause::no_destination), 2U);
+  EXPECT_TRUE(testing::is_settled(stats.metrics));
+}
+
+// Two weeks: CloudWatch would refuse them.
+TEST_F(CrashMetricsTest, TooOldOnesAreExpired) {
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    test.engine.counter("Requests").add(1);
+    test.advance(150ms);
+  });
+  testing::TestEngine test(config());
+  // The first round has not been: it is then.
+  test.clock.advance(std::chrono::days(15));
+  test.settle();
+  EXPECT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().metrics.dropped_for(DropCause::expired), 1U);
+  EXPECT_TRUE(testing::is_settled(test.engine.stats().metrics));
+}
+
+// More than a ring holds, and nobody takes it: it goes from the ring into the file.
+TEST_F(CrashMetricsTest, SamplesDoNotFillTheRing) {
+  Config small = to_cloudwatch();
+  small.ring_bytes = 4096;
+  in_killed_engine(small, [](testing::TestEngine& test) {
+    test.http.hold();
+    const Histogram latency = test.engine.histogram("Latency");
+    for (int n = 1; n <= 1000; ++n) {
+      latency.sample(1);
+      if (n % 20 == 0) test.engine.step();
+    }
+    if (test.engine.stats().samples_folded != 0) _exit(1);
+  });
+  EXPECT_EQ(recover(config()).metrics.recovered, 1000U);
+  EXPECT_EQ(seen("Latency").sum, 1000);
+}
+
+TEST_F(CrashMetricsTest, ADiskWithoutRoomIsSaidAndNothingComesTwice) {
+  std::string said;
+  Config hears = config();
+  hears.on_diagnostic = [&](std::string_view text) { said += text; };
+  testing::TestEngine test(hears);
+  const Counter requests = test.engine.counter("Requests");
+  requests.add(1);
+  test.advance(150ms);
+  const auto has_file = [&] {
+    const auto all = crash_files();
+    return std::any_of(all.begin(), all.end(),
+                       [](const std::string& path) { return path.ends_with("/metrics"); });
+  };
+  EXPECT_TRUE(has_file());
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit{};
+  getrlimit(RLIMIT_FSIZE, &limit);
+  const rlim_t unlimited = limit.rlim_cur;
+  limit.rlim_cur = 10;
+  setrlimit(RLIMIT_FSIZE, &limit);
+  requests.add(1);
+  test.advance(150ms);
+  limit.rlim_cur = unlimited;
+  setrlimit(RLIMIT_FSIZE, &limit);
+  EXPECT_FALSE(has_file()) << "the old one would say less";
+  EXPECT_NE(said.find("cannot write down measurements"), std::string::npos) << said;
+  requests.add(1);
+  test.advance(150ms);
+  EXPECT_TRUE(has_file());
+  EXPECT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(seen("Requests").sum, 3);
+}
+
+// Bytes of the file at random places: the start succeeds, and the account is balanced.
+TEST_F(CrashMetricsTest, ADamagedFileIsSurvived) {
+  const std::uint64_t seed = testing::seed_or(20261121);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  for (int round = 0; round < 40; ++round) {
+    in_killed_engine(config(), [](testing::TestEngine& test) {
+      const Histogram latency = test.engine.histogram("Latency");
+      for (int n = 1; n <= 20; ++n) latency.sample(n);
+      test.engine.gauge("Depth").set(3);
+      test.advance(61s);
+      latency.sample(21);
+      test.advance(150ms);
+      latency.sample(22);
+    });
+    for (const std::string& path : crash_files()) {
+      if (!path.ends_with("/metrics")) continue;
+      std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+      const std::uint64_t size = std::filesystem::file_size(path);
+      for (int flips = 0; flips < 3; ++flips) {
+        const auto value = static_cast<char>(random());
+        file.seekp(static_cast<std::streamoff>(random() % size));
+        file.put(value);
+      }
+      file.close();
+      if (round % 5 == 0) std::filesystem::resize_file(path, random() % (size + 1));
+    }
+    const Stats stats = recover(config());
+    EXPECT_TRUE(testing::is_settled(stats.metrics));
+    EXPECT_TRUE(crash_files().empty());
+  }
+}
+
 // ---- What cannot be delivered now ----
 
 TEST_F(CrashRingsTest, RecordsOfASignalThatGoesNowhereAreDroppedByName) {
@@ -853,6 +1132,48 @@ TEST_F(CrashRingsTest, NothingThatWasCommittedIsLostToSigkill) {
   RecordProperty("recovered", std::to_string(recovered));
   RecordProperty("twice", std::to_string(twice));
   EXPECT_GT(recovered, 0U);
+}
+
+// Samples are whole in the ring or in the file, never in both and never in neither.
+TEST_F(CrashMetricsTest, NoSampleIsLostToSigkillOrCountedTwice) {
+  const std::uint64_t seed = testing::seed_or(4712);
+  SCOPED_TRACE(testing::seed_note(seed));
+  std::mt19937_64 random(seed);
+  for (int round = 0; round < 10; ++round) {
+    std::filesystem::remove(directory.path("metrics"));
+    Shared<std::atomic<int>> committed;
+    const int kill_at = static_cast<int>(random() % 20'000);
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60);
+      Config small = config();
+      small.ring_bytes = 1 << 16;
+      small.metric_interval = 1h;
+      Engine engine(small);
+      const Histogram latency = engine.histogram("Latency");
+      for (int n = 0;; ++n) {
+        latency.sample(1);
+        committed->store(n + 1, std::memory_order_release);
+        // Not faster than they are read, so that none is folded into a cell.
+        while (n % 64 == 63 && engine.stats().metrics.held_in_rings > 500) {
+          std::this_thread::yield();
+        }
+      }
+    }
+    while (committed->load(std::memory_order_acquire) <= kill_at) std::this_thread::yield();
+    kill(child, SIGKILL);
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    Engine next(config());  // By the same clock.
+    const Stats stats = next.shutdown(10s);
+    EXPECT_TRUE(testing::is_settled(stats.metrics));
+    const auto all = static_cast<std::uint64_t>(committed->load());
+    // The last one may have been on its way to be said.
+    const auto delivered = static_cast<std::uint64_t>(seen("Latency").count);
+    ASSERT_GE(delivered, all) << "round " << round;
+    ASSERT_LE(delivered, all + 1) << "round " << round;
+  }
 }
 
 #endif

@@ -24,8 +24,8 @@ namespace {
 
 constexpr std::string_view usage = R"(usage: spillway decode FILE...
 
-Prints what files of a spool (spool_dir) or rings (crash_dir/<service>.<n>/lane-<i>) hold, one JSON
-object a line for each record: its signal, and its text, or its bytes in base64 where the destination
+Prints what files of a spool (spool_dir), rings (crash_dir/<service>.<n>/lane-<i>) or the file `metrics`
+beside them hold, one JSON object a line for each record: its signal, and its text, or its bytes in base64 where the destination
 takes protobuf or CBOR; of a spool also its destination and whether it is intact. A ring's text is the log's
 or wide event's JSON, or the span's X-Ray document, of what nobody has acknowledged yet; nothing is redacted. Reads only.
 Exit status 1 when a file cannot be read or something of it is damaged.
@@ -129,6 +129,27 @@ class RingPrinter final : public detail::RecoveredRecords {
                              limits::log_event_bytes_max, text_);
     print(detail::Signal::metrics, text_.view());
   }
+  void on_sample(const detail::SeriesKey& series, std::int64_t wall_ns, double value) override {
+    begin_metric(series, wall_ns / 1'000'000);
+    text_.append(",\"value\":");
+    append_number(text_, value);
+    end_metric(series);
+  }
+  void on_point(const detail::SeriesKey& series,
+                const detail::CrashMetricsReader::Point& point) override {
+    begin_metric(series, point.head.time_ms);
+    text_.append(",\"count\":");
+    append_number(text_, point.head.count);
+    const std::pair<const char*, double> numbers[] = {
+        {"sum", point.head.sum}, {"min", point.head.minimum}, {"max", point.head.maximum}};
+    for (const auto& [name, number] : numbers) {
+      text_.append(",\"");
+      text_.append(name);
+      text_.append("\":");
+      append_number(text_, number);
+    }
+    end_metric(series);
+  }
   void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                const detail::SpanBody& body, std::span<const std::byte> entries) override {
     std::vector<std::byte>& all = parts_[body.span_id];
@@ -148,6 +169,24 @@ class RingPrinter final : public detail::RecoveredRecords {
   }
 
  private:
+  void begin_metric(const detail::SeriesKey& series, std::int64_t time_ms) {
+    text_.clear();
+    text_.append("{\"time_ms\":");
+    append_number(text_, time_ms);
+    text_.append(",\"metric\":");
+    append_json_string(text_, series.name);
+  }
+  void end_metric(const detail::SeriesKey& series) {
+    text_.append(",\"dimensions\":{");
+    for (std::size_t i = 0; i < series.dimensions.size(); ++i) {
+      if (i != 0) text_.append(",");
+      append_json_string(text_, series.dimensions[i].name);
+      text_.append(":");
+      append_json_string(text_, series.dimensions[i].value);
+    }
+    text_.append("}}");
+    print(detail::Signal::metrics, text_.view());
+  }
   void print(detail::Signal signal, std::string_view text) {
     line_.clear();
     line_.append("{\"signal\":");
@@ -172,7 +211,7 @@ class RingPrinter final : public detail::RecoveredRecords {
 /// Nothing: it is no ring. False: not all of it can be read.
 std::optional<bool> print_ring(const std::filesystem::path& path) {
   const std::string lane = path.filename();
-  if (!lane.starts_with("lane-")) return std::nullopt;
+  if (!lane.starts_with("lane-") && !lane.starts_with("metrics")) return std::nullopt;
   const std::filesystem::path box = std::filesystem::absolute(path).parent_path();
   const std::string name = box.filename();
   RingPrinter printer(

@@ -56,6 +56,10 @@ class NoRecords final : public detail::RecoveredRecords {
   void on_event(const detail::SiteInfo& /*site*/, std::uint32_t /*dead_site*/,
                 std::int64_t /*wall_ns*/, std::uint64_t /*span_id*/,
                 std::span<const std::byte> /*values*/) override {}
+  void on_sample(const detail::SeriesKey& /*series*/, std::int64_t /*wall_ns*/,
+                 double /*value*/) override {}
+  void on_point(const detail::SeriesKey& /*series*/,
+                const detail::CrashMetricsReader::Point& /*point*/) override {}
   void on_span(std::string_view /*name*/, std::int64_t /*start_ns*/, std::int64_t /*end_ns*/,
                const detail::SpanBody& /*body*/, std::span<const std::byte> /*entries*/) override {}
   void on_span_part(std::uint64_t /*span_id*/, std::span<const std::byte> /*entries*/) override {}
