@@ -29,7 +29,6 @@ char* write_ends(char* to, const char* from, std::size_t size) noexcept {
   const std::size_t size = bytes.size();
   if (!__builtin_constant_p(size)) {
     using Sixteen [[gnu::vector_size(16)]] = char;
-    if (size >= 2 && size < 4) return write_ends<std::uint16_t>(to, from, size);
     if (size >= 4 && size < 8) return write_ends<std::uint32_t>(to, from, size);
     if (size >= 8 && size < 16) return write_ends<std::uint64_t>(to, from, size);
     if (size >= 16 && size <= 32) return write_ends<Sixteen>(to, from, size);

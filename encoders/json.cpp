@@ -383,7 +383,8 @@ char* write_iso8601(char* to, std::int64_t time_ns) noexcept {
   *to++ = '.';
   const auto nanoseconds = static_cast<std::uint32_t>(fraction);
   *to++ = static_cast<char>('0' + nanoseconds / of_8_digits);
-  to = write_8_digits(to, nanoseconds % of_8_digits);
+  to = write_4_digits(to, nanoseconds / 10'000 % 10'000);
+  to = write_4_digits(to, nanoseconds % 10'000);
   *to++ = 'Z';
   return to;
 }
