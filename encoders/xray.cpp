@@ -483,8 +483,7 @@ void XrayEncoder::read_entries(std::span<const std::byte> bytes) {
 
 // ---- A span ----
 
-void XrayEncoder::append_segment_members(std::string_view user) {
-  ByteBuffer& out = texts_;
+void XrayEncoder::append_segment_members(std::string_view user, ByteBuffer& out) {
   out.append(service_members_);
   if (!user.empty()) {
     out.append(",\"user\":");
@@ -514,8 +513,7 @@ void XrayEncoder::append_segment_members(std::string_view user) {
 
 // With what the segment says of the request it served, unless the user annotated it already. X-Ray's
 // service map goes by the segment's name, so what the service did is an annotation.
-void XrayEncoder::append_annotations(const SpanView& span, bool is_segment) {
-  ByteBuffer& out = texts_;
+void XrayEncoder::append_annotations(const SpanView& span, bool is_segment, ByteBuffer& out) {
   bool any = false;
   const auto begin_member = [&](std::string_view member) {
     if (!any) out.append(",\"annotations\":{");
@@ -543,13 +541,13 @@ void XrayEncoder::append_annotations(const SpanView& span, bool is_segment) {
 }
 
 // Everything of a span's object but its subsegments and the closing brace.
-void XrayEncoder::append_span(const SpanView& span, bool is_segment, Detail level) {
+void XrayEncoder::append_span(const SpanView& span, bool is_segment, Detail level,
+                              ByteBuffer& out) {
   ++span_number_;
   classes_ = 0;
   entries_.clear();
   if (level != Detail::bare) read_entries(span.entries);
 
-  ByteBuffer& out = texts_;
   char* to = out.reserve(span_head_bytes_max + segment_name_.size());
   to = write_bytes(to, "{\"name\":");
   to = is_segment && !segment_name_.empty() ? write_bytes(to, segment_name_)
@@ -576,13 +574,13 @@ void XrayEncoder::append_span(const SpanView& span, bool is_segment, Detail leve
     if (is_segment) append_links(entries_, out);
   }
   if (is_segment) {
-    append_segment_members(context_->user);
+    append_segment_members(context_->user, out);
   } else if (has_more && has(entries_, EntryClass::aws)) {
     out.append(",\"aws\":{");
     append_members_and_lists(entries_, EntryClass::aws, {"table_names", "resource_names"}, out);
     out.append('}');
   }
-  append_annotations(span, is_segment);
+  append_annotations(span, is_segment, out);
   const bool cut = level != Detail::full || (span.body.flags & span_cut) != 0;
   if (has_more || cut) append_metadata(entries_, level == Detail::full, cut, out);
 }
@@ -605,7 +603,7 @@ void XrayEncoder::write_text(std::size_t i) {
   node.text_offset = texts_.size();
   for (const Detail level : {Detail::full, Detail::without_metadata, Detail::bare}) {
     texts_.truncate(node.text_offset);
-    append_span(spans_[i], is_segment(i), level);
+    append_span(spans_[i], is_segment(i), level, texts_);
     node.text_bytes = texts_.size() - node.text_offset;
     if (node.text_bytes <= room()) return;
   }
@@ -637,6 +635,11 @@ void XrayEncoder::find_parents() {
     Node& parent = nodes_[nodes_[i].parent];
     children_[parent.first_child + parent.child_count++] = i;
   }
+}
+
+void XrayEncoder::sort_by_start(std::span<std::size_t> children) const {
+  std::sort(children.begin(), children.end(),
+            [&](std::size_t a, std::size_t b) { return spans_[a].start_ns < spans_[b].start_ns; });
 }
 
 void XrayEncoder::split_off(std::size_t child) {
@@ -680,18 +683,26 @@ void XrayEncoder::fit(std::size_t top) {
     for (const std::size_t child : children) {
       node.levels = std::max(node.levels, nodes_[child].levels + 1);
     }
-    std::sort(children.begin(), children.end(), [&](std::size_t a, std::size_t b) {
-      return spans_[a].start_ns < spans_[b].start_ns;
-    });
+    sort_by_start(children);
   }
   roots_.push_back(top);
 }
 
-// Writes the subsegments of `top` and the closing brace; returns how many spans that is with `top`.
-std::uint64_t XrayEncoder::write_below(std::size_t top, ByteBuffer& out) {
+// Writes the document whose root that is; `write_span(i, out)` writes the members of a span's own, and
+// says whether the document may go on. False: it is none, and nothing is there.
+template <class WriteSpan>
+bool XrayEncoder::write_document(std::size_t root, const WriteSpan& write_span, Payload& payload) {
+  const SpanView& span = spans_[root];
+  ByteBuffer& out = payload.bytes;
+  const std::size_t offset = out.size();
   std::uint64_t spans = 1;
-  open_.assign(1, {top, 0});
-  while (!open_.empty()) {
+  bool fits = write_span(root, out);
+  if (fits) {
+    out.advance_to(
+        write_document_members(out.reserve(document_members_bytes_max), span, is_segment(root)));
+    open_.assign(1, {root, 0});
+  }
+  while (fits && !open_.empty()) {
     auto& [node, next_child] = open_.back();
     const auto children = children_of(nodes_[node]);
     if (next_child == children.size()) {
@@ -701,29 +712,62 @@ std::uint64_t XrayEncoder::write_below(std::size_t top, ByteBuffer& out) {
     }
     out.append(next_child == 0 ? ",\"subsegments\":[" : ",");
     const std::size_t child = children[next_child++];
-    out.append(text_of(nodes_[child]));
+    fits = write_span(child, out);
     ++spans;
     open_.emplace_back(child, 0);
   }
-  return spans;
-}
-
-void XrayEncoder::write_document(std::size_t root, Payload& payload) {
-  const SpanView& span = spans_[root];
-  ByteBuffer& out = payload.bytes;
-  const std::size_t offset = out.size();
-  out.append(text_of(nodes_[root]));
-  out.advance_to(
-      write_document_members(out.reserve(document_members_bytes_max), span, is_segment(root)));
-  std::uint64_t spans = write_below(root, out);
+  if (!fits) {
+    out.truncate(offset);
+    return false;
+  }
   if ((span.body.flags & span_in_progress) != 0) --spans;  // Counted when it ends.
   payload.end_item(offset, spans, span.end_ns / 1'000'000, span.body.span_id);
+  return true;
+}
+
+// The one span without a parent, if all others are below it and none too deep; else none.
+std::size_t XrayEncoder::top_of_all() {
+  order_.clear();
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (nodes_[i].parent == none) order_.push_back(i);
+  }
+  if (order_.size() != 1) return none;
+  std::size_t levels = 0;
+  for (std::size_t first = 0; first != order_.size(); ++levels) {
+    const std::size_t end = order_.size();
+    for (; first != end; ++first) {
+      const auto children = children_of(nodes_[order_[first]]);
+      order_.insert(order_.end(), children.begin(), children.end());
+    }
+  }
+  return order_.size() == nodes_.size() && levels <= limits::segment_levels_max ? order_.front()
+                                                                                : none;
+}
+
+// As most segments go out: all of it is one document, which is written where it goes, without being
+// measured before. False, and nothing is there, when it is not, or is too large; fit() then finds out
+// what goes where, and comes to one document where this does.
+bool XrayEncoder::write_at_once(Payload& payload) {
+  find_parents();
+  const std::size_t top = top_of_all();
+  if (top == none) return false;
+  for (const Node& node : nodes_) sort_by_start(children_of(node));
+  std::size_t bytes = 0;
+  const auto write_span = [&](std::size_t i, ByteBuffer& out) {
+    const std::size_t before = out.size();
+    append_span(spans_[i], is_segment(i), Detail::full, out);
+    bytes += out.size() - before + nesting_bytes + (i == top ? 0 : 1);
+    return bytes <= room();
+  };
+  return write_document(top, write_span, payload);
 }
 
 TraceEncoded XrayEncoder::encode(std::span<const SpanView> spans, const ContextTexts& context,
                                  Payload& payload) {
   spans_ = spans;
   context_ = &context;
+  nodes_.assign(spans.size(), Node{});
+  if (write_at_once(payload)) return {};
   texts_.clear();
   nodes_.assign(spans.size(), Node{});
   roots_.clear();
@@ -744,8 +788,12 @@ TraceEncoded XrayEncoder::encode(std::span<const SpanView> spans, const ContextT
     nodes_[i].parent = none;
     roots_.push_back(i);
   }
+  const auto write_span = [this](std::size_t i, ByteBuffer& out) {
+    out.append(text_of(nodes_[i]));
+    return true;
+  };
   for (const std::size_t root : roots_) {
-    if (!nodes_[root].too_large) write_document(root, payload);
+    if (!nodes_[root].too_large) write_document(root, write_span, payload);
   }
   return result;
 }

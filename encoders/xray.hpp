@@ -99,9 +99,9 @@ class XrayEncoder {
   void read_entries(std::span<const std::byte> bytes);
   bool is_annotated(const Key& key) const noexcept { return key.span == span_number_; }
 
-  void append_span(const SpanView& span, bool is_segment, Detail level);
-  void append_segment_members(std::string_view user);
-  void append_annotations(const SpanView& span, bool is_segment);
+  void append_span(const SpanView& span, bool is_segment, Detail level, ByteBuffer& out);
+  void append_segment_members(std::string_view user, ByteBuffer& out);
+  void append_annotations(const SpanView& span, bool is_segment, ByteBuffer& out);
 
   bool is_root(std::size_t i) const noexcept;
   bool is_segment(std::size_t i) const noexcept;
@@ -116,8 +116,11 @@ class XrayEncoder {
   void find_parents();
   void fit(std::size_t top);
   void split_off(std::size_t child);
-  std::uint64_t write_below(std::size_t top, ByteBuffer& out);
-  void write_document(std::size_t root, Payload& payload);
+  void sort_by_start(std::span<std::size_t> children) const;
+  template <class WriteSpan>
+  bool write_document(std::size_t root, const WriteSpan& write_span, Payload& payload);
+  std::size_t top_of_all();
+  bool write_at_once(Payload& payload);
 
   const XrayOptions options_;
   const std::string segment_name_;     // with quotes; empty: the span's own
