@@ -17,8 +17,10 @@
 //                 "dimensions": {"Route": "/a"}, "values": [1, 2.5]}],
 //    "logs": ["a text", ...],
 //    "traces": [{"name": "orders", "annotations": {"k": "v"}, "http": {"method","url","status"},
-//                "measure": 12.5, "everything": true, "children": [...]}, ...], "traces_per_second": 0}
-// A trace's "measure" goes into the histogram Measured while its span is open. Bodies that are no plain
+//                "measure": 12.5, "everything": true, "log": "a text", "children": [...],
+//                "traceparent": "00-...", "tracestate": "rojo=1"}, ...], "traces_per_second": 0}
+// A trace's "measure" goes into the histogram Measured while its span is open, its "log" is recorded then;
+// with "traceparent" it is part of a caller's. Bodies that are no plain
 // JSON are printed as "body_hex". Thread t records every value, text and trace whose index is t modulo the number of threads.
 #include <chrono>
 #include <cstdint>
@@ -165,8 +167,17 @@ class Recorder {
       if (rate > 0 && mine(index)) {
         std::this_thread::sleep_until(start + index * std::chrono::nanoseconds(1s) / rate);
       }
-      if (mine(index++)) record_span(trace, true);
+      if (mine(index++)) record_trace(trace);
     }
+  }
+
+  void record_trace(element trace) {
+    const auto parent =
+        spillway::parse_traceparent(text_in(trace, "traceparent"), text_in(trace, "tracestate"));
+    const spillway::Context context({.trace = parent});
+    std::optional<spillway::Scope> scope;
+    if (parent) scope.emplace(context);
+    record_span(trace, true);
   }
 
   static void record(const Metric& metric, double value) {
@@ -204,6 +215,9 @@ class Recorder {
     }
     if (bool all = false; description["everything"].get(all) == simdjson::SUCCESS && all) {
       record_everything(span);
+    }
+    if (std::string_view text; description["log"].get(text) == simdjson::SUCCESS) {
+      SPILLWAY_INFO(engine_, "event", {"text", text});
     }
     for (const element child : list_in(description, "children")) record_span(child, false);
   }

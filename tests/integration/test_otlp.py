@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
 
 ENVIRONMENT = {
     "SPILLWAY_SERVICE": "probe",
@@ -274,6 +274,25 @@ def test_exceptions_and_links_are_the_events_and_links_of_a_span(probe):
     assert found["cache.hits"] == 3 and found["db.connection_string"] == "host=db"
     assert found["error.type"] == "Remote" and found["http.response.status_code"] == 503
     assert not any(key.startswith("exception.") for key in found)
+
+
+def test_a_callers_trace_goes_on_with_its_state_and_decision(probe):
+    trace, state = "6b00e3540f1e2d3c4b5a69788796a5b4", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
+    requests, result = probe.bodies({"traces": [
+        {"name": f"sampled {sampled}", "log": f"in {sampled}", "traceparent": f"00-{trace}-1a2b3c4d5e6f7081-0{sampled}",
+         "tracestate": state, "children": [{"name": f"child {sampled}"}]} for sampled in (1, 0)]}, ENVIRONMENT)
+    assert result["stats"]["spans"]["delivered"] == result["stats"]["logs"]["delivered"] == 2
+    spans = [span for scope in decoded(requests, "/v1/traces", ExportTraceServiceRequest) for span in scope.spans]
+    assert {span.name for span in spans} == {"sampled 1", "child 1"}
+    for span in spans:
+        assert span.trace_id.hex() == trace and span.trace_state == state
+        is_root = span.name == "sampled 1"
+        assert (span.parent_span_id.hex() == "1a2b3c4d5e6f7081") == is_root
+        assert bool(span.flags & SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK) == is_root
+    logs = {attributes(record.attributes)["text"]: record
+            for scope in decoded(requests, "/v1/logs", ExportLogsServiceRequest) for record in scope.log_records}
+    for sampled in (1, 0):
+        assert logs[f"in {sampled}"].flags == sampled and logs[f"in {sampled}"].trace_id.hex() == trace
 
 
 def test_exemplars_name_the_trace_of_a_slow_value(probe):
