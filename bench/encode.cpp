@@ -286,6 +286,10 @@ std::function<Work()> memcpy_of(Encode encode, std::uint64_t records_each = 1) {
   };
 }
 
+/// When the segment and its subsegment begin and end, in seconds as X-Ray has them.
+constexpr double segment_times[] = {1795222800.123457, 1795222800.125457, 1795222800.123458,
+                                    1795222800.124957};
+
 #if defined(SPILLWAY_BENCH_RAPIDJSON)
 void rapidjson_log(Payload& payload) {
   static rapidjson::StringBuffer text;
@@ -359,6 +363,98 @@ void rapidjson_emf(Payload& payload) {
   writer.EndObject();
   payload.bytes.append({text.GetString(), text.GetSize()});
 }
+
+void write(rapidjson::Writer<rapidjson::StringBuffer>& writer, std::string_view text) {
+  writer.String(text.data(), static_cast<rapidjson::SizeType>(text.size()));
+}
+void rapidjson_datum(Payload& payload) {
+  static rapidjson::StringBuffer text;
+  text.Clear();
+  rapidjson::Writer<rapidjson::StringBuffer> writer(text);
+  const MetricPoint& point = inputs().counter;
+  const SeriesKey& key = point.series->key;
+  writer.StartObject();
+  writer.Key("MetricName");
+  write(writer, key.name);
+  writer.Key("Unit");
+  write(writer, spillway::to_string(key.unit));
+  writer.Key("Timestamp");
+  writer.Int64(point.time_ms / 1000);
+  writer.Key("StorageResolution");
+  writer.Int(60);
+  writer.Key("Dimensions");
+  writer.StartArray();
+  for (const spillway::Dimension& one : key.dimensions) {
+    writer.StartObject();
+    writer.Key("Name");
+    write(writer, one.name);
+    writer.Key("Value");
+    write(writer, one.value);
+    writer.EndObject();
+  }
+  writer.EndArray();
+  writer.Key("Value");
+  writer.Double(point.sum);
+  writer.EndObject();
+  payload.bytes.append({text.GetString(), text.GetSize()});
+}
+// The ids as texts that stand ready: the peer is spared their formatting.
+void rapidjson_segment(Payload& payload) {
+  static rapidjson::StringBuffer text;
+  text.Clear();
+  rapidjson::Writer<rapidjson::StringBuffer> writer(text);
+  const auto member = [&](const char* key, std::string_view value) {
+    writer.Key(key);
+    write(writer, value);
+  };
+  const auto head = [&](std::string_view name, std::string_view id, double start, double end) {
+    writer.StartObject();
+    member("name", name);
+    member("id", id);
+    writer.Key("start_time");
+    writer.Double(start);
+    writer.Key("end_time");
+    writer.Double(end);
+  };
+  const std::vector<SpanView>& spans = inputs().spans;
+  head("orders", "0000000000000001", segment_times[0], segment_times[1]);
+  writer.Key("service");
+  writer.StartObject();
+  member("version", "1.0");
+  member("runtime", "C++");
+  writer.EndObject();
+  member("user", inputs().context.user);
+  writer.Key("aws");
+  writer.StartObject();
+  writer.Key("xray");
+  writer.StartObject();
+  member("sdk", "spillway for C++");
+  member("sdk_version", "0.1.0");
+  writer.EndObject();
+  writer.EndObject();
+  writer.Key("annotations");
+  writer.StartObject();
+  member("operation", spans[0].name);
+  member("tenant", inputs().context.tenant);
+  member("request_id", inputs().context.request_id);
+  writer.EndObject();
+  member("trace_id", "1-6b00e354-0f1e2d3c4b5a69788796a5b4");
+  writer.Key("subsegments");
+  writer.StartArray();
+  head(spans[1].name, "0000000000000002", segment_times[2], segment_times[3]);
+  writer.Key("annotations");
+  writer.StartObject();
+  writer.Key("order_id");
+  writer.Int64(173'204);
+  writer.Key("total");
+  writer.Double(873.25);
+  member("currency", "nine char");
+  writer.EndObject();
+  writer.EndObject();
+  writer.EndArray();
+  writer.EndObject();
+  payload.bytes.append({text.GetString(), text.GetSize()});
+}
 #endif
 
 void printed_emf(Payload& payload) {
@@ -402,6 +498,53 @@ void nlohmann_emf(const MetricPoint& point, Payload& payload) {
   }
   append(document, payload);
 }
+void nlohmann_datum(Payload& payload) {
+  using Json = nlohmann::ordered_json;
+  const MetricPoint& point = inputs().counter;
+  const SeriesKey& key = point.series->key;
+  Json document;
+  document["MetricName"] = key.name;
+  document["Unit"] = spillway::to_string(key.unit);
+  document["Timestamp"] = point.time_ms / 1000;
+  document["StorageResolution"] = 60;
+  Json& dimensions = document["Dimensions"];
+  for (const spillway::Dimension& one : key.dimensions) {
+    Json& dimension = dimensions.emplace_back();
+    dimension["Name"] = one.name;
+    dimension["Value"] = one.value;
+  }
+  document["Value"] = point.sum;
+  append(document, payload);
+}
+void nlohmann_segment(Payload& payload) {
+  using Json = nlohmann::ordered_json;
+  const std::vector<SpanView>& spans = inputs().spans;
+  Json segment;
+  segment["name"] = "orders";
+  segment["id"] = "0000000000000001";
+  segment["start_time"] = segment_times[0];
+  segment["end_time"] = segment_times[1];
+  segment["service"]["version"] = "1.0";
+  segment["service"]["runtime"] = "C++";
+  segment["user"] = inputs().context.user;
+  Json& sdk = segment["aws"]["xray"];
+  sdk["sdk"] = "spillway for C++";
+  sdk["sdk_version"] = "0.1.0";
+  Json& annotations = segment["annotations"];
+  annotations["operation"] = spans[0].name;
+  annotations["tenant"] = inputs().context.tenant;
+  annotations["request_id"] = inputs().context.request_id;
+  segment["trace_id"] = "1-6b00e354-0f1e2d3c4b5a69788796a5b4";
+  Json& below = segment["subsegments"].emplace_back();
+  below["name"] = spans[1].name;
+  below["id"] = "0000000000000002";
+  below["start_time"] = segment_times[2];
+  below["end_time"] = segment_times[3];
+  below["annotations"]["order_id"] = 173'204;
+  below["annotations"]["total"] = 873.25;
+  below["annotations"]["currency"] = "nine char";
+  append(segment, payload);
+}
 void nlohmann_log(Payload& payload) {
   nlohmann::ordered_json document;
   document["timestamp"] = "2026-11-21T01:00:00.123456789Z";
@@ -440,24 +583,6 @@ void must_agree(const char* what, One one, Other other) {
 
 // ---- Whole requests ----
 
-const Payload& full_log_payload() {
-  static const Payload payload = [] {
-    Payload made = make_payload();
-    while (made.items.size() < 4000) our_log(made);
-    return made;
-  }();
-  return payload;
-}
-const Payload& full_metric_payload() {
-  static const Payload payload = [] {
-    Payload made = make_payload();
-    while (made.items.size() < 1000)
-      encode_metric_datums(inputs().counter, DatumFormat::json, made);
-    return made;
-  }();
-  return payload;
-}
-
 void sign(std::string_view body, std::string_view service) {
   static std::map<std::string, spillway::transport::Sigv4Signer, std::less<>> signers;
   auto found = signers.find(service);
@@ -476,66 +601,108 @@ void sign(std::string_view body, std::string_view service) {
   found->second.sign(request, credentials, std::chrono::system_clock::now());
 }
 
-Work log_request(bool with_signature) {
-  static ByteBuffer body;
-  body.clear();
-  append_put_log_events(full_log_payload(), "/shop/orders", "pod-1", body);
-  if (with_signature) sign(body.view(), "logs");
-  return {full_log_payload().items.size(), body.size()};
-}
-Work datum_request(bool compressed, bool with_signature) {
-  static ByteBuffer body;
-  body.clear();
-  append_put_metric_data(full_metric_payload(), DatumFormat::json, "Shop", {}, body);
-  std::string packed;
-  if (compressed) packed = *spillway::transport::gzip(body.view());
-  if (with_signature) sign(compressed ? std::string_view(packed) : body.view(), "monitoring");
-  return {full_metric_payload().items.size(), body.size()};
-}
+/// A request: items of a payload, and what its exporter makes of them.
+struct Request {
+  std::string name;
+  std::string_view service;  ///< that it is signed for
+  std::uint64_t records_each;
+  std::shared_ptr<const Payload> payload;
+  std::function<void(const Payload&, ByteBuffer&)> append;
 
-/// A payload of OTLP items, and what a request of them costs.
-template <class Encode>
-std::function<Work()> otlp_requests(Encode encode, std::size_t count, bool compressed,
-                                    bool with_signature) {
-  auto payload = std::make_shared<Payload>(make_payload());
-  while (payload->items.size() < count) encode(*payload);
-  const auto resource = std::make_shared<std::string>(encode_otlp_resource(
-      std::vector<std::pair<std::string, std::string>>{{"service.name", "orders"}}));
-  return [payload, resource, compressed, with_signature] {
-    static ByteBuffer body;
-    body.clear();
-    append_otlp_request(*payload, *resource, body);
+  Work work(std::size_t bytes) const { return {payload->items.size() * records_each, bytes}; }
+  std::string body() const {
+    ByteBuffer text;
+    append(*payload, text);
+    return std::string(text.view());
+  }
+  Work make(bool compressed, bool with_signature) const {
+    static ByteBuffer text;
+    text.clear();
+    append(*payload, text);
     std::string packed;
-    if (compressed) packed = *spillway::transport::gzip(body.view());
-    if (with_signature) sign(compressed ? std::string_view(packed) : body.view(), "logs");
-    return Work{payload->items.size(), body.size()};
-  };
+    if (compressed) packed = *spillway::transport::gzip(text.view());
+    if (with_signature) sign(compressed ? std::string_view(packed) : text.view(), service);
+    return work(text.size());
+  }
+};
+
+template <class Encode>
+std::shared_ptr<const Payload> payload_of(Encode encode, std::size_t count) {
+  Payload made = make_payload();
+  while (made.items.size() < count) encode(made);
+  return std::make_shared<const Payload>(std::move(made));
 }
 
-std::string log_body() {
-  ByteBuffer body;
-  append_put_log_events(full_log_payload(), "/shop/orders", "pod-1", body);
-  return std::string(body.view());
+/// The body as it is, signed, compressed, and both; beside it the copying of the same bytes, and the
+/// hash and the compression alone.
+void add_request(std::vector<Case>& cases, const Request& request) {
+  for (const bool compressed : {false, true}) {
+    for (const bool with_signature : {false, true}) {
+      cases.push_back(
+          {request.name + (compressed ? "_gzip" : "") + (with_signature ? "_signed" : ""),
+           "spillway", [request, compressed, with_signature] {
+             return request.make(compressed, with_signature);
+           }});
+    }
+  }
+  const std::string body = request.body();
+  cases.push_back({request.name, "memcpy", [request, body, to = std::string(body)]() mutable {
+                     std::memcpy(to.data(), body.data(), body.size());
+                     bench::opaque(to);
+                     return request.work(body.size());
+                   }});
+  cases.push_back({request.name + "_signed", "sha-256 alone", [request, body] {
+                     auto digest = spillway::transport::sha256(body);
+                     bench::opaque(digest);
+                     return request.work(body.size());
+                   }});
+  cases.push_back({request.name + "_gzip", "gzip alone", [request, body] {
+                     auto packed = spillway::transport::gzip(body);
+                     bench::opaque(packed);
+                     return request.work(body.size());
+                   }});
 }
-Work minified_log_body() {
-  static const std::string body = log_body();
+
+/// Of each format, as many items as go into a request of its service.
+std::vector<Request> all_requests() {
+  const auto put_log_events = [](const Payload& payload, ByteBuffer& out) {
+    append_put_log_events(payload, "/shop/orders", "pod-1", out);
+  };
+  const auto put_metric_data = [](DatumFormat format) {
+    return [format](const Payload& payload, ByteBuffer& out) {
+      append_put_metric_data(payload, format, "Shop", {}, out);
+    };
+  };
+  const auto datums = [](DatumFormat format) {
+    return payload_of([format](Payload& to) { encode_metric_datums(inputs().counter, format, to); },
+                      1000);
+  };
+  const auto otlp = [](const Payload& payload, ByteBuffer& out) {
+    static const std::string resource = encode_otlp_resource(
+        std::vector<std::pair<std::string, std::string>>{{"service.name", "orders"}});
+    append_otlp_request(payload, resource, out);
+  };
+  const auto emf = payload_of([](Payload& to) { our_emf(inputs().counter, to); }, 3000);
+  return {{"put_log_events", "logs", 1, payload_of(our_log, 4000), put_log_events},
+          {"emf_request", "logs", 1, emf, put_log_events},
+          {"put_metric_data", "monitoring", 1, datums(DatumFormat::json),
+           put_metric_data(DatumFormat::json)},
+          {"put_metric_data_cbor", "monitoring", 1, datums(DatumFormat::cbor),
+           put_metric_data(DatumFormat::cbor)},
+          {"xray_request", "xray", 2, payload_of(our_segment, 50), append_put_trace_segments},
+          {"otlp_metric_request", "monitoring", 1,
+           payload_of([](Payload& to) { our_otlp_metric(inputs().counter, to); }, 4000), otlp},
+          {"otlp_log_request", "logs", 1, payload_of(our_otlp_log, 4000), otlp},
+          {"otlp_span_request", "xray", 1, payload_of(our_otlp_spans, 4000), otlp}};
+}
+
+Work minified_log_body(const Request& logs) {
+  static const std::string body = logs.body();
   static std::string out(body.size() + simdjson::SIMDJSON_PADDING, ' ');
   std::size_t size = 0;
   if (simdjson::minify(body.data(), body.size(), out.data(), size) != simdjson::SUCCESS)
     std::abort();
-  return {full_log_payload().items.size(), body.size()};
-}
-Work hashed_log_body() {
-  static const std::string body = log_body();
-  auto digest = spillway::transport::sha256(body);
-  bench::opaque(digest);
-  return {full_log_payload().items.size(), body.size()};
-}
-Work zipped_log_body() {
-  static const std::string body = log_body();
-  auto packed = spillway::transport::gzip(body);
-  bench::opaque(packed);
-  return {full_log_payload().items.size(), body.size()};
+  return logs.work(body.size());
 }
 
 // ---- The flusher, from a ring that a producer filled ----
@@ -680,23 +847,11 @@ std::vector<Case> all_cases() {
   encoder("otlp_log", our_otlp_log);
   encoder("otlp_2_spans", our_otlp_spans, 2);
   cases.push_back({"emf_counter", "snprintf", documents(printed_emf)});
-  const Case requests[] = {
-      {"put_log_events", "spillway", [] { return log_request(false); }},
-      {"put_log_events", "simdjson minify", minified_log_body},
-      {"put_log_events_signed", "spillway", [] { return log_request(true); }},
-      {"put_log_events_signed", "sha-256 alone", hashed_log_body},
-      {"put_log_events_gzip", "spillway", zipped_log_body},
-      {"put_metric_data", "spillway", [] { return datum_request(false, false); }},
-      {"put_metric_data_signed", "spillway", [] { return datum_request(false, true); }},
-      {"put_metric_data_gzip", "spillway", [] { return datum_request(true, false); }},
-      {"put_metric_data_gzip_signed", "spillway", [] { return datum_request(true, true); }},
-      {"otlp_log_request", "spillway", otlp_requests(our_otlp_log, 4000, false, false)},
-      {"otlp_log_request_signed", "spillway", otlp_requests(our_otlp_log, 4000, false, true)},
-      {"otlp_log_request_gzip", "spillway", otlp_requests(our_otlp_log, 4000, true, false)},
-      {"otlp_log_request_gzip_signed", "spillway", otlp_requests(our_otlp_log, 4000, true, true)},
-      {"aggregate_measurements", "spillway", aggregation()},
-  };
-  cases.insert(cases.end(), std::begin(requests), std::end(requests));
+  const std::vector<Request> requests = all_requests();
+  for (const Request& request : requests) add_request(cases, request);
+  cases.push_back({"put_log_events", "simdjson minify",
+                   [logs = requests.front()] { return minified_log_body(logs); }});
+  cases.push_back({"aggregate_measurements", "spillway", aggregation()});
 #if defined(SPILLWAY_BENCH_NLOHMANN)
   const auto nlohmann_counter = [](Payload& payload) { nlohmann_emf(inputs().counter, payload); };
   const auto nlohmann_histogram = [](Payload& payload) {
@@ -708,15 +863,23 @@ std::vector<Case> all_cases() {
   must_agree("put_log_events_event_context", our_log, nlohmann_log);
   cases.push_back({"emf_counter", "nlohmann-json", documents(nlohmann_counter)});
   cases.push_back({"emf_histogram", "nlohmann-json", documents(nlohmann_histogram)});
+  must_agree("put_metric_data_counter", datum, nlohmann_datum);
+  must_agree("xray_2_spans", our_segment, nlohmann_segment);
   cases.push_back({"put_log_events_event_context", "nlohmann-json", documents(nlohmann_log)});
+  cases.push_back({"put_metric_data_counter", "nlohmann-json", documents(nlohmann_datum)});
+  cases.push_back({"xray_2_spans", "nlohmann-json", documents(nlohmann_segment, 2)});
 #endif
 #if defined(SPILLWAY_BENCH_RAPIDJSON)
 #if defined(SPILLWAY_BENCH_NLOHMANN)
   must_agree("log by rapidjson", our_log, rapidjson_log);
   must_agree("emf_counter by rapidjson", emf_counter, rapidjson_emf);
+  must_agree("put_metric_data_counter by rapidjson", datum, rapidjson_datum);
+  must_agree("xray_2_spans by rapidjson", our_segment, rapidjson_segment);
 #endif
   cases.push_back({"emf_counter", "rapidjson", documents(rapidjson_emf)});
   cases.push_back({"put_log_events_event_context", "rapidjson", documents(rapidjson_log)});
+  cases.push_back({"put_metric_data_counter", "rapidjson", documents(rapidjson_datum)});
+  cases.push_back({"xray_2_spans", "rapidjson", documents(rapidjson_segment, 2)});
 #endif
   const auto to_file = [] {
     spillway::Config config;
