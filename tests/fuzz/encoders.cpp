@@ -8,23 +8,26 @@
 #include <set>
 #include <vector>
 
+#include <support/cbor.hpp>
+
+#include "records.hpp"
 #include "target.hpp"
 #include <spillway/buffers/batch.hpp>
 #include <spillway/buffers/payload.hpp>
+#include <spillway/encoders/cbor.hpp>
 #include <spillway/encoders/emf.hpp>
 #include <spillway/encoders/json.hpp>
 #include <spillway/encoders/limits.hpp>
 #include <spillway/encoders/log_event.hpp>
 #include <spillway/encoders/put_log_events.hpp>
 #include <spillway/encoders/put_metric_data.hpp>
+#include <spillway/encoders/wide_event.hpp>
 #include <spillway/encoders/xray.hpp>
 
 namespace spillway::fuzz {
 namespace {
 
 using namespace detail;
-
-Payload make_payload() { return Payload(std::pmr::get_default_resource()); }
 
 bool is_one_line(std::string_view text) {
   return std::none_of(text.begin(), text.end(),
@@ -74,41 +77,13 @@ SPILLWAY_FUZZ_TARGET(json_number) {
   out.advance_to(write_epoch_seconds(out.reserve(number_bytes_max), whole));
 }
 
-ContextTexts take_context(Input& input, std::deque<std::string>& texts) {
-  ContextTexts context;
-  for (std::string_view* text : {&context.tenant, &context.user, &context.request_id}) {
-    texts.push_back(input.text());
-    *text = texts.back();
-  }
-  context.trace_id = input.take<TraceId>();
-  return context;
-}
-
-constexpr ValueType value_types[] = {ValueType::integer, ValueType::unsigned_integer,
-                                     ValueType::real, ValueType::boolean, ValueType::string};
-
 SPILLWAY_FUZZ_TARGET(log_event) {
   Input input(bytes);
-  SiteInfo site{static_cast<Severity>(input.up_to(5)),
-                input.text(),
-                input.text(),
-                input.take<std::uint32_t>(),
-                {}};
-  const std::size_t fields = input.up_to(16);
-  for (std::size_t i = 0; i < fields; ++i) {
-    site.fields.push_back({input.text(), value_types[input.up_to(4)]});
-  }
-  std::deque<std::string> texts;
-  const ContextTexts context = take_context(input, texts);
-  const auto time_ns = input.take<std::int64_t>();
-  const auto span_id = input.take<std::uint64_t>();
-  const std::size_t bytes_max = 1024 + input.take<std::uint16_t>();
-  const std::string_view values = input.rest();
-  const LogView log{&site, time_ns, span_id, &context,
-                    std::as_bytes(std::span(values.data(), values.size()))};
+  const Log made(input);
+  const LogView log = made.view();
   LogEncoder encoder("fuzz");
   ByteBuffer out;
-  encoder.append_json(log, bytes_max, out);
+  encoder.append_json(log, made.bytes_max, out);
   require(is_one_line(out.view()), "a log event is one line");
   const Parsed parsed(out.view());
   simdjson::dom::object object;
@@ -117,66 +92,10 @@ SPILLWAY_FUZZ_TARGET(log_event) {
     require(key != "_aws", "no field makes an EMF document of a log event");
   }
   out.clear();
-  encoder.append_console(log, bytes_max, out);
+  encoder.append_console(log, made.bytes_max, out);
   require(is_one_line(out.view()) && simdjson::validate_utf8(out.view().data(), out.view().size()),
           "a console line is one line of UTF-8");
 }
-
-/// Points of one dimension set, such as the engine lets through.
-struct Points {
-  explicit Points(Input& input) {
-    const std::size_t dimension_count = input.up_to(5);
-    for (std::size_t i = 0; i < dimension_count; ++i) {
-      dimensions.push_back({input.text(), input.text(8)});
-    }
-    if (limits::dimensions_error(dimensions)) dimensions.clear();
-    const std::size_t point_count = 1 + input.up_to(20);
-    for (std::size_t i = 0; i < point_count; ++i) add(input);
-  }
-
-  void add(Input& input) {
-    const auto kind = static_cast<MetricKind>(input.up_to(2));
-    std::string name = input.text();
-    if (limits::metric_name_error(name)) name = "m" + std::to_string(input.up_to(3));
-    series.push_back(
-        {.key = {kind, static_cast<Unit>(input.up_to(26)),
-                 input.flag() ? Resolution::second : Resolution::minute, name, dimensions}});
-    series.back().has_plain_texts = is_plain(series.back().key);
-    MetricPoint point{
-        &series.back(), input.take<std::int32_t>() * std::int64_t{1000}, 0, 0, 0, 0, 0, {}};
-    std::vector<double> drawn;
-    const std::size_t count = 1 + input.up_to(255);
-    for (std::size_t i = 0; i < count; ++i) {
-      const double value = input.flag() ? static_cast<double>(input.take<float>())
-                                        : static_cast<double>(input.take<std::int8_t>());
-      drawn.push_back(std::isfinite(value) ? value : 0);
-    }
-    std::sort(drawn.begin(), drawn.end());
-    values.emplace_back();
-    for (const double value : drawn) {
-      const double times = 1 + static_cast<double>(input.up_to(200));
-      if (!values.back().empty() && values.back().back().value == value) {
-        values.back().back().count += times;
-      } else {
-        values.back().push_back({value, times});
-      }
-      point.count += static_cast<std::uint64_t>(times);
-      point.sum += value * times;
-    }
-    point.minimum = drawn.front();
-    point.maximum = drawn.back();
-    point.last = drawn[drawn.size() / 2];
-    if (kind == MetricKind::histogram) point.values = values.back();
-    points.push_back(point);
-    measurements += point.count;
-  }
-
-  Dimensions dimensions;
-  std::deque<Series> series;
-  std::deque<std::vector<ValueCount>> values;
-  std::vector<MetricPoint> points;
-  std::uint64_t measurements = 0;
-};
 
 SPILLWAY_FUZZ_TARGET(emf) {
   Input input(bytes);
@@ -214,13 +133,11 @@ SPILLWAY_FUZZ_TARGET(emf) {
   }
 }
 
-SPILLWAY_FUZZ_TARGET(put_metric_data) {
-  Input input(bytes);
-  const Points made(input);
+std::string put_metric_data(const Points& made, DatumFormat format) {
   Payload payload = make_payload();
   for (const MetricPoint& point : made.points) {
     const std::size_t items = payload.items.size();
-    encode_metric_datums(point, DatumFormat::json, payload);
+    encode_metric_datums(point, format, payload);
     for (std::size_t i = items; i < payload.items.size(); ++i) {
       require(payload.items[i].bytes <= metric_datum_bytes_max(point),
               "a datum is no larger than was said");
@@ -228,12 +145,49 @@ SPILLWAY_FUZZ_TARGET(put_metric_data) {
   }
   require(payload.records() == made.measurements, "every measurement is in a datum");
   ByteBuffer body;
-  append_put_metric_data(payload, DatumFormat::json, "Fuzz", {}, body);
-  const Parsed parsed(body.view());
+  append_put_metric_data(payload, format, "Fuzz", {}, body);
+  return format == DatumFormat::json ? std::string(body.view())
+                                     : testing::CborAsJson::of(body.view());
+}
+
+/// The same values, whatever the order of members. JSON has milliseconds, CBOR whole seconds.
+bool is_same(simdjson::dom::element a, simdjson::dom::element b) {
+  simdjson::dom::array list;
+  if (a.get(list) == simdjson::SUCCESS) {
+    simdjson::dom::array other;
+    if (b.get(other) != simdjson::SUCCESS || list.size() != other.size()) return false;
+    for (auto i = list.begin(), j = other.begin(); i != list.end(); ++i, ++j) {
+      if (!is_same(*i, *j)) return false;
+    }
+    return true;
+  }
+  simdjson::dom::object members;
+  if (a.get(members) == simdjson::SUCCESS) {
+    simdjson::dom::object others;
+    if (b.get(others) != simdjson::SUCCESS || members.size() != others.size()) return false;
+    return std::all_of(members.begin(), members.end(), [&](const auto& member) {
+      simdjson::dom::element other;
+      return others[member.key].get(other) == simdjson::SUCCESS && is_same(member.value, other);
+    });
+  }
+  double number = 0;
+  double other = 0;
+  if (a.get(number) == simdjson::SUCCESS)
+    return b.get(other) == simdjson::SUCCESS && number == other;
+  std::string_view text;
+  std::string_view other_text;
+  if (a.get(text) == simdjson::SUCCESS)
+    return b.get(other_text) == simdjson::SUCCESS && text == other_text;
+  return simdjson::minify(a) == simdjson::minify(b);
+}
+
+SPILLWAY_FUZZ_TARGET(put_metric_data) {
+  Input input(bytes);
+  const Points made(input);
+  const std::string json = put_metric_data(made, DatumFormat::json);
+  const Parsed parsed(json);
   simdjson::dom::array data;
-  require(parsed.root["MetricData"].get(data) == simdjson::SUCCESS &&
-              data.size() == payload.items.size(),
-          "a datum an item");
+  require(parsed.root["MetricData"].get(data) == simdjson::SUCCESS, "there are data");
   for (const simdjson::dom::element datum : data) {
     simdjson::dom::array values;
     simdjson::dom::array counts;
@@ -242,6 +196,92 @@ SPILLWAY_FUZZ_TARGET(put_metric_data) {
                 values.size() <= limits::values_per_datum_max,
             "at most 150 values, a count each");
   }
+  require(is_same(parsed.root, Parsed(put_metric_data(made, DatumFormat::cbor)).root),
+          "JSON and CBOR say the same");
+}
+
+SPILLWAY_FUZZ_TARGET(cbor) {
+  Input input(bytes);
+  const auto whole = input.take<std::uint64_t>() >> input.up_to(63);
+  const auto real = input.take<double>();
+  const std::string text = input.text(300);
+  ByteBuffer out;
+  cbor::append_head(out, cbor::Major::array, 4);
+  cbor::append_head(out, cbor::Major::unsigned_number, whole);
+  out.advance_to(
+      cbor::write_double(out.reserve(cbor::head_bytes_max), std::isnan(real) ? 0 : real));
+  cbor::append_text(out, text);
+  cbor::append_bool(out, input.flag());
+  ByteBuffer expected;
+  append_json_string(expected, text);
+  const std::string json = testing::CborAsJson::of(out.view());
+  const Parsed parsed(json);
+  std::uint64_t read = 0;
+  require(parsed.root.at(0).get(read) == simdjson::SUCCESS && read == whole,
+          "a number reads back the same");
+  if (double number = 0; std::isfinite(real)) {
+    require(parsed.root.at(1).get(number) == simdjson::SUCCESS && number == real,
+            "a double reads back the same");
+  }
+  require(simdjson::minify(parsed.root.at(2)) == simdjson::minify(Parsed(expected.view()).root),
+          "a text is what JSON makes of it");
+}
+
+SPILLWAY_FUZZ_TARGET(wide_event) {
+  Input input(bytes);
+  const std::size_t bytes_max = 4096 + input.take<std::uint16_t>();
+  Dimensions dimensions;
+  for (std::size_t left = input.up_to(3); left > 0; --left)
+    dimensions.push_back({input.text(), input.text()});
+  if (limits::dimensions_error(dimensions)) dimensions.clear();
+  const std::size_t roles = input.take<std::uint16_t>();
+  Log made(input);
+  std::uint64_t metrics = 0;
+  for (std::size_t i = 0; i < made.site.fields.size(); ++i) {
+    SiteField& field = made.site.fields[i];
+    if (field.type == ValueType::real && (roles >> i & 1U) != 0) {
+      field.role = FieldRole::metric;
+      ++metrics;
+    } else if (field.type == ValueType::string && (roles >> i & 1U) != 0) {
+      field.role = FieldRole::dimension;
+    }
+  }
+  if (metrics == 0) return;  // No event is without one.
+  const auto sets_of = [](const std::string&, const std::vector<std::string>& names) {
+    return DimensionSets{names};
+  };
+  WideEventEncoder encoder({.metric_namespace = "Fuzz", .document_bytes_max = bytes_max},
+                           dimensions, sets_of);
+  ByteBuffer out;
+  const std::uint64_t written = encoder.append(made.view(), out);
+  require(written <= metrics, "no more metrics than there are");
+  if (written == 0) {
+    require(out.view().empty(), "an event that cannot be sent leaves nothing");
+    return;
+  }
+  require(is_one_line(out.view()), "a document is one line");
+  const Parsed parsed(out.view());
+  simdjson::dom::object object;
+  require(parsed.root.get(object) == simdjson::SUCCESS, "a document is an object");
+  std::set<std::string_view> members;
+  for (const auto& [key, value] : object) require(members.insert(key).second, "no member twice");
+  simdjson::dom::array directives;
+  require(parsed.root["_aws"]["CloudWatchMetrics"].get(directives) == simdjson::SUCCESS,
+          "a document is EMF");
+  std::set<std::string_view> names;
+  for (const simdjson::dom::element directive : directives) {
+    for (const simdjson::dom::element metric : simdjson::dom::array(directive["Metrics"])) {
+      const std::string_view name = metric["Name"].get_string().value();
+      require(parsed.root[name].is_number(), "a metric has its value");
+      names.insert(name);
+    }
+    for (const simdjson::dom::element set : simdjson::dom::array(directive["Dimensions"])) {
+      for (const simdjson::dom::element name : simdjson::dom::array(set)) {
+        require(parsed.root[name.get_string().value()].is_string(), "a dimension has its value");
+      }
+    }
+  }
+  require(names.size() == written, "as many metrics as were said");
 }
 
 SPILLWAY_FUZZ_TARGET(put_log_events) {
@@ -290,32 +330,10 @@ SPILLWAY_FUZZ_TARGET(xray) {
   Input input(bytes);
   std::deque<std::string> texts;
   const ContextTexts context = take_context(input, texts);
-  // Few ids, so that spans find parents, brothers of the same id, and circles.
-  const auto id = [&] { return static_cast<std::uint64_t>(input.up_to(20)); };
-  const std::uint64_t segment_id = 1 + id();
+  const std::uint64_t segment_id = 1 + input.up_to(20);
   const XrayOptions options{input.flag() ? "" : input.text(), input.text(),
                             std::size_t{2000} + input.take<std::uint16_t>() % 62'000};
-  std::vector<SpanView> spans;
-  std::set<std::uint64_t> ids;
-  while (!input.empty() && spans.size() < 150) {
-    SpanView span{};
-    texts.push_back(input.text());
-    span.name = texts.back();
-    span.start_ns = input.take<std::int64_t>();
-    span.end_ns = input.take<std::int64_t>();
-    span.body.span_id = ids.size() < 20 ? 1 + id() : 100 + spans.size();
-    if (!ids.insert(span.body.span_id).second) span.body.span_id = 1000 + spans.size();
-    span.body.parent_id = input.flag() ? 1 + id() : 100 + id();
-    span.body.segment_id = segment_id;
-    span.body.trace_id = input.take<TraceId>();
-    // One in progress is not counted: engine_traces_test has those.
-    span.body.flags = static_cast<std::uint16_t>(input.take<std::uint16_t>() & ~span_in_progress);
-    span.body.http_status = input.take<std::uint16_t>();
-    texts.push_back(input.text(4));
-    span.entries = std::as_bytes(std::span(texts.back().data(), texts.back().size()));
-    span.body.entry_bytes = static_cast<std::uint32_t>(texts.back().size());
-    spans.push_back(span);
-  }
+  const std::vector<SpanView> spans = take_spans(input, texts, segment_id);
   if (spans.empty()) return;
   Payload payload = make_payload();
   const TraceEncoded encoded = XrayEncoder(options).encode(spans, context, payload);

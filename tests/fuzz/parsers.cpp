@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "target.hpp"
+#include <spillway/encoders/redaction.hpp>
 #include <spillway/engine/config.hpp>
+#include <spillway/engine/context.hpp>
 #include <spillway/engine/trace_header.hpp>
 #include <spillway/transport/aws_error.hpp>
 #include <spillway/transport/endpoint.hpp>
@@ -20,6 +22,9 @@
 
 namespace spillway::fuzz {
 namespace {
+
+using detail::parse_redaction_policy;
+using detail::Redactor;
 
 std::vector<std::string_view> lines_of(std::string_view text) {
   std::vector<std::string_view> lines;
@@ -84,6 +89,61 @@ SPILLWAY_FUZZ_TARGET(trace_header) {
   require(static_cast<bool>(parent->trace_id), "no zero trace id");
   const auto again = parse_trace_id(to_string(parent->trace_id));
   require(again && *again == parent->trace_id, "an id reads back the same");
+}
+
+bool is_header_value(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+}
+
+/// First line: traceparent; the rest: tracestate. What comes in goes out again, in headers that split no request.
+SPILLWAY_FUZZ_TARGET(tracestate) {
+  const std::size_t split = std::min(bytes.find('\n'), bytes.size());
+  const auto parent =
+      parse_traceparent(bytes.substr(0, split), bytes.substr(std::min(split + 1, bytes.size())));
+  if (!parent) return;
+  const std::string_view state = parent->trace_state.view();
+  require(static_cast<bool>(parent->trace_id) && parent->parent_id != 0, "no zero id");
+  require(state.size() <= 512 && std::count(state.begin(), state.end(), ',') < 32,
+          "what is carried is bounded");
+  const Context context({.trace = *parent});
+  const Scope scope(context);
+  const OutgoingTrace out = current_trace_headers();
+  for (const std::string* header : {&out.xray, &out.traceparent, &out.tracestate}) {
+    require(is_header_value(*header), "a header is printable ASCII");
+  }
+  require(out.tracestate == state, "what was carried goes on");
+  const auto again = parse_trace_headers({out.xray, out.traceparent, out.tracestate});
+  require(again && again->trace_id == parent->trace_id && again->trace_state.view() == state,
+          "what goes out reads back the same");
+}
+
+/// The first byte: what is planted, and whether there is a line before it and behind it.
+SPILLWAY_FUZZ_TARGET(redaction) {
+  static Redactor redactor(
+      *parse_redaction_policy("cards,emails,tokens", "password,*token,!*next_token"));
+  static constexpr std::pair<std::string_view, std::string_view> secrets[] = {
+      {"4111 1111 1111 1111", "1111 1111"},
+      {"ann.canary@example.com", "canary"},
+      {"Authorization: Bearer canary-0123456789", "canary"},
+      {"password=canary", "canary"},
+      {R"({"password":"canary"})", "canary"},
+      {"https://ann:canary@example.com/", "canary"}};
+  const std::string once(redactor.text(bytes));
+  require(!simdjson::validate_utf8(bytes.data(), bytes.size()) ||
+              simdjson::validate_utf8(once.data(), once.size()),
+          "UTF-8 stays UTF-8");
+  require(once == bytes || once.find(Redactor::mark) != std::string::npos,
+          "what is taken out is marked");
+
+  Input input(bytes);
+  const auto& [secret, canary] = secrets[input.up_to(std::size(secrets) - 1)];
+  const std::string_view around = input.rest();
+  if (around.find(canary) != std::string_view::npos) return;
+  const std::size_t half = around.size() / 2;
+  std::string planted(around.substr(0, half));
+  planted.append("\n").append(secret).append("\n").append(around.substr(half));
+  require(redactor.text(planted).find(canary) == std::string_view::npos,
+          "a secret on a line of its own is taken out");
 }
 
 /// First line: the status. Then headers, an empty line, the body.
