@@ -34,6 +34,9 @@ int main(int argc, char** argv) {
     all.requests += outcome.requests;
     all.faults += outcome.faults;
     all.kills += outcome.kills;
+    all.shutdowns += outcome.shutdowns;
+    all.refusals += outcome.refusals;
+    all.recovered += outcome.recovered;
     if (outcome.error.empty()) continue;
     ++failed;
     std::printf("seed %llu: %s\n  again: tools/simulate --seed %llu\n",
@@ -44,10 +47,12 @@ int main(int argc, char** argv) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   std::printf(
       "%llu seeds, %llu failed, %.0f seeds a second; %llu steps, %llu records, %llu requests, %llu "
-      "faults, %llu kills\n",
+      "faults, %llu kills, %llu shutdowns, %llu records refused one by one, %llu recovered\n",
       static_cast<unsigned long long>(seeds), static_cast<unsigned long long>(failed),
       static_cast<double>(seeds) / took, static_cast<unsigned long long>(all.steps),
       static_cast<unsigned long long>(all.recorded), static_cast<unsigned long long>(all.requests),
-      static_cast<unsigned long long>(all.faults), static_cast<unsigned long long>(all.kills));
+      static_cast<unsigned long long>(all.faults), static_cast<unsigned long long>(all.kills),
+      static_cast<unsigned long long>(all.shutdowns), static_cast<unsigned long long>(all.refusals),
+      static_cast<unsigned long long>(all.recovered));
   return failed == 0 ? 0 : 1;
 }
