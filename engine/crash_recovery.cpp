@@ -169,7 +169,8 @@ struct CrashRecovery::DeadProcess {
       const std::uint32_t type = what & 0xFFU;
       const std::uint32_t role = what >> 8 & 0xFFU;
       const std::uint32_t unit = what >> 16 & 0xFFU;
-      if (type > static_cast<std::uint32_t>(ValueType::string) ||
+      if (type == static_cast<std::uint32_t>(ValueType::none) ||
+          type > static_cast<std::uint32_t>(ValueType::string) ||
           role > static_cast<std::uint32_t>(FieldRole::metric) ||
           unit > static_cast<std::uint32_t>(Unit::none)) {
         return;
