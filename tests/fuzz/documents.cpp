@@ -131,6 +131,12 @@ class Reader final : public detail::RecoveredRecords {
     const Parsed parsed(out_.view());
     require(parsed.root["_aws"].is_object(), "an event of a dead process is a document");
   }
+  void on_sample(const detail::SeriesKey&, std::int64_t, double value) override {
+    require(!std::isnan(value) && std::isfinite(value), "a measurement is a number");
+  }
+  void on_point(const detail::SeriesKey&, const detail::CrashMetricsReader::Point&) override {
+    require(false, "a ring has no points");
+  }
   void on_span(std::string_view, std::int64_t, std::int64_t, const detail::SpanBody& body,
                std::span<const std::byte> entries) override {
     ++spans;
@@ -207,6 +213,20 @@ SPILLWAY_FUZZ_TARGET(ring_file) {
   require(!counts || (counts->logs == reader.logs && counts->spans == reader.spans &&
                       (counts->measurements == 0 || reader.events != 0)),
           "what was read is counted, and nothing else");
+}
+
+SPILLWAY_FUZZ_TARGET(crash_metrics) {
+  detail::CrashMetricsReader reader{std::string(bytes)};
+  for (std::uint64_t lane = 0; lane < 4; ++lane) static_cast<void>(reader.position_of(lane));
+  static_cast<void>(reader.position_of(~std::uint64_t{0}));
+  std::size_t read = 0;
+  while (const auto* const point = reader.next()) {
+    require(point->values.size() == point->head.values, "a point has its values");
+    read += sizeof point->head + point->values.size() * sizeof(detail::ValueCount);
+    require(read <= bytes.size(), "no byte is read twice");
+  }
+  require(reader.unreadable_bytes() + read <= bytes.size(),
+          "bytes are points, or counted, or neither");
 }
 
 SPILLWAY_FUZZ_TARGET(credentials) {
