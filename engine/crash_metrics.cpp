@@ -15,7 +15,6 @@ using transport::Disk;
 namespace {
 
 constexpr const char* file_name = "metrics";
-constexpr const char* new_name = "metrics.new";
 
 std::uint64_t crc_of(const CrashPoint& head, std::span<const ValueCount> values) noexcept {
   auto crc = crc32(0, reinterpret_cast<const Bytef*>(&head), offsetof(CrashPoint, crc));
@@ -47,15 +46,6 @@ void append_point(const MetricPoint& point, std::int64_t end_ms, std::uint64_t s
 
 std::size_t bytes_of(const MetricPoint& point) noexcept {
   return sizeof(CrashPoint) + point.values.size_bytes();
-}
-
-int write_all(Disk& disk, Disk::Handle file, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const std::int64_t written = disk.write(file, bytes.data(), bytes.size());
-    if (written <= 0) return written < 0 ? static_cast<int>(written) : -EIO;
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return 0;
 }
 
 }  // namespace
@@ -101,17 +91,11 @@ void CrashMetricsWriter::add_open(const MetricPoint& point, std::int64_t end_ms)
 }
 
 std::optional<int> CrashMetricsWriter::finish(Disk& disk, Disk::Handle box) {
-  disk.remove(box, new_name);
-  const Disk::Handle file = disk.create(box, new_name);
-  int error = file < 0 ? file : write_all(disk, file, text_);
-  for (auto one = closed_.begin(); error == 0 && one != closed_.end(); ++one) {
-    error = write_all(disk, file, one->bytes);
-  }
-  if (file >= 0) disk.close(file);
-  if (error == 0) error = std::min(disk.rename(box, new_name, file_name), 0);
+  std::vector<std::string_view> pieces{text_};
+  for (const Closed& one : closed_) pieces.push_back(one.bytes);
+  const int error = transport::replace_file(disk, box, file_name, pieces);
   if (error == 0) return std::nullopt;
   // The old one would say again what has been delivered since.
-  disk.remove(box, new_name);
   disk.remove(box, file_name);
   return error;
 }

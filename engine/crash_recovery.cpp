@@ -456,6 +456,14 @@ void CrashRecovery::open_box(RecoveredRecords& records) {
   Box& box = boxes_[box_];
   auto dead = std::make_unique<DeadProcess>();
   std::string text;
+  if (!is_looking_ && !box.has_drops &&
+      read_file(*disk_, box.handle, "ledger", text) == FileState::read) {
+    if (const auto drops = read_ledger_file(text)) {
+      box.has_drops = true;
+      counts_.dropped += drops->total();
+      records.on_drops(*drops);
+    }
+  }
   const FileState clock = read_file(*disk_, box.handle, "clock", text);
   const bool is_good = clock == FileState::read && dead->read_clock(text);
   std::string names;
@@ -617,6 +625,14 @@ bool CrashRecovery::read_lane(LaneFile& file, RecoveredRecords& records,
     at += bytes;
   }
   return true;
+}
+
+void CrashRecovery::forget_drops() noexcept try {
+  for (Box& box : boxes_) {
+    if (!box.has_drops || box.gone) continue;
+    disk_->remove(box.handle, "ledger");
+  }
+} catch (const std::bad_alloc&) {  // It goes with its box.
 }
 
 void CrashRecovery::sealed(const Sequences& sequences) noexcept {

@@ -54,6 +54,8 @@ class RecoveredRecords {
   virtual void on_span(std::string_view name, std::int64_t start_ns, std::int64_t end_ns,
                        const SpanBody& body, std::span<const std::byte> entries) = 0;
   virtual void on_span_part(std::uint64_t span_id, std::span<const std::byte> entries) = 0;
+  /// What the process had dropped, and had not published.
+  virtual void on_drops(const DropCounts& /*counts*/) {}
 };
 
 class CrashRecovery {
@@ -63,6 +65,7 @@ class CrashRecovery {
     std::uint64_t measurements = 0;
     std::uint64_t logs = 0;
     std::uint64_t spans = 0;
+    std::uint64_t dropped = 0;           ///< records that they had dropped and not published
     std::uint64_t unreadable_bytes = 0;  ///< of rings, behind something that is no record
     /// Processes of another version, or whose files the disk does not give now: they stay.
     std::uint64_t left = 0;
@@ -86,6 +89,8 @@ class CrashRecovery {
   bool is_read() const noexcept { return box_ == boxes_.size(); }
   const Counts& counts() const noexcept { return counts_; }
 
+  /// The drops that were given so far are written down elsewhere: nobody takes them from here again.
+  void forget_drops() noexcept;
   /// All that was given so far is in payloads up to these.
   void sealed(const Sequences& sequences) noexcept;
   /// Deletes what is settled, but nothing of a signal that `keep` names. True: all have been read, and
@@ -110,6 +115,7 @@ class CrashRecovery {
     transport::Disk::Handle handle = -1;
     std::vector<LaneFile> lanes{};
     std::vector<std::string> others{};
+    bool has_drops = false;  // that were given
     bool stays = false;
     bool gone = false;
   };

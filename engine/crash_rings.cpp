@@ -143,6 +143,7 @@ bool CrashRings::make_files() {
   files_.emplace_back("names");
   names_ = openat(box_, "names", O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
   files_.emplace_back("metrics");
+  files_.emplace_back("ledger");
   files_.emplace_back("clock");
   const int file = openat(box_, "clock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   // Given its room now: a store to a page that the file system has no room for ends the process.
@@ -455,6 +456,12 @@ void CrashRings::set_aggregated(bool samples, bool events) noexcept {
   samples_are_kept_ = samples;
   events_are_aggregated_ = events;
   clock_->events_are_aggregated = events ? 1 : 0;
+}
+
+bool CrashRings::write_ledger(const DropCounts& counts) {
+  const std::string text = ledger_file_of(counts);
+  const std::string_view pieces[] = {text};
+  return transport::replace_file(*disk_, box_, "ledger", pieces) == 0;
 }
 
 void CrashRings::end_metrics(LaneSet& lanes, SteadyTime now) {

@@ -10,6 +10,7 @@
 //       names                  each name and call site, written before a record can refer to it
 //       lane-<i>               the Lane | its ring | CrashTail
 //       metrics                what was aggregated (crash_metrics.hpp)
+//       ledger                 what was dropped and is not published (drop_counts.hpp)
 //
 // A record stays in its ring until its payload is settled: delivered, dropped, or in the spool. The
 // flusher visits the rings without releasing them, and marks each round: so far have the rings been
@@ -67,6 +68,7 @@
 #include <spillway/buffers/series.hpp>
 #include <spillway/engine/clock.hpp>
 #include <spillway/engine/crash_metrics.hpp>
+#include <spillway/engine/drop_counts.hpp>
 #include <spillway/transport/disk.hpp>
 
 namespace spillway::detail {
@@ -221,6 +223,8 @@ class CrashRings final : public LaneStore, public NameListener {
   /// All that was read of the rings so far is in the aggregator.
   void begin_metrics() { metrics_.begin(visited_); }
   void end_metrics(LaneSet& lanes, SteadyTime now);
+  /// Writes down what was dropped and is not published. False: the disk does not take it now.
+  bool write_ledger(const DropCounts& counts);
   /// Whether records wait for that.
   bool has_aggregated() const noexcept {
     return seen_aggregated_ || std::any_of(marks_.begin(), marks_.end(),

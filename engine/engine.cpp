@@ -139,7 +139,7 @@ class Engine::Core final : public detail::EngineServices {
                   [this](Signal signal, std::uint64_t sequence) {
                     return sender_.settled(signal, sequence);
                   },
-                  make_self_metrics()}),
+                  make_self_metrics(), [this] { return detail::drop_counts_of(stats()); }}),
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
@@ -304,8 +304,16 @@ class Engine::Core final : public detail::EngineServices {
     const auto load = [](const std::atomic<std::uint64_t>& value) {
       return value.load(std::memory_order_relaxed);
     };
-    for (SignalStats* const signal : {&stats.metrics, &stats.logs, &stats.spans}) {
-      stats.delivery += signal->delivery;
+    for (const auto& [signal, of] :
+         {std::pair(Signal::metrics, &stats.metrics), std::pair(Signal::logs, &stats.logs),
+          std::pair(Signal::spans, &stats.spans)}) {
+      stats.delivery += of->delivery;
+      const auto& carried = ledger_.signals[static_cast<std::size_t>(signal)].carried;
+      for (std::size_t cause = 0; cause < drop_cause_count; ++cause) {
+        const std::uint64_t records = load(carried[cause]);
+        add(*of, static_cast<DropCause>(cause), records);
+        of->recovered += records;
+      }
     }
     stats.measurements_unbucketed = load(ledger_.measurements_unbucketed);
     stats.trace_headers_refused = load(trace_headers_refused_);

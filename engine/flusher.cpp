@@ -123,6 +123,7 @@ Flusher::Flusher(Parts parts)
       recovery_(std::move(parts.recovery)),
       settled_(std::move(parts.settled)),
       outbox_(parts.outbox),
+      drops_(std::move(parts.drops)),
       self_metrics_(std::move(parts.self_metrics)) {
   if (parts.metrics != nullptr) {
     metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
@@ -188,6 +189,7 @@ bool Flusher::run_once() {
   }
   close_what_is_over();
   keep_metrics(false);
+  keep_drops(false);
   if (assembler_) assembler_->end_round(now_);
   seal_due();
   if (crash_rings_ != nullptr) end_round_of_crash_rings();
@@ -315,6 +317,18 @@ void Flusher::keep_metrics(bool now) {
                                                         keeping_part * (clock_->steady() - began));
 }
 
+bool Flusher::keep_drops(bool now) {
+  if (crash_rings_ == nullptr || !drops_) return false;
+  if (!now && now_ < next_drops_) return true;
+  next_drops_ = now_ + keeping_interval;
+  DropCounts counts = drops_();
+  if (self_metrics_ != nullptr) counts = counts.beyond(self_metrics_->reported_drops());
+  if (counts == kept_drops_) return true;
+  if (!crash_rings_->write_ledger(counts)) return false;
+  kept_drops_ = counts;
+  return true;
+}
+
 // Points that were just appended: in the payload that is being filled, or in the last one.
 void Flusher::keep_points(std::span<const MetricPoint> points, std::int64_t end_ms) noexcept try {
   if (crash_rings_ == nullptr || is_shipping_recovered_) return;
@@ -394,6 +408,14 @@ class Flusher::Recovered final : public RecoveredRecords {
                                  number, aggregator_);
     }
     drop_measurements(metrics);
+  }
+  void on_drops(const DropCounts& counts) override {
+    for (const Signal signal : all_signals) {
+      SignalLedger& ledger = flusher_.ledger_.of(signal);
+      for (std::size_t cause = 0; cause < drop_cause_count; ++cause) {
+        ledger.carried[cause].fetch_add(counts.of(signal)[cause], std::memory_order_relaxed);
+      }
+    }
   }
   void on_sample(const SeriesKey& series, std::int64_t wall_ns, double value) override {
     count_measurements(1);
@@ -573,6 +595,8 @@ void Flusher::recover() try {
       if (drops_now[index] != drops_before[index]) ledger_.keep_recovered(signal);
     }
     recovery_->sealed(outbox_.last_sequences());
+    // Said twice rather than not at all.
+    if (recovery_->counts().dropped == 0 || keep_drops(true)) recovery_->forget_drops();
     if (recovery_->is_read()) {
       recovered_.reset();
       report_recovery();
@@ -587,7 +611,8 @@ void Flusher::report_recovery() {
   std::string text = "recovered " + std::to_string(counts.logs) + " log records and " +
                      std::to_string(counts.spans) + " spans and " +
                      std::to_string(counts.measurements) + " measurements of " +
-                     std::to_string(counts.processes) + " processes that died; " +
+                     std::to_string(counts.processes) + " processes that died, which had dropped " +
+                     std::to_string(counts.dropped) + " more; " +
                      std::to_string(counts.unreadable_bytes) + " bytes could not be read";
   const auto nowhere = [&](bool goes_nowhere, std::uint64_t records, const char* signal) {
     if (!goes_nowhere || records == 0) return;

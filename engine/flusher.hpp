@@ -71,6 +71,8 @@ class Flusher {
     /// Whether the payloads of a signal up to a number are settled.
     std::function<bool(Signal, std::uint64_t)> settled;
     std::unique_ptr<SelfMetrics> self_metrics = nullptr;  ///< null: they are not wanted
+    /// What has been dropped so far.
+    std::function<DropCounts()> drops = nullptr;
   };
   /// What the parts refer to outlives it.
   explicit Flusher(Parts parts);
@@ -118,6 +120,8 @@ class Flusher {
   void report_recovery();
   /// Writes down what measurements amount to, when it is time or `now`.
   void keep_metrics(bool now);
+  /// Writes down what was dropped and is not published, when it is time or `now`. False: that failed.
+  bool keep_drops(bool now);
   void keep_points(std::span<const MetricPoint> points, std::int64_t end_ms) noexcept;
   void end_round_of_crash_rings();
   void mark_sealed();
@@ -210,10 +214,13 @@ class Flusher {
   std::uint64_t kept_drained_ = 0;  // measurements that were drained when they were written down
   bool keeps_new_points_ = false;   // intervals have ended since
   bool is_shipping_recovered_ = false;
+  SteadyTime next_drops_{};
+  DropCounts kept_drops_;  // as they were written down
   std::unique_ptr<CrashRecovery> recovery_;
   std::unique_ptr<Recovered> recovered_;  // while recovery_ is being read
   const std::function<bool(Signal, std::uint64_t)> settled_;
   Outbox& outbox_;
+  const std::function<DropCounts()> drops_;
   const std::unique_ptr<SelfMetrics> self_metrics_;
 
   SteadyTime now_{};

@@ -38,6 +38,8 @@ struct SignalLedger {
   std::atomic<std::uint64_t> spooled{0};  // sender: on disk now; does not only grow
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_batch{};  // flusher
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_queue{};  // sender
+  /// flusher: what processes that died had dropped, and had not published
+  std::array<std::atomic<std::uint64_t>, drop_cause_count> carried{};
   DeliveryLedger delivery;
   DeliveryHealth health;
 

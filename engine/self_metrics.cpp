@@ -91,6 +91,12 @@ std::span<const MetricPoint> SelfMetrics::close(std::int64_t time_ms) noexcept t
     slot = end;
   }
   for (Slot& one : slots_) one.reported = one.seen;
+  const DropCounts drops = drop_counts_of(stats);
+  for (const auto& [signal, of] :
+       {std::pair(Signal::metrics, &stats.metrics), std::pair(Signal::logs, &stats.logs),
+        std::pair(Signal::spans, &stats.spans)}) {
+    if (!of->destination.empty()) reported_drops_.of(signal) = drops.of(signal);
+  }
   return points_;
 } catch (const std::bad_alloc&) {
   points_.clear();

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include <spillway/buffers/batch.hpp>
+#include <spillway/engine/drop_counts.hpp>
 #include <spillway/engine/stats.hpp>
 
 namespace spillway::detail {
@@ -41,6 +42,8 @@ class SelfMetrics {
   /// call; points of the same dimensions stand together. Without memory there are none, and the next
   /// call has it all.
   std::span<const MetricPoint> close(std::int64_t time_ms) noexcept;
+  /// The drops that the calls so far have reported.
+  const DropCounts& reported_drops() const noexcept { return reported_drops_; }
 
  private:
   struct Metric;
@@ -57,6 +60,7 @@ class SelfMetrics {
 
   const Parts parts_;
   std::vector<MetricPoint> points_;
+  DropCounts reported_drops_;
   std::vector<Slot> slots_;  // by signal, of each its metrics and then its causes
 };
 

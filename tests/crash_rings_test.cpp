@@ -721,6 +721,89 @@ TEST_F(CrashMetricsTest, ADamagedFileIsSurvived) {
   }
 }
 
+// ---- The account ----
+
+class CrashLedgerTest : public CrashEventsTest {
+ protected:
+  static void drop(testing::TestEngine& test, int count) {
+    const Counter requests = test.engine.counter("Requests");
+    for (int n = 0; n < count; ++n) requests.add(-1.0);
+  }
+};
+
+TEST_F(CrashLedgerTest, WhatAKilledProcessHadDroppedTheNextOneCounts) {
+  Config limited = config();
+  limited.log_rate_max = 1;
+  in_killed_engine(limited, [](testing::TestEngine& test) {
+    drop(test, 3);
+    for (int n = 0; n < 5; ++n) SPILLWAY_INFO(test.engine, "event", {"n", n});
+    test.advance(150ms);
+    test.advance(150ms);
+  });
+  // And the one after it, when it is killed as well.
+  in_killed_engine(config(), [](testing::TestEngine& test) {
+    drop(test, 10);
+    test.advance(150ms);
+    test.advance(150ms);
+  });
+  Config hears = config();
+  std::string said;
+  hears.on_diagnostic = [&](std::string_view text) { said += text; };
+  const Stats stats = recover(hears);
+  EXPECT_EQ(stats.metrics.dropped_for(DropCause::invalid), 13U);
+  EXPECT_EQ(stats.logs.dropped_for(DropCause::rate_limited), 4U);
+  EXPECT_EQ(stats.metrics.recovered, 13U);
+  EXPECT_TRUE(testing::is_settled(stats.metrics));
+  EXPECT_TRUE(testing::is_settled(stats.logs));
+  EXPECT_NE(said.find("which had dropped 17 more"), std::string::npos) << said;
+  EXPECT_EQ(recover(config()).metrics.dropped_total(), 0U) << "once";
+}
+
+TEST_F(CrashLedgerTest, WhatWasPublishedIsNotCountedAgain) {
+  Config published = config();
+  published.self_metrics = true;
+  in_killed_engine(published, [](testing::TestEngine& test) {
+    drop(test, 3);
+    test.advance(61s);  // The metric interval: it is reported.
+    test.settle();
+    drop(test, 4);
+    test.advance(150ms);
+    test.advance(150ms);
+  });
+  const Stats stats = recover(published);
+  EXPECT_EQ(stats.metrics.dropped_for(DropCause::invalid), 4U);
+  double reported = 0;
+  for (const testing::Json& document : documents()) {
+    if (!document.has("spillway.records.dropped") || document["Cause"].string() != "invalid") {
+      continue;
+    }
+    reported += document["spillway.records.dropped"].number();
+  }
+  EXPECT_EQ(reported, 7);
+}
+
+TEST_F(CrashLedgerTest, ADamagedFileCountsNothing) {
+  for (int byte = 0; byte < 30; ++byte) {
+    in_killed_engine(config(), [](testing::TestEngine& test) {
+      drop(test, 3);
+      test.advance(150ms);
+      test.advance(150ms);
+    });
+    for (const std::string& path : crash_files()) {
+      if (!path.ends_with("/ledger")) continue;
+      ASSERT_GE(std::filesystem::file_size(path), 30U);
+      std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+      file.seekg(byte);
+      const int was = file.get();
+      file.seekp(byte);
+      file.put(static_cast<char>(was ^ 1));
+    }
+    const Stats stats = recover(config());
+    EXPECT_TRUE(testing::is_settled(stats.metrics));
+    EXPECT_EQ(stats.metrics.dropped_total(), 0U);
+  }
+}
+
 // ---- What cannot be delivered now ----
 
 TEST_F(CrashRingsTest, RecordsOfASignalThatGoesNowhereAreDroppedByName) {

@@ -152,6 +152,28 @@ class SystemDisk final : public Disk {
 
 }  // namespace
 
+int replace_file(Disk& disk, Disk::Handle directory, const std::string& name,
+                 std::span<const std::string_view> pieces) {
+  const std::string made = name + ".new";
+  disk.remove(directory, made);
+  const Disk::Handle file = disk.create(directory, made);
+  int error = std::min(file, 0);
+  for (std::string_view rest : pieces) {
+    while (error == 0 && !rest.empty()) {
+      const std::int64_t written = disk.write(file, rest.data(), rest.size());
+      if (written <= 0) {
+        error = written < 0 ? static_cast<int>(written) : -EIO;
+      } else {
+        rest.remove_prefix(static_cast<std::size_t>(written));
+      }
+    }
+  }
+  if (file >= 0) disk.close(file);
+  if (error == 0) error = std::min(disk.rename(directory, made, name), 0);
+  if (error != 0) disk.remove(directory, made);
+  return error;
+}
+
 std::shared_ptr<Disk> system_disk() { return std::make_shared<SystemDisk>(); }
 
 }  // namespace spillway::transport

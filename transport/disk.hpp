@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace spillway::transport {
@@ -44,6 +46,12 @@ class Disk {
   virtual int rename(Handle directory, const std::string& from, const std::string& to) = 0;
   virtual int remove(Handle directory, const std::string& name) = 0;
 };
+
+/// Puts a file with these bytes in the place of the one of that name, by a rename: whoever reads it, and
+/// whenever the process dies, sees the old one or the new one. 0, or an errno with a minus sign: then the
+/// old one is there. Uses the name `<name>.new`.
+int replace_file(Disk& disk, Disk::Handle directory, const std::string& name,
+                 std::span<const std::string_view> pieces);
 
 /// The machine's own. A child of fork() does not keep its parent's locks.
 std::shared_ptr<Disk> system_disk();
