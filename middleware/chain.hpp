@@ -10,6 +10,7 @@
 //     Verdict before(State&, Exchange&);                 // may end the request with a reply
 //     void respond(State&, Exchange&, const ResponseFacts&);      // the response is about to go out
 //     void after(State&, const Exchange&, const ResponseFacts&) noexcept;  // it was sent, or not
+//     Verdict resumed(State&, Exchange&);              // after a Verdict::wait of before(), or of this
 //   };                                                   // phases that are not needed are left out
 //
 //   Chain chain(routes, observability, limiter);         // set up once; steps by reference
@@ -21,6 +22,7 @@
 //       exchange.respond({.status = ...});               // respond(), in reverse order
 //     });
 //   }
+//   ... with a RequestView::resumer exchange.is_waiting() comes first: resume() when it calls, then on ...
 //   ... send exchange.reply() if there is one, else the response; with exchange.headers() ...
 //   exchange.finish({.status = ..., .body_bytes = ...});  // after(), in reverse order
 //
@@ -56,6 +58,10 @@ concept HasRespond = requires(Step& step, typename Step::State& state, Exchange&
   step.respond(state, exchange, facts);
 };
 template <class Step>
+concept HasResumed = requires(Step& step, typename Step::State& state, Exchange& exchange) {
+  { step.resumed(state, exchange) } -> std::same_as<Verdict>;
+};
+template <class Step>
 concept HasAfter = requires(Step& step, typename Step::State& state, const Exchange& exchange,
                             const ResponseFacts& facts) {
   { step.after(state, exchange, facts) }
@@ -69,7 +75,8 @@ concept ChainStep = std::default_initializable<typename Step::State> &&
                     (HasBefore<Step> || HasRespond<Step> ||
                      HasAfter<Step>)&&(HasBefore<Step> || !requires { &Step::before; }) &&
                     (HasRespond<Step> || !requires { &Step::respond; }) &&
-                    (HasAfter<Step> || !requires { &Step::after; });
+                    (HasAfter<Step> || !requires { &Step::after; }) &&
+                    (HasResumed<Step> || !requires { &Step::resumed; });
 
 /// Makes an object that cannot be moved where it is to stay: what `make()` returns is made there, by
 /// std::optional::emplace(InPlace{make}) for one.
@@ -93,6 +100,19 @@ class ChainExchange final : public Exchange {
         !cancelled() && (!exception().type.empty() || std::uncaught_exceptions() > unwinding_);
     finish({.status = failed ? 500 : status_client_closed_request,
             .ending = failed ? Ending::failed : Ending::cancelled});
+  }
+
+  /// A step lets the request wait: neither handler nor reply yet, only resume(), or the end.
+  bool is_waiting() const noexcept { return waiting_; }
+  /// Goes on with the step that has called for it, and those behind; then it may be waiting again.
+  void resume() noexcept {
+    if (!std::exchange(waiting_, false)) return;
+    try {
+      if (!resume_from(std::index_sequence_for<Steps...>{}) && !waiting_) end_early();
+    } catch (...) {
+      fail(std::current_exception());
+      end_early();
+    }
   }
 
   /// The handler's response is known and nothing of it was sent. A step may add headers, or give a
@@ -123,7 +143,7 @@ class ChainExchange final : public Exchange {
                 const std::tuple<Steps&...>& steps) noexcept
       : Exchange(view, matched, now), steps_(steps) {
     try {
-      if (!before_from(std::index_sequence_for<Steps...>{})) end_early();
+      if (!before_from(std::index_sequence_for<Steps...>{}) && !waiting_) end_early();
     } catch (...) {
       fail(std::current_exception());
       end_early();
@@ -134,10 +154,31 @@ class ChainExchange final : public Exchange {
   bool before_one() {
     using Step = std::tuple_element_t<I, std::tuple<Steps...>>;
     if constexpr (HasBefore<Step>) {
-      if (std::get<I>(steps_).before(std::get<I>(states_), *this) == Verdict::reply) return false;
+      if (!goes_on<Step>(std::get<I>(steps_).before(std::get<I>(states_), *this))) return false;
     }
     entered_ = I + 1;
     return true;
+  }
+  template <class Step>
+  bool goes_on(Verdict verdict) noexcept {
+    if constexpr (HasResumed<Step>) {
+      if (verdict == Verdict::wait) [[unlikely]]
+        waiting_ = true;
+    }
+    return verdict == Verdict::proceed;
+  }
+  template <std::size_t I>
+  bool resume_one() {
+    using Step = std::tuple_element_t<I, std::tuple<Steps...>>;
+    if (I < entered_) return true;
+    if constexpr (HasResumed<Step>) {
+      if (std::exchange(resumes_, false)) {
+        if (!goes_on<Step>(std::get<I>(steps_).resumed(std::get<I>(states_), *this))) return false;
+        entered_ = I + 1;
+        return true;
+      }
+    }
+    return before_one<I>();
   }
   template <std::size_t I>
   void respond_one(const ResponseFacts& facts) {
@@ -158,6 +199,11 @@ class ChainExchange final : public Exchange {
     return (before_one<I>() && ...);
   }
   template <std::size_t... I>
+  bool resume_from(std::index_sequence<I...> /*order*/) {
+    resumes_ = true;
+    return (resume_one<I>() && ...);
+  }
+  template <std::size_t... I>
   void respond_from(const ResponseFacts& facts, std::index_sequence<I...> /*order*/) {
     (respond_one<sizeof...(Steps) - 1 - I>(facts), ...);
   }
@@ -171,6 +217,8 @@ class ChainExchange final : public Exchange {
   std::size_t entered_ = 0;
   const int unwinding_ = std::uncaught_exceptions();
   bool finished_ = false;
+  bool waiting_ = false;
+  bool resumes_ = false;
 };
 
 template <ChainStep... Steps>

@@ -60,6 +60,14 @@ struct HeaderField {
 /// Headers that stand in a contiguous list. The list outlives the result.
 Headers headers_of(const std::span<const HeaderField>& list) noexcept;
 
+/// How an adapter hears that a request goes on that a step lets wait (Verdict::wait): `call(object)`, once for
+/// each wait, on any thread, perhaps before Chain::begin() has returned. It hands over to the request's
+/// own executor, where ChainExchange::resume() is called; and does nothing when the request is gone.
+struct Resumer {
+  void (*call)(void* object) noexcept = nullptr;
+  void* object = nullptr;
+};
+
 /// What a framework knows of a request when its header has been read. Non-owning.
 struct RequestView {
   std::string_view method{};
@@ -75,6 +83,8 @@ struct RequestView {
   bool body_hidden = false;
   /// Set by frameworks that route before the chain runs; null: the chain matches method and path.
   const Route* route = nullptr;
+  /// Set by adapters that can let a request wait without holding a thread.
+  Resumer resumer{};
 
   /// Sets path and query from a request target in origin form ("/orders?page=2") or absolute form
   /// ("http://shop/orders?page=2"); of another form ("*") it becomes the path.
@@ -103,8 +113,9 @@ struct ResponseFacts {
 /// (nginx's 499; no status of HTTP).
 inline constexpr int status_client_closed_request = 499;
 
-/// What a step says in before(): on to the next step, or an end here with the exchange's reply.
-enum class Verdict : std::uint8_t { proceed, reply };
+/// What a step says in before(): on to the next step; an end here with the exchange's reply; or, of an
+/// exchange that can_wait(), to be asked again, by resumed(), after the step's resume_later().
+enum class Verdict : std::uint8_t { proceed, reply, wait };
 
 /// A response that a step gives in place of the handler's. Headers are the exchange's.
 struct Reply {
@@ -190,6 +201,11 @@ class Exchange {
   bool should_stop(SteadyTime now = std::chrono::steady_clock::now()) const noexcept {
     return cancelled() || now >= deadline;
   }
+
+  /// Whether the adapter lets a step say Verdict::wait.
+  bool can_wait() const noexcept { return request.resumer.call != nullptr; }
+  /// The step that said so has what it waited for, or will not get it. Any thread, without a lock.
+  void resume_later() const noexcept { request.resumer.call(request.resumer.object); }
 
   /// Makes the request's context (tenant, user, trace) the calling thread's until the end of the
   /// block. Around each piece of the handler that runs without a break: a callback, or a coroutine

@@ -3,6 +3,7 @@
 // The examples of tools/examples as programs of their own, each under load and delivering to the local
 // receiver: what was asked, recorded, delivered and received is the same number, and the answers are
 // what the steps of the chain make of them.
+#include <atomic>
 #include <charconv>
 #include <deque>
 #include <map>
@@ -263,6 +264,59 @@ TEST_P(CoroutineExampleTest, AClientThatGoesAwayEndsItsRequest) {
 INSTANTIATE_TEST_SUITE_P(All, CoroutineExampleTest,
                          ::testing::Values(Example{
                              "beast", SPILLWAY_EXAMPLE_BEAST, {"coroutines"}}),
+                         [](const auto& one) { return std::string(one.param.name); });
+#endif
+
+#if defined(SPILLWAY_EXAMPLE_BEAST)
+// One request at a time is handled, and the others wait without a thread of the server.
+class QueueExampleTest : public ExamplesTest {};
+
+TEST_P(QueueExampleTest, RequestsWaitForTheirTurnAndAllAreAnswered) {
+  ASSERT_NE(port, 0);
+  std::vector<std::thread> clients;
+  std::atomic<int> good{0};
+  std::atomic<bool> done{false};
+  constexpr int waiting_connections = 3;
+  constexpr int orders_each = 100;
+  for (int c = 0; c < waiting_connections; ++c) {
+    clients.emplace_back([&] {
+      RawClient client(port);
+      for (int i = 0; i < orders_each; ++i)
+        good += status_of(client.exchange("GET /orders/17 HTTP/1.1\r\nHost: shop\r\n\r\n")) == 200;
+    });
+  }
+  std::thread holder([&] {  // Of the coroutines: has the permit for 20 ms and waits meanwhile.
+    RawClient client(port);
+    while (!done)
+      client.exchange("GET /slow HTTP/1.1\r\nHost: shop\r\nX-Request-Timeout: 20m\r\n\r\n");
+  });
+  for (std::thread& client : clients) client.join();
+  done = true;
+  holder.join();
+  EXPECT_EQ(good, waiting_connections * orders_each);
+  stop();
+  double waited = 0;
+  for (const local::MetricStatistics& series : receiver.metrics("Shop", "BulkheadDecisions")) {
+    for (const auto& [dimension, value] : series.dimensions) {
+      if (dimension == "Outcome" && value == "waited") waited += series.sum;
+    }
+  }
+  if (std::string_view(GetParam().name) == "coroutines") {
+    EXPECT_GT(waited, 0);
+  }
+}
+std::vector<Example> queue_examples() {
+  const auto one_at_a_time = [](const char* way) {
+    return Example{way, "/usr/bin/env", {"SHOP_CONCURRENCY=1", SPILLWAY_EXAMPLE_BEAST, way}};
+  };
+  return {
+    one_at_a_time("callbacks"),
+#if !defined(__clang__)
+        one_at_a_time("coroutines"),
+#endif
+  };
+}
+INSTANTIATE_TEST_SUITE_P(All, QueueExampleTest, ::testing::ValuesIn(queue_examples()),
                          [](const auto& one) { return std::string(one.param.name); });
 #endif
 

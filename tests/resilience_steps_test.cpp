@@ -3,6 +3,7 @@
 // Circuit breaker, bulkhead and deadline as steps of a chain: what a client is told, what each decision
 // leaves behind, and that a permit is given back however a request ends.
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -331,6 +332,192 @@ TEST_F(BulkheadStepTest, WhoseDeadlineIsOverDoesNotWait) {
   Incoming request;
   const auto first = chain.begin(request.view(), now);
   EXPECT_EQ(chain.begin(request.view(), now).reply().status, 429);
+}
+
+// ---- BulkheadStep, waiting without a thread ----
+
+/// An adapter's: counts the calls.
+struct Resumes {
+  std::atomic<int> calls{0};
+  Resumer resumer() {
+    return {[](void* object) noexcept { ++static_cast<Resumes*>(object)->calls; }, this};
+  }
+};
+
+class BulkheadQueueTest : public BulkheadStepTest {
+ protected:
+  static BulkheadStepOptions one_at_a_time() {
+    BulkheadStepOptions options;
+    options.bulkhead.concurrency_max = 1;
+    options.bulkhead.wait_max = 60s;
+    options.wait_in_queue = true;
+    return options;
+  }
+  RequestView waiting(Resumes& resumes) {
+    RequestView view = request.view();
+    view.resumer = resumes.resumer();
+    return view;
+  }
+
+  BulkheadQueueTest() { now = std::chrono::steady_clock::now() + 1h; }  // Nobody's time is over.
+  Incoming request;
+  Resumes second_resumes;
+  Resumes third_resumes;
+};
+
+TEST_F(BulkheadQueueTest, RequestsGoOnInTheOrderInWhichTheyCame) {
+  BulkheadStep step(test.engine, one_at_a_time());
+  const Chain chain(routes, observability, step);
+  auto first = chain.begin(request.view(), now);
+  auto second = chain.begin(waiting(second_resumes), now);
+  auto third = chain.begin(waiting(third_resumes), now);
+  EXPECT_FALSE(first.is_waiting());
+  EXPECT_TRUE(second.is_waiting() && third.is_waiting());
+  EXPECT_FALSE(second.has_reply() || second.ended_early());
+  EXPECT_EQ(step.bulkhead().waiting(), 2U);
+  first.finish({.status = 200}, now);
+  EXPECT_EQ(second_resumes.calls, 1);
+  EXPECT_EQ(third_resumes.calls, 0);
+  second.resume();
+  EXPECT_FALSE(second.is_waiting() || second.has_reply());
+  second.respond({.status = 200});
+  second.finish({.status = 200}, now);
+  EXPECT_EQ(third_resumes.calls, 1);
+  third.resume();
+  EXPECT_FALSE(third.is_waiting() || third.has_reply());
+  EXPECT_EQ(step.bulkhead().in_flight(), 1U);
+  third.finish({.status = 200}, now);
+  EXPECT_EQ(step.bulkhead().in_flight(), 0U);
+  const testing::Sent all = testing::sent(test);
+  EXPECT_EQ(all.sum("BulkheadDecisions|admitted"), 1);
+  EXPECT_EQ(all.sum("BulkheadDecisions|waited"), 2);
+}
+
+TEST_F(BulkheadQueueTest, WhoseTimeIsOverIsRefused) {
+  BulkheadStepOptions options = one_at_a_time();
+  options.bulkhead.wait_max = 1ms;
+  BulkheadStep step(test.engine, options);
+  const Chain chain(routes, observability, step);
+  const auto first = chain.begin(request.view());
+  auto second = chain.begin(waiting(second_resumes));
+  if (second.is_waiting()) {
+    while (second_resumes.calls == 0) std::this_thread::yield();  // The step's own thread tells.
+    second.resume();
+  }
+  EXPECT_FALSE(second.is_waiting());
+  EXPECT_EQ(second.reply().status, 503);
+  EXPECT_EQ(second.decision, "bulkhead: timed_out");
+  EXPECT_TRUE(second.ended_early());
+  EXPECT_EQ(header(second, "Retry-After"), "1");
+  EXPECT_EQ(step.bulkhead().in_flight(), 1U);
+}
+
+TEST_F(BulkheadQueueTest, ARequestThatIsGivenUpLeavesTheQueueAndNoPermitIsLost) {
+  BulkheadStep step(test.engine, one_at_a_time());
+  const Chain chain(routes, observability, step);
+  auto first = chain.begin(request.view(), now);
+  {
+    auto gone = chain.begin(waiting(second_resumes), now);
+    EXPECT_TRUE(gone.is_waiting());
+  }
+  EXPECT_EQ(step.bulkhead().waiting(), 0U);
+  {
+    auto told = chain.begin(waiting(third_resumes), now);
+    first.finish({.status = 200}, now);
+    EXPECT_EQ(third_resumes.calls, 1);
+    EXPECT_EQ(step.bulkhead().in_flight(), 1U) << "its own, though it has not looked yet";
+  }
+  EXPECT_EQ(second_resumes.calls, 0);
+  EXPECT_EQ(step.bulkhead().in_flight(), 0U);
+  const testing::Sent all = testing::sent(test);
+  int cancelled = 0;
+  for (const Json& log : all.logs)
+    cancelled += log["message"].string() == "request" && log["status"].number() == 499;
+  EXPECT_EQ(cancelled, 2);
+}
+
+TEST_F(BulkheadQueueTest, WhoCannotWaitAndWhoFindsTheQueueFullIsRefusedAtOnce) {
+  BulkheadStepOptions options = one_at_a_time();
+  options.bulkhead.queue_max = 1;
+  BulkheadStep step(test.engine, options);
+  const Chain chain(routes, step);
+  const auto first = chain.begin(request.view(), now);
+  const auto plain = chain.begin(request.view(), now);
+  EXPECT_EQ(plain.decision, "bulkhead: full");
+  const auto second = chain.begin(waiting(second_resumes), now);
+  EXPECT_TRUE(second.is_waiting());
+  const auto third = chain.begin(waiting(third_resumes), now);
+  EXPECT_EQ(third.decision, "bulkhead: queue_full");
+  EXPECT_FALSE(third.is_waiting());
+}
+
+TEST_F(BulkheadQueueTest, TheStepsBehindComeAfterTheWait) {
+  BulkheadStep step(test.engine, one_at_a_time());
+  struct Counting {
+    struct State {};
+    Verdict before(State& /*state*/, Exchange& /*exchange*/) {
+      ++begun;
+      if (throws) throw std::runtime_error("no");
+      return Verdict::proceed;
+    }
+    void after(State& /*state*/, const Exchange& /*exchange*/,
+               const ResponseFacts& /*facts*/) noexcept {
+      ++ended;
+    }
+    bool throws = false;
+    int begun = 0;
+    int ended = 0;
+  } behind;
+  const Chain chain(routes, step, behind);
+  auto first = chain.begin(request.view(), now);
+  auto second = chain.begin(waiting(second_resumes), now);
+  EXPECT_EQ(behind.begun, 1);
+  first.finish({.status = 200}, now);
+  second.resume();
+  EXPECT_EQ(behind.begun, 2);
+  second.resume();
+  EXPECT_EQ(behind.begun, 2) << "nothing waits any more";
+  auto third = chain.begin(waiting(third_resumes), now);
+  behind.throws = true;
+  second.finish({.status = 200}, now);
+  third.resume();
+  EXPECT_EQ(third.reply().status, 500);
+  third.finish({.status = 500}, now);
+  EXPECT_EQ(behind.ended, 2);
+  EXPECT_EQ(step.bulkhead().in_flight(), 0U);
+}
+
+// Requests that come, wait, give up and go on several threads: in the end every permit is back.
+TEST_F(BulkheadQueueTest, NoPermitIsLostWhateverMeetsWhat) {
+  BulkheadStepOptions options;
+  options.bulkhead.concurrency_max = 2;
+  options.bulkhead.concurrency_per_tenant_max = 1;
+  options.bulkhead.wait_max = 1ms;
+  options.wait_in_queue = true;
+  BulkheadStep step(test.engine, options);
+  const Chain chain(routes, observability, step);
+  std::vector<std::thread> threads;
+  for (const std::string_view tenant : {"acme", "acme", "other", "third"}) {
+    threads.emplace_back([&, tenant] {
+      for (int i = 0; i < 2000; ++i) {
+        Incoming incoming = of(tenant);
+        Resumes resumes;
+        RequestView view = incoming.view();
+        view.resumer = resumes.resumer();
+        auto exchange = chain.begin(view);
+        if (exchange.is_waiting() && i % 3 == 0) continue;  // Given up.
+        while (exchange.is_waiting()) {
+          while (resumes.calls == 0) std::this_thread::yield();
+          exchange.resume();
+        }
+        if (i % 5 == 0) continue;
+        exchange.finish({.status = exchange.has_reply() ? exchange.reply().status : 200});
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(step.bulkhead().in_flight(), 0U);
+  EXPECT_EQ(step.bulkhead().waiting(), 0U);
 }
 
 // ---- DeadlineStep ----

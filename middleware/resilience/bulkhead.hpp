@@ -62,6 +62,8 @@ class Bulkhead {
   class [[nodiscard]] Permit {
    public:
     Permit() = default;
+    /// None, and why.
+    explicit Permit(BulkheadRefusal refusal) noexcept : refusal_(refusal) {}
     Permit(Permit&& other) noexcept
         : bulkhead_(std::exchange(other.bulkhead_, nullptr)),
           tenant_(other.tenant_),
@@ -84,7 +86,6 @@ class Bulkhead {
 
    private:
     friend class Bulkhead;
-    explicit Permit(BulkheadRefusal refusal) noexcept : refusal_(refusal) {}
     Permit(Bulkhead& bulkhead, Tenant* tenant) noexcept
         : bulkhead_(&bulkhead), tenant_(tenant), refusal_(BulkheadRefusal::none) {}
     Bulkhead* bulkhead_ = nullptr;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <condition_variable>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include <spillway/middleware/resilience/bulkhead_step.hpp>
+#include <spillway/transport/background_thread.hpp>
 
 namespace spillway::middleware {
 namespace {
@@ -35,6 +39,50 @@ Refusal refusal_of(BulkheadRefusal refusal) noexcept {
 
 }  // namespace
 
+/// The thread that tells those in the queue whose time is over. Sleeps while nobody waits.
+class BulkheadStep::Watcher {
+ public:
+  explicit Watcher(Bulkhead& bulkhead) : bulkhead_(bulkhead) {
+    thread_ = transport::start_thread("spillway-queue", [this] { watch(); });
+  }
+  Watcher(const Watcher&) = delete;
+  Watcher& operator=(const Watcher&) = delete;
+  ~Watcher() {
+    {
+      const std::scoped_lock lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  bool is_inherited() const noexcept { return home_.is_another(); }
+
+  /// Somebody waits.
+  void look() noexcept {
+    const std::scoped_lock lock(mutex_);  // Under it the thread sleeps, or is about to look.
+    changed_.notify_one();
+  }
+
+ private:
+  void watch() {
+    std::unique_lock lock(mutex_);
+    while (!stopping_) {
+      changed_.wait(lock, [this] { return stopping_ || bulkhead_.waiting() != 0; });
+      changed_.wait_for(lock, expiry_interval, [this] { return stopping_; });
+      lock.unlock();
+      bulkhead_.expire(std::chrono::steady_clock::now());
+      lock.lock();
+    }
+  }
+
+  Bulkhead& bulkhead_;
+  const transport::HomeProcess home_;
+  std::mutex mutex_;  // of stopping_
+  std::condition_variable changed_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
 BulkheadStep::BulkheadStep(Engine& engine, const BulkheadStepOptions& options)
     : engine_(engine),
       wait_on_thread_(options.wait_on_thread),
@@ -49,16 +97,66 @@ BulkheadStep::BulkheadStep(Engine& engine, const BulkheadStepOptions& options)
        {BulkheadRefusal::full, BulkheadRefusal::tenant_full, BulkheadRefusal::queue_full,
         BulkheadRefusal::tenant_queue_full, BulkheadRefusal::timed_out})
     refused_[static_cast<std::size_t>(refusal)] = decisions(to_string(refusal));
+  if (options.wait_in_queue) watcher_ = std::make_unique<Watcher>(bulkhead_);
 }
+
+BulkheadStep::~BulkheadStep() { transport::release_inherited(watcher_); }
+
+// ---- Waiting without a thread ----
+
+BulkheadStep::Queued::~Queued() {
+  if (!in_queue_ || bulkhead_.cancel(*this)) return;
+  while (!told_.load(std::memory_order_acquire)) std::this_thread::yield();
+}
+
+Bulkhead::Permit BulkheadStep::Queued::join() noexcept {
+  in_queue_ = true;  // Before anybody can tell.
+  Bulkhead::Permit permit =
+      bulkhead_.acquire(*this, exchange_.tenant, exchange_.begun, exchange_.deadline);
+  in_queue_ = permit.refusal() == BulkheadRefusal::waiting;
+  return permit;
+}
+
+void BulkheadStep::Queued::granted(Bulkhead::Permit permit) noexcept {
+  permit_ = std::move(permit);
+  tell();
+}
+void BulkheadStep::Queued::refused(BulkheadRefusal refusal) noexcept {
+  permit_ = Bulkhead::Permit(refusal);
+  tell();
+}
+void BulkheadStep::Queued::tell() noexcept {
+  exchange_.resume_later();
+  told_.store(true, std::memory_order_release);  // The last that this thread does with it.
+}
+
+// ---- A request ----
 
 Verdict BulkheadStep::before(State& state, Exchange& exchange) noexcept {
   state.permit_ = bulkhead_.try_acquire(exchange.tenant, exchange.begun);
   if (state.permit_) [[likely]] {
     admitted_.add(1U);
+  } else if (watcher_ != nullptr && exchange.can_wait()) {
+    state.permit_ = state.queued_.emplace(bulkhead_, exchange).join();
+    if (state.permit_.refusal() == BulkheadRefusal::waiting) {
+      watcher_->look();
+      return Verdict::wait;
+    }
+    if (state.permit_) admitted_.add(1U);
   } else if (wait_on_thread_) {
     state.permit_ = bulkhead_.acquire(exchange.tenant, exchange.begun, exchange.deadline);
     if (state.permit_) waited_.add(1U);
   }
+  return decide(state, exchange);
+}
+
+Verdict BulkheadStep::resumed(State& state, Exchange& exchange) noexcept {
+  state.permit_ = state.queued_->take();
+  if (state.permit_) waited_.add(1U);
+  return decide(state, exchange);
+}
+
+Verdict BulkheadStep::decide(State& state, Exchange& exchange) noexcept {
   if (state.permit_) [[likely]] {
     if (spell_.admitted(exchange.begun)) [[unlikely]]
       note_admission(exchange);

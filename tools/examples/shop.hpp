@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <iostream>
 #include <string>
 #include <string_view>
@@ -65,6 +66,12 @@ class Shop {
       {"GET", "/orders/{id}"}, {"GET", "/slow"}, {"POST", "/orders"}, {"POST", "/shop.Orders/Get"}};
 
  private:
+  /// SHOP_CONCURRENCY: how many requests are handled at a time.
+  static std::uint32_t concurrency() {
+    const char* const wished = std::getenv("SHOP_CONCURRENCY");
+    return wished != nullptr ? static_cast<std::uint32_t>(std::stoul(wished)) : 256;
+  }
+
   middleware::ClientAddress client_address_{{.trusted_proxies = {"127.0.0.0/8"}}};
   middleware::RequestId request_id_;
   middleware::Observability observability_{engine, routes};
@@ -78,7 +85,11 @@ class Shop {
                                                   .by = {{middleware::RateKeySource::tenant}}}}}};
   middleware::DeadlineStep deadline_{engine, routes, {.timeout = 10s}};
   middleware::BreakerStep breaker_{engine, routes, {.breaker = {.failure_rate = 0.9}}};
-  middleware::BulkheadStep bulkhead_{engine};
+  middleware::BulkheadStep bulkhead_{
+      engine,
+      {.bulkhead = {.concurrency_max = concurrency(), .wait_max = 2s},
+       .wait_on_thread = true,   // Of frameworks with a thread for each request; the others' has
+       .wait_in_queue = true}};  // many to serve.
 
  public:
   const middleware::Chain<middleware::ClientAddress, middleware::RequestId,

@@ -35,7 +35,20 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   void handle() {
-    auto& exchange = shop_.chain.begin(exchange_, middleware::beast_view(request_, peer_));
+    middleware::RequestView view = middleware::beast_view(request_, peer_);
+    view.resumer = turn_.resumer();
+    shop_.chain.begin(exchange_, view);
+    go_on();
+  }
+  void go_on() {
+    auto& exchange = *exchange_;
+    if (exchange.is_waiting()) {
+      turn_.async_wait([self = shared_from_this()](boost::system::error_code) {
+        self->exchange_->resume();
+        self->go_on();
+      });
+      return;
+    }
     response_ = middleware::beast_handle(exchange, request_, [&] {
       return response_of(
           shop_.handle(exchange.request.method, exchange.request.path, exchange.request.body),
@@ -57,6 +70,7 @@ class Session : public std::enable_shared_from_this<Session> {
   const Connections::Entry entry_;
   Shop& shop_;
   const std::string peer_;
+  Turn turn_{stream_.get_executor()};
   beast::flat_buffer buffer_;
   Request request_;
   Response response_;

@@ -49,6 +49,30 @@ inline bool has_ended(const boost::system::error_code& error) {
   return false;
 }
 
+/// When a step lets a request wait, its turn comes as the end of async_wait(), on the connection's executor,
+/// which is a strand. Stands where the exchange does, before it.
+class Turn {
+ public:
+  explicit Turn(const asio::any_io_executor& executor)
+      : timer_(std::make_shared<asio::steady_timer>(executor,
+                                                    asio::steady_timer::time_point::max())) {}
+  middleware::Resumer resumer() noexcept {
+    return {[](void* turn) noexcept { static_cast<Turn*>(turn)->come(); }, this};
+  }
+  /// In the same piece of work that has found the exchange waiting: a turn that has come already is
+  /// behind it in the strand.
+  template <class Token>
+  auto async_wait(Token&& token) {
+    return timer_->async_wait(std::forward<Token>(token));
+  }
+
+ private:
+  void come() noexcept {
+    asio::post(timer_->get_executor(), [timer = timer_] { timer->cancel(); });
+  }
+  std::shared_ptr<asio::steady_timer> timer_;
+};
+
 /// The open connections. Shutting them down ends a service without cutting off what is being answered.
 class Connections {
  public:

@@ -57,11 +57,18 @@ inline asio::awaitable<void> serve_requests(Shop& shop, Connections& connections
   boost::system::error_code error;
   auto token = asio::redirect_error(asio::use_awaitable, error);
   socket.set_option(tcp::no_delay(true), error);
+  Turn turn(socket.get_executor());
   for (;;) {
     Request request;
     co_await http::async_read(socket, buffer, request, token);
     if (error) co_return;
-    auto exchange = shop.chain.begin(middleware::beast_view(request, peer));
+    middleware::RequestView view = middleware::beast_view(request, peer);
+    view.resumer = turn.resumer();
+    auto exchange = shop.chain.begin(view);
+    while (exchange.is_waiting()) {
+      co_await turn.async_wait(token);
+      exchange.resume();
+    }
     Response response;
     if (!exchange.has_reply()) {
       try {
