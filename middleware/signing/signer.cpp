@@ -37,7 +37,10 @@ std::string& header_to_set(std::vector<transport::HttpHeader>& headers, std::str
     return transport::equal_without_case(header.name, name);
   };
   const auto first = std::find_if(headers.begin(), headers.end(), is_it);
-  if (first == headers.end()) return headers.emplace_back(std::string(name), std::string()).value;
+  if (first == headers.end()) {
+    headers.push_back({std::string(name), {}});
+    return headers.back().value;
+  }
   headers.erase(std::remove_if(first + 1, headers.end(), is_it), headers.end());
   return first->value;
 }
