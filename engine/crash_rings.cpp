@@ -214,15 +214,20 @@ bool CrashRings::attach(std::uint32_t index, std::byte* head, std::size_t head_b
                 static_cast<off_t>(tail_at));
   }
   SharedPages& pages = SharedPages::all();
-  if (tail == MAP_FAILED || !pages.map({ring, ring_bytes, file, head_bytes}) ||
-      !pages.map({head, head_bytes, file, 0})) {
-    trouble("has no room for a thread's ring", -ENOSPC);
+  bool mapped = false;
+  try {
+    mapped = tail != MAP_FAILED && pages.map({ring, ring_bytes, file, head_bytes}) &&
+             pages.map({head, head_bytes, file, 0});
+  } catch (const std::bad_alloc&) {
+  }
+  if (!mapped) {
     pages.forget(file);
     mmap(ring, ring_bytes, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     if (tail != MAP_FAILED) munmap(tail, sizeof(CrashTail));
     disk_->remove(box_, name);
     close(file);
+    trouble("has no room for a thread's ring", -ENOSPC);
     return false;
   }
   lane_files_.push_back(file);

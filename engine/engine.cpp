@@ -643,6 +643,10 @@ class Engine::Core final : public detail::EngineServices {
       signal.held_in_rings = signal.held_in_batch = signal.held_in_queue = 0;
     };
     drop(stats.metrics);
+    // What the flusher has not seen of counters.
+    const std::uint64_t unseen = lanes_->late_counts();
+    stats.metrics.recorded += unseen;
+    stats.metrics.dropped[static_cast<std::size_t>(DropCause::shutdown_deadline)] += unseen;
     if (crash_rings_ != nullptr) return;
     drop(stats.logs);
     drop(stats.spans);

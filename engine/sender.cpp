@@ -373,11 +373,17 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
 void Sender::put_back(std::size_t lane, Job job) noexcept {
   std::deque<Job>& waiting = lanes_[lane].waiting;
   const bool stored = job.stored != nullptr;
-  const auto place =
-      stored ? waiting.begin()
-             : std::find_if(waiting.begin(), waiting.end(), [&](const Job& other) {
-                 return other.stored == nullptr && other.payload->sequence >= job.payload->sequence;
-               });
+  auto place = waiting.begin();
+  if (stored) {
+    // The first, but behind those of the same file that come before it.
+    for (auto other = place; other != waiting.end() && other->stored != nullptr; ++other) {
+      if (other->stored == job.stored && other->stored_from < job.stored_from) place = other + 1;
+    }
+  } else {
+    place = std::find_if(waiting.begin(), waiting.end(), [&](const Job& other) {
+      return other.stored == nullptr && other.payload->sequence >= job.payload->sequence;
+    });
+  }
   try {
     *waiting.emplace(place) = std::move(job);
   } catch (const std::bad_alloc&) {
@@ -394,11 +400,42 @@ void Sender::put_back(std::size_t lane, Job job) noexcept {
 
 void Sender::place_unplaced(std::size_t lane) noexcept {
   std::vector<Job>& unplaced = lanes_[lane].unplaced;
+  // Those for which there is still no memory go round, and keep their order.
   for (std::size_t left = unplaced.size(); left > 0; --left) {
-    Job job = std::move(unplaced.back());
-    unplaced.pop_back();
+    Job job = std::move(unplaced.front());
+    unplaced.erase(unplaced.begin());
     put_back(lane, std::move(job));
   }
+}
+
+// Of all that is left of a destination, the first in the order of sealing. Takes no memory.
+std::optional<Sender::Job> Sender::take_oldest(std::size_t lane) noexcept {
+  Lane& from = lanes_[lane];
+  Job* oldest = nullptr;
+  const auto look_at = [&](Job& job) {
+    const bool is_older = oldest == nullptr || job.payload->sequence < oldest->payload->sequence;
+    if (is_older) oldest = &job;
+    return is_older;
+  };
+  if (!from.waiting.empty()) look_at(from.waiting.front());
+  auto unplaced = from.unplaced.end();
+  for (auto job = from.unplaced.begin(); job != from.unplaced.end(); ++job) {
+    if (look_at(*job)) unplaced = job;
+  }
+  auto flight = flights_.end();
+  for (auto one = flights_.begin(); one != flights_.end(); ++one) {
+    if (one->second.lane == lane && look_at(one->second.job)) flight = one;
+  }
+  if (oldest == nullptr) return std::nullopt;
+  std::optional<Job> taken(std::move(*oldest));
+  if (flight != flights_.end()) {
+    flights_.erase(flight);
+  } else if (unplaced != from.unplaced.end()) {
+    from.unplaced.erase(unplaced);
+  } else {
+    from.waiting.pop_front();
+  }
+  return taken;
 }
 
 void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
@@ -433,6 +470,7 @@ void Sender::split(std::size_t lane, Job job, const Outcome& outcome) {
     second.stored_records = second.unaccounted;
     job.stored_items -= second.stored_items;
     job.stored_records -= second.stored_records;
+    second.stored_from = job.stored_from + job.stored_items;
   }
   second.payload = std::move(half);
   second.stored = job.stored;
@@ -488,30 +526,19 @@ void Sender::abandon(SteadyTime until) {
   parts_.http->cancel_all();
   completions_.clear();
   if (parts_.spool != nullptr) parts_.spool->defer_sync();
-  std::array<std::deque<Job>, signal_count> left;
-  for (auto& [id, flight] : flights_) {
+  for (const auto& [id, flight] : flights_) {
     // Stored below, they are sent again by who comes next.
     if (uses_spool(flight.lane)) {
       of(flight.lane)
           .delivery.uncertain_records.fetch_add(flight.job.unaccounted, std::memory_order_relaxed);
     }
-    left[flight.lane].push_back(std::move(flight.job));
   }
-  flights_.clear();
   do {
     for (std::size_t i = 0; i < lanes_.size(); ++i) {
       lanes_[i].in_flight = 0;
-      place_unplaced(i);
-      for (Job& job : lanes_[i].waiting) left[i].push_back(std::move(job));
-      lanes_[i].waiting.clear();
-      // In the order of sealing, which the numbers of flights do not keep.
-      std::stable_sort(left[i].begin(), left[i].end(), [](const Job& a, const Job& b) {
-        return a.payload->sequence < b.payload->sequence;
-      });
-      for (Job& job : left[i]) {
-        give_up(i, std::move(job), parts_.clock->steady() < until);
+      while (std::optional<Job> job = take_oldest(i)) {
+        give_up(i, std::move(*job), parts_.clock->steady() < until);
       }
-      left[i].clear();
     }
     receive();
   } while (std::any_of(lanes_.begin(), lanes_.end(),

@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -98,6 +99,7 @@ class Sender {
     // Of its file, those that it stands for: all that its payload had when it was stored or split.
     std::size_t stored_items = 0;
     std::uint64_t stored_records = 0;
+    std::size_t stored_from = 0;  // of its file, how many of the items that were left come before
     std::uint64_t unaccounted =
         0;  // records of the payload that are neither delivered nor dropped yet
     int attempts = 0;
@@ -148,6 +150,7 @@ class Sender {
   /// Puts a job back where it belongs in the order, or aside while there is no memory for that.
   void put_back(std::size_t lane, Job job) noexcept;
   void place_unplaced(std::size_t lane) noexcept;
+  std::optional<Job> take_oldest(std::size_t lane) noexcept;
   void split(std::size_t lane, Job job, const Outcome& outcome);
   void account(Job& job, std::uint64_t delivered, std::uint64_t dropped, DropCause cause);
   void finish(Job job);

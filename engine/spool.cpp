@@ -170,18 +170,19 @@ bool Spool::open_box(std::uint32_t box, const std::string& name) {
   Disk& disk = *parts_.disk;
   const Disk::Handle handle = disk.open_directory(directory_, name);
   if (handle < 0) return false;
-  std::vector<std::string> names;
-  if (disk.lock(handle) < 0 || disk.list(handle, names) < 0) {
-    disk.close(handle);
-    return false;
-  }
-  // Files of a directory that was deleted are still in the queues.
-  const std::size_t files = boxes_[box].files;
-  boxes_[box] = {handle, name, boxes_[box].next_sequence, files, 0, false};
   try {
+    std::vector<std::string> names;
+    if (disk.lock(handle) < 0 || disk.list(handle, names) < 0) {
+      disk.close(handle);
+      return false;
+    }
+    // Files of a directory that was deleted are still in the queues.
+    const std::size_t files = boxes_[box].files;
+    boxes_[box] = {handle, name, boxes_[box].next_sequence, files, 0, false};
     read_names(box, names);
-  } catch (const std::bad_alloc&) {  // Another time.
-    disk.close(std::exchange(boxes_[box].handle, -1));
+  } catch (const std::bad_alloc&) {  // Another time: nothing of it is in the queues.
+    boxes_[box].handle = -1;
+    disk.close(handle);
     throw;
   }
   return true;
@@ -255,11 +256,13 @@ void Spool::read_names(std::uint32_t box, std::vector<std::string>& names) {
   drop_expired();
   const auto foreign_files = std::count_if(foreign_.begin(), foreign_.end(),
                                            [box](const Entry& one) { return one.box == box; });
-  if (foreign_files != 0) {
+  if (foreign_files == 0) return;
+  try {
     parts_.diagnostic("spool " + parts_.directory + "/" + boxes_[box].name + ": " +
                       std::to_string(foreign_files) +
                       " payloads are for destinations that are not configured; they stay there "
                       "until they are older than spool_age, or their room is needed");
+  } catch (const std::bad_alloc&) {  // Nobody hears of it; what was read is in the queues.
   }
 }
 
@@ -521,7 +524,10 @@ void Spool::unlink(std::uint32_t box, const std::string& name) {
   if (in.handle < 0) return;
   const int removed = parts_.disk->remove(in.handle, name);
   if (removed < 0 && removed != -ENOENT) {
-    not_removed_.emplace_back(box, name);
+    try {
+      not_removed_.emplace_back(box, name);
+    } catch (const std::bad_alloc&) {  // It stays there, and is sent again by the next engine.
+    }
     return;
   }
   in.unsynced = true;

@@ -204,6 +204,39 @@ TEST_F(NoMemoryTest, AnyAllocationMayFailOnTheWayToACollector) {
   sweep(config);
 }
 
+// With requests under way, and payloads that wait: each record is in the account at the end.
+TEST_F(NoMemoryTest, AnyAllocationMayFailWhileTheSenderEnds) {
+  bool reached_the_end = false;
+  for (long nth = 0; nth < 1000 && !reached_the_end; nth += step) {
+    SCOPED_TRACE("allocation " + std::to_string(nth));
+    CountingHeap heap;
+    Config config = aws_config();
+    config.metrics = MetricsTo::none;
+    config.traces = TracesTo::none;
+    testing::TestEngine test(config);
+    test.http.hold();
+    for (int i = 0; i < 3; ++i) {
+      SPILLWAY_INFO(test.engine, "event", {"n", i});
+      for (int round = 0; round < 3; ++round) test.advance(3s);
+    }
+    has_failed = false;
+    allocations_left = nth;
+    std::optional<Stats> stats;
+    try {
+      stats = test.engine.shutdown(1s);
+    } catch (const std::bad_alloc&) {  // Of the account itself.
+    }
+    allocations_left = -1;
+    reached_the_end = !has_failed;
+    if (!stats) stats = test.engine.shutdown(1s);
+    EXPECT_EQ(stats->logs.recorded, 3U);
+    EXPECT_EQ(stats->logs.dropped_for(DropCause::shutdown_deadline), 3U);
+    EXPECT_TRUE(is_settled(stats->logs));
+    if (::testing::Test::HasFailure()) return;
+  }
+  EXPECT_TRUE(reached_the_end);
+}
+
 TEST_F(NoMemoryTest, AThreadWithoutMemoryForItsLaneLosesRecordsAsNoMemory) {
   testing::TestEngine test(aws_config());
   const Counter requests = test.engine.counter("Requests");

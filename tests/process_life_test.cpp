@@ -180,6 +180,28 @@ TEST(HangingThreadTest, ShutdownDoesNotWaitForADiagnosticThatHangs) {
   obstacle->remove();
 }
 
+// Its cells are nobody's then: what counters have in them is in the account all the same.
+TEST(HangingThreadTest, WhatCountersHoldIsCountedWhenTheFlusherHangs) {
+  auto obstacle = std::make_shared<Obstacle>();
+  Config config;
+  config.metrics = MetricsTo::none;
+  config.logs = LogsTo::none;
+  config.on_diagnostic = [obstacle](std::string_view) { obstacle->wait(); };
+  {
+    Engine engine(config);
+    const Counter requests = engine.counter("Requests");
+    engine.counter("not ascii \xc3\xa9");
+    obstacle->wait_until_reached();
+    requests.add(1);
+    requests.add(2);
+    const Stats stats = engine.shutdown(50ms);
+    EXPECT_EQ(stats.metrics.recorded, 2U);
+    EXPECT_EQ(stats.metrics.dropped_for(DropCause::shutdown_deadline), 2U);
+    EXPECT_TRUE(testing::is_settled(stats.metrics));
+  }
+  obstacle->remove();
+}
+
 // ---- Lambda ----
 
 // Between invocations the process stands still for as long as the platform likes.
