@@ -15,6 +15,11 @@
 // the step's status whatever the handler says; a handler that costs something asks first:
 //
 //   if (const auto refused = grpc_refusal()) return *refused;
+//
+// A handler with callbacks, or on a completion queue, runs on threads that know nothing of its call: with
+// GrpcHandlers::asynchronous it says which (`grpc_refusal(context)`), and enters it for each piece of work:
+//
+//   const auto current = grpc_exchange(context)->enter();
 #pragma once
 
 #include <algorithm>
@@ -29,6 +34,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include <grpcpp/grpcpp.h>
@@ -107,6 +113,43 @@ namespace detail {
 
 inline constinit thread_local Exchange* grpc_current = nullptr;
 
+/// The calls under way of servers with asynchronous handlers, by their context: gRPC lets nothing else be
+/// found from there. Any thread.
+class GrpcCalls {
+ public:
+  static GrpcCalls& of_process() {
+    static GrpcCalls calls;
+    return calls;
+  }
+  void add(const grpc::ServerContextBase* context, Exchange& exchange) {
+    Shard& shard = of(context);
+    const std::scoped_lock lock(shard.mutex);
+    shard.exchanges[context] = &exchange;
+  }
+  void remove(const grpc::ServerContextBase* context) noexcept {
+    Shard& shard = of(context);
+    const std::scoped_lock lock(shard.mutex);
+    shard.exchanges.erase(context);
+  }
+  Exchange* find(const grpc::ServerContextBase* context) noexcept {
+    Shard& shard = of(context);
+    const std::scoped_lock lock(shard.mutex);
+    const auto found = shard.exchanges.find(context);
+    return found != shard.exchanges.end() ? found->second : nullptr;
+  }
+
+ private:
+  struct Shard {  // So that calls seldom meet.
+    std::mutex mutex;
+    std::unordered_map<const grpc::ServerContextBase*, Exchange*> exchanges;
+  };
+  Shard& of(const grpc::ServerContextBase* context) noexcept {
+    const std::size_t mixed = std::hash<const void*>{}(context) >> 8U;  // The low bits are alike.
+    return shards_[mixed % shards_.size()];
+  }
+  std::array<Shard, 16> shards_;
+};
+
 /// "ipv4:10.0.0.7:4711", "ipv6:%5B2001:db8::1%5D:4711" without scheme and port. Others as they are.
 inline std::string grpc_peer_address(std::string_view peer) {
   const bool v6 = peer.starts_with("ipv6:");
@@ -159,12 +202,18 @@ void grpc_add(Metadata& metadata, std::string_view name, std::string_view value)
 
 /// The call that the calling thread handles; null in servers with asynchronous handlers.
 inline Exchange* grpc_exchange() noexcept { return detail::grpc_current; }
+/// The call of a context, on any thread, until the call ends; null where handlers are not asynchronous.
+inline Exchange* grpc_exchange(const grpc::ServerContextBase* context) noexcept {
+  return detail::GrpcCalls::of_process().find(context);
+}
 
 /// What a handler returns at once: a step has refused its call. Nothing: it has not.
-inline std::optional<grpc::Status> grpc_refusal() {
-  const Exchange* const exchange = grpc_exchange();
+inline std::optional<grpc::Status> grpc_refusal(const Exchange* exchange = grpc_exchange()) {
   if (exchange == nullptr || !exchange->has_reply()) return std::nullopt;
   return detail::grpc_status_of(*exchange);
+}
+inline std::optional<grpc::Status> grpc_refusal(const grpc::ServerContextBase* context) {
+  return grpc_refusal(grpc_exchange(context));
 }
 
 /// Whether a call's handler runs on the thread that its interceptors ran on before: then the call's
@@ -182,6 +231,7 @@ class GrpcServerInterceptor final : public grpc::experimental::Interceptor {
       : chain_(chain), handlers_(handlers), info_(info) {}
   ~GrpcServerInterceptor() override {
     leave();
+    if (listed_ != nullptr) detail::GrpcCalls::of_process().remove(listed_);
     if (exchange_ && sent_) exchange_->finish(facts_);
   }
 
@@ -216,7 +266,11 @@ class GrpcServerInterceptor final : public grpc::experimental::Interceptor {
                      .headers = {&headers_, detail::GrpcHeaders::find},
                      .body_hidden = true};
     Exchange& exchange = chain_.begin(exchange_, view, now);
-    if (handlers_ == GrpcHandlers::asynchronous) return;
+    if (handlers_ == GrpcHandlers::asynchronous) {
+      detail::GrpcCalls::of_process().add(&context, exchange);
+      listed_ = &context;
+      return;
+    }
     if (exchange.context != nullptr) scope_.emplace(*exchange.context);
     detail::grpc_current = &exchange;
     entered_ = true;
@@ -259,6 +313,7 @@ class GrpcServerInterceptor final : public grpc::experimental::Interceptor {
   bool sent_ = false;
   bool entered_ = false;
   std::size_t headers_sent_ = 0;
+  const grpc::ServerContextBase* listed_ = nullptr;  // in GrpcCalls, as its key
   std::optional<typename Chain::Exchange> exchange_;
   std::optional<Scope> scope_;
 };
