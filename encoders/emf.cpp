@@ -297,10 +297,15 @@ std::uint64_t append_document(std::span<Pending* const> metrics, const EmfOption
 }  // namespace
 
 void encode_emf(std::span<const MetricPoint> points, const EmfOptions& options, Payload& payload) {
-  // Kept from call to call: an encoder allocates nothing of its own once it has run.
-  thread_local std::vector<Pending> pending;
-  thread_local std::vector<Pending*> chosen;
-  thread_local std::vector<Pending> before;
+  // Kept from call to call: an encoder allocates nothing of its own once it has run. Together, because
+  // each thread_local is looked for, and asked whether it is there yet.
+  struct Scratch {
+    std::vector<Pending> pending;
+    std::vector<Pending*> chosen;
+    std::vector<Pending> before;
+  };
+  thread_local Scratch scratch;
+  auto& [pending, chosen, before] = scratch;
   pending.clear();
   for (const MetricPoint& point : points) pending.push_back({&point});
   ByteBuffer& out = payload.bytes;
