@@ -125,7 +125,7 @@ void Aggregator::add_exemplar(State& state, const Exemplar& exemplar) noexcept t
 }
 
 void Aggregator::add_count(std::uint32_t id, std::uint64_t count, double sum) {
-  ledger_.of(Signal::metrics).drained.fetch_add(count, std::memory_order_relaxed);
+  ledger_.of(Signal::metrics).add_drained(count);
   const Series& series = series_[id];
   if (series.refusal != Refusal::none) {
     return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), count);
@@ -178,7 +178,7 @@ void Aggregator::take(Bank& bank) {
       }
     }
   }
-  ledger_.of(Signal::metrics).drained.fetch_add(drained, std::memory_order_relaxed);
+  ledger_.of(Signal::metrics).add_drained(drained);
 }
 
 void Aggregator::abandon(Bank& bank) {
@@ -197,12 +197,12 @@ void Aggregator::abandon(Bank& bank) {
         break;
     }
   }
-  ledger_.of(Signal::metrics).drained.fetch_add(left, std::memory_order_relaxed);
+  ledger_.of(Signal::metrics).add_drained(left);
   ledger_.drop_in_batch(Signal::metrics, DropCause::shutdown_deadline, left);
 }
 
 void Aggregator::add_sample(std::uint32_t id, double value) {
-  ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
+  ledger_.of(Signal::metrics).add_drained(1);
   const Series& series = series_[id];
   if (series.refusal != Refusal::none) {
     return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), 1);
@@ -220,7 +220,7 @@ void Aggregator::add_sample(std::uint32_t id, double value) {
 }
 
 void Aggregator::add_point(const MetricPoint& point) {
-  ledger_.of(Signal::metrics).drained.fetch_add(point.count, std::memory_order_relaxed);
+  ledger_.of(Signal::metrics).add_drained(point.count);
   const Series& series = *point.series;
   if (series.refusal != Refusal::none) {
     return ledger_.drop_in_batch(Signal::metrics, cause_of(series.refusal), point.count);

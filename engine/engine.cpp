@@ -593,8 +593,7 @@ class Engine::Core final : public detail::EngineServices {
   }
 
   std::uint64_t drained(Signal signal) const noexcept {
-    return ledger_.signals[static_cast<std::size_t>(signal)].drained.load(
-        std::memory_order_relaxed);
+    return ledger_.signals[static_cast<std::size_t>(signal)].taken();
   }
 
   void settle_signal(Signal signal, SignalStats& stats) const {
@@ -614,7 +613,7 @@ class Engine::Core final : public detail::EngineServices {
       left_batch += batch;
     }
     const std::uint64_t sealed = load(ledger.sealed);
-    const std::uint64_t drained = load(ledger.drained);
+    const std::uint64_t drained = ledger.taken();
     left_batch += sealed;
     stats.held_in_queue = sealed > left_queue ? sealed - left_queue : 0;
     stats.held_in_spool = std::min(load(ledger.spooled), stats.held_in_queue);

@@ -269,7 +269,7 @@ bool Flusher::drain_rings() {
 
 template <class Work>
 void Flusher::take_record(Signal signal, std::uint64_t records, Work&& work) noexcept {
-  ledger_.of(signal).drained.fetch_add(records, std::memory_order_relaxed);
+  ledger_.of(signal).add_drained(records);
   try {
     work();
   } catch (const std::bad_alloc&) {
@@ -443,7 +443,7 @@ class Flusher::Recovered final : public RecoveredRecords {
                                                  ? DropCause::series_limit
                                                  : DropCause::invalid);
     }
-    flusher_.ledger_.of(Signal::metrics).drained.fetch_add(head.records, std::memory_order_relaxed);
+    flusher_.ledger_.of(Signal::metrics).add_drained(head.records);
     flusher_.ship_points({&point, 1}, head.time_ms, head.end_ms);
   }
   /// All that was given is in payloads.
@@ -470,7 +470,7 @@ class Flusher::Recovered final : public RecoveredRecords {
     drop_measurements(count, flusher_.metrics_ ? DropCause::no_memory : DropCause::no_destination);
   }
   void drop_measurements(std::uint64_t count, DropCause cause) {
-    flusher_.ledger_.of(Signal::metrics).drained.fetch_add(count, std::memory_order_relaxed);
+    flusher_.ledger_.of(Signal::metrics).add_drained(count);
     flusher_.ledger_.drop_in_batch(Signal::metrics, cause, count);
   }
   // Null: there is no memory, or metrics go nowhere.
@@ -736,7 +736,7 @@ void Flusher::take_event(LogView event, std::uint32_t site, Aggregator& to) {
     }
   } catch (const std::bad_alloc&) {
     if (metrics_) metrics_->cancel();
-    ledger_.of(Signal::metrics).drained.fetch_add(left, std::memory_order_relaxed);
+    ledger_.of(Signal::metrics).add_drained(left);
     ledger_.drop_in_batch(Signal::metrics, DropCause::no_memory, left);
   }
 }
@@ -744,7 +744,7 @@ void Flusher::take_event(LogView event, std::uint32_t site, Aggregator& to) {
 void Flusher::encode_event(const LogView& event, std::uint64_t metrics, std::uint64_t& left) {
   const auto account = [&] {
     left = 0;
-    ledger_.of(Signal::metrics).drained.fetch_add(metrics, std::memory_order_relaxed);
+    ledger_.of(Signal::metrics).add_drained(metrics);
   };
   const std::int64_t time_ms = event.time_ns / 1'000'000;
   if (!is_in_time(time_ms)) {
@@ -785,7 +785,7 @@ void Flusher::aggregate_event(const LogView& event, Aggregator& to, std::uint64_
     if (is_valid_measurement(value)) {
       to.add_sample(number, value);
     } else {
-      ledger_.of(Signal::metrics).drained.fetch_add(1, std::memory_order_relaxed);
+      ledger_.of(Signal::metrics).add_drained(1);
       ledger_.drop_in_batch(Signal::metrics, DropCause::invalid, 1);
     }
   }
@@ -816,7 +816,7 @@ std::uint32_t Flusher::add_logger(const LoggerState& logger, std::uint32_t site,
   return whole;
 }
 
-void Flusher::take_log(LogView log, std::uint32_t site, std::uint64_t ticks, Severity level) {
+void Flusher::take_log(LogView& log, std::uint32_t site, std::uint64_t ticks, Severity level) {
   if (!logs_) return;
   const Severity severity = log.site->severity;
   if (retention_ && severity < level) {

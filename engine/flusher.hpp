@@ -150,7 +150,7 @@ class Flusher {
   /// returns. Valid until the next call.
   std::uint32_t add_logger(const LoggerState& logger, std::uint32_t site, LogView& log);
   /// `site` is the number of `log.site`; `level` that of its logger.
-  void take_log(LogView log, std::uint32_t site, std::uint64_t ticks, Severity level);
+  void take_log(LogView& log, std::uint32_t site, std::uint64_t ticks, Severity level);
   /// `records`: how many it stands for.
   void encode_log(const LogView& log, std::uint64_t ticks, std::uint64_t records = 1);
   /// Says what the limit of a call site has held back.

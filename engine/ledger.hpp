@@ -27,15 +27,15 @@ struct DeliveryLedger {
 };
 
 /// One signal's way through flusher and sender, in records. Each counter only grows; who writes it
-/// is on the right. In a batch: drained - sealed - dropped by the flusher. In the queue: sealed -
-/// delivered - dropped by the sender.
+/// is on the right. In a batch: drained + adopted - sealed - dropped by the flusher. In the queue:
+/// sealed - delivered - dropped by the sender.
 struct SignalLedger {
   std::atomic<std::uint64_t> drained{0};    // flusher: taken from rings and cells
+  std::atomic<std::uint64_t> adopted{0};    // sender: taken from the spool of a process before
   std::atomic<std::uint64_t> sealed{0};     // flusher: handed to the sender
   std::atomic<std::uint64_t> delivered{0};  // sender
-  std::atomic<std::uint64_t> recovered{
-      0};                                 // sender: of `drained`, taken over from a process before
-  std::atomic<std::uint64_t> spooled{0};  // sender: on disk now; does not only grow
+  std::atomic<std::uint64_t> recovered{0};  // both: of these, what is of a process before
+  std::atomic<std::uint64_t> spooled{0};    // sender: on disk now; does not only grow
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_batch{};  // flusher
   std::array<std::atomic<std::uint64_t>, drop_cause_count> dropped_in_queue{};  // sender
   /// flusher: what processes that died had dropped, and had not published
@@ -43,6 +43,14 @@ struct SignalLedger {
   DeliveryLedger delivery;
   DeliveryHealth health;
 
+  /// Flusher, which alone writes it: an addition that waits for no other core.
+  void add_drained(std::uint64_t records) noexcept {
+    drained.store(drained.load(std::memory_order_relaxed) + records, std::memory_order_relaxed);
+  }
+  /// All that there was to account for. Any thread.
+  std::uint64_t taken() const noexcept {
+    return drained.load(std::memory_order_relaxed) + adopted.load(std::memory_order_relaxed);
+  }
   /// Records that delivery has lost.
   std::uint64_t lost() const noexcept;
 };

@@ -243,7 +243,7 @@ void Spool::read_names(std::uint32_t box, std::vector<std::string>& names) {
   for (std::size_t signal = 0; signal < signal_count; ++signal) {
     for (const Entry& entry : found[signal]) {
       SignalLedger& ledger = ledger_of(entry.name.signal);
-      ledger.drained.fetch_add(entry.name.records, std::memory_order_relaxed);
+      ledger.adopted.fetch_add(entry.name.records, std::memory_order_relaxed);
       ledger.sealed.fetch_add(entry.name.records, std::memory_order_relaxed);
       ledger.recovered.fetch_add(entry.name.records, std::memory_order_relaxed);
       ledger.spooled.fetch_add(entry.name.records, std::memory_order_relaxed);
@@ -585,7 +585,7 @@ void Spool::drop_foreign(DropCause cause) {
   const Entry entry = std::move(foreign_.front());
   foreign_.pop_front();
   SignalLedger& ledger = ledger_of(entry.name.signal);
-  ledger.drained.fetch_add(entry.name.records, std::memory_order_relaxed);
+  ledger.adopted.fetch_add(entry.name.records, std::memory_order_relaxed);
   ledger.sealed.fetch_add(entry.name.records, std::memory_order_relaxed);
   ledger.recovered.fetch_add(entry.name.records, std::memory_order_relaxed);
   parts_.ledger.drop_in_queue(entry.name.signal, cause, entry.name.records);

@@ -118,7 +118,7 @@ TEST_F(SpoolTest, TheNextProcessAccountsForWhatItFinds) {
   Process next(disk);
   const SignalLedger& logs = next.ledger.of(Signal::logs);
   EXPECT_EQ(logs.recovered, 40U);
-  EXPECT_EQ(logs.drained, 40U);
+  EXPECT_EQ(logs.taken(), 40U);
   EXPECT_EQ(logs.sealed, 40U);
   EXPECT_EQ(next.held(), 40U);
   EXPECT_EQ(next.drain(), (std::vector<std::string>{"a/0", "a/1", "a/2", "b/0"}));
