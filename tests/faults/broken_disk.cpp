@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A disk that answers EIO, by LD_PRELOAD: while the file named by FAULTS_EIO_WHILE exists, what writes and what makes
-// durable fails on files below the folder FAULTS_EIO_BELOW. A real one takes a device mapper's error target, which few
+// durable fails on files below the folder FAULTS_EIO_BELOW, and a byte is appended to FAULTS_EIO_WHILE.struck. A real one takes a device mapper's error target, which few
 // machines allow.
 #include <cerrno>
 #include <cstdlib>
@@ -10,6 +10,8 @@
 #include <system_error>
 
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,11 +27,21 @@ bool is_broken(int file) {
   return !error && path.native().starts_with(below);
 }
 
+/// So that the row can tell that its fault was there.
+void note_strike() {
+  const std::string path = std::string(std::getenv("FAULTS_EIO_WHILE")) + ".struck";
+  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (file < 0) return;
+  static_cast<void>(syscall(SYS_write, file, "x", 1));
+  close(file);
+}
+
 /// The C library's own function, or EIO.
 template <class... Arguments, class Result>
 Result call(Result (*mine)(Arguments...), const char* name, int file, Arguments... arguments) {
   const int error = errno;
   if (is_broken(file)) {
+    note_strike();
     errno = EIO;
     return -1;
   }

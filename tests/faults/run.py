@@ -64,6 +64,17 @@ class Probe:
             [row.build / "tests/faults_probe", *map(str, (self.run, THREADS, rate, held_max)), self.books],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, text=True, env=variables)
 
+    def failures(self):
+        """Requests that failed or were throttled."""
+        delivery = self.answer["stats"]["delivery"]
+        return delivery["failures"] + delivery["throttles"]
+
+    def has_said(self, text):
+        return any(text in line for line in self.answer["diagnostics"])
+
+    def dropped(self, cause):
+        return sum(self.answer["stats"][name]["dropped"].get(cause, 0) for name in SIGNALS)
+
     def ask(self, command):
         try:
             self.process.stdin.write(command + "\n")
@@ -111,11 +122,17 @@ class Row:
     def __init__(self, options):
         self.build = pathlib.Path(options.build).resolve()
         self.kills = options.kills
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="spillway-faults-")).resolve()
+        self.folder = pathlib.Path(options.folder).resolve()
         self.receiver = Receiver()
         self.probes = []
         self.spool = self.folder / "spool"
         self.note = ""
+        self.not_struck = []
+
+    def must(self, struck, what):
+        """What shows that the fault was there: without it a row says nothing."""
+        if not struck:
+            self.not_struck.append(what)
 
     def environment(self):
         return {
@@ -157,6 +174,7 @@ class Row:
         first.shutdown(500)
         end()
         self.deliver(environment | (after or {}))
+        return first
 
     def deliver(self, environment):
         """A process that sends what is left, and records a little of its own."""
@@ -172,7 +190,7 @@ class Row:
         came = {"logs": books.logs, "spans": books.spans}
         total = collections.Counter()
         dropped = collections.Counter()
-        wrong = []
+        wrong = [f"the fault did not strike: {what}" for what in self.not_struck]
         ended = [probe for probe in self.probes if probe.answer]
         is_killed = len(ended) != len(self.probes)
         for name in SIGNALS:
@@ -256,7 +274,8 @@ def fault(name, *needs, short=False):
 
 @fault("none", short=True)
 def none(row):
-    row.outage(lambda: None, lambda: None)
+    first = row.outage(lambda: None, lambda: None)
+    row.must(first.failures() == 0, "requests failed where nothing was wrong")
 
 
 def kill_again_and_again(row, is_away):
@@ -287,6 +306,7 @@ def kill_again_and_again(row, is_away):
         row.receiver.listen()
     row.deliver(environment)
     row.note = f"{row.kills} kills"
+    row.must(row.receiver.books.recovered > 0, "nothing was left by the killed")
 
 
 @fault("kill -9", short=True)
@@ -299,16 +319,20 @@ def kill_in_outage(row):
     kill_again_and_again(row, is_away=True)
 
 
+def must_fail(row, first):
+    row.must(first.failures() > 0, "no request failed")
+
+
 @fault("connections refused", short=True)
 def refused(row):
-    row.outage(row.receiver.refuse, row.receiver.listen)
+    must_fail(row, row.outage(row.receiver.refuse, row.receiver.listen))
 
 
 @fault("TCP black hole: full backlog", short=True)
 def full_backlog(row):
     silent = SilentListener()
-    row.outage(lambda: None, silent.close, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.port}"},
-               after={"AWS_ENDPOINT_URL": f"http://127.0.0.1:{row.receiver.port}"})
+    must_fail(row, row.outage(lambda: None, silent.close, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.port}"},
+                              after={"AWS_ENDPOINT_URL": f"http://127.0.0.1:{row.receiver.port}"}))
 
 
 @fault("TCP black hole: nftables drop", "namespaces", "nftables")
@@ -316,7 +340,7 @@ def dropped_packets(row):
     def begin():
         command("nft", f"add table inet faults; add chain inet faults in {{ type filter hook input priority 0; }}; "
                 f"add rule inet faults in tcp dport {row.receiver.port} drop")
-    row.outage(begin, lambda: command("nft", "delete table inet faults"))
+    must_fail(row, row.outage(begin, lambda: command("nft", "delete table inet faults")))
 
 
 @fault("DNS black hole", "namespaces")
@@ -330,22 +354,25 @@ def dns(row):
     command("mount", "--bind", hosts, "/etc/hosts")
     command("mount", "--bind", servers, "/etc/resolv.conf")
     name = {"AWS_ENDPOINT_URL": f"http://receiver.test:{row.receiver.port}"}
-    row.outage(lambda: None, lambda: hosts.write_text("127.0.0.1 localhost receiver.test\n"), name)
+    must_fail(row, row.outage(lambda: None, lambda: hosts.write_text("127.0.0.1 localhost receiver.test\n"), name))
 
 
 @fault("slow loris", short=True)
 def slow(row):
-    row.outage(lambda: setattr(row.receiver, "fault", "slow"), lambda: setattr(row.receiver, "fault", "none"))
+    must_fail(row, row.outage(lambda: setattr(row.receiver, "fault", "slow"),
+                              lambda: setattr(row.receiver, "fault", "none")))
 
 
 @fault("resets in the middle of replies", short=True)
 def resets(row):
-    row.outage(lambda: setattr(row.receiver, "fault", "reset"), lambda: setattr(row.receiver, "fault", "none"))
+    must_fail(row, row.outage(lambda: setattr(row.receiver, "fault", "reset"),
+                              lambda: setattr(row.receiver, "fault", "none")))
 
 
 @fault("throttled", short=True)
 def throttled(row):
-    row.outage(lambda: setattr(row.receiver, "fault", "busy"), lambda: setattr(row.receiver, "fault", "none"))
+    must_fail(row, row.outage(lambda: setattr(row.receiver, "fault", "busy"),
+                              lambda: setattr(row.receiver, "fault", "none")))
 
 
 def small_disk(folder, options):
@@ -364,18 +391,23 @@ def full_spool(row):
     first.shutdown(1000)
     row.receiver.listen()
     row.deliver(row.with_spool())
+    must_be_full(row, first)
+
+
+def must_be_full(row, first):
+    row.must(first.has_said("No space left"), "the spool has not said that there is no space")
 
 
 @fault("ENOSPC in the spool up to the end", "namespaces")
 def full_spool_to_the_end(row):
     small_disk(row.spool, "size=256k")
-    row.outage(row.receiver.refuse, row.receiver.listen)
+    must_be_full(row, row.outage(row.receiver.refuse, row.receiver.listen))
 
 
 @fault("no inodes in the spool", "namespaces")
 def no_inodes(row):
     small_disk(row.spool, "size=64m,nr_inodes=6")
-    row.outage(row.receiver.refuse, row.receiver.listen)
+    must_be_full(row, row.outage(row.receiver.refuse, row.receiver.listen))
 
 
 def to_files(folder):
@@ -406,6 +438,7 @@ def full_files(row):
     first.ask("flush 5000")
     first.shutdown(1000)
     row.note = f"{read_files(row.folder / 'out', row.receiver.books)} torn lines"
+    row.must(first.has_said("No space left"), "no file has said that there is no space")
 
 
 @fault("EIO in the spool (LD_PRELOAD)", short=True)
@@ -417,6 +450,15 @@ def broken_spool(row):
         row.receiver.refuse()
     row.outage(begin, row.receiver.listen, {"FAULTS_EIO_WHILE": str(marker), "FAULTS_EIO_BELOW": str(row.spool)},
                preload=row.build / "tests/libfaults_broken_disk.so")
+    must_be_broken(row, marker)
+
+
+def must_be_broken(row, marker):
+    """broken_disk.cpp writes a byte for each call that it has failed."""
+    struck = marker.with_suffix(".struck")
+    calls = struck.stat().st_size if struck.exists() else 0
+    row.must(calls > 0, "no call to the disk was answered EIO")
+    row.note = ", ".join(filter(None, [row.note, f"{calls} calls answered EIO"]))
 
 
 @fault("EIO under log and EMF files (LD_PRELOAD)", short=True)
@@ -434,6 +476,7 @@ def broken_files(row):
     first.ask("flush 5000")
     first.shutdown(1000)
     row.note = f"{read_files(out, row.receiver.books)} torn lines"
+    must_be_broken(row, marker)
 
 
 @fault("clock +30 days, -30 days, right again", "faketime")
@@ -452,6 +495,7 @@ def clock(row):
     first.ask("stop")
     first.ask("flush 5000")
     first.shutdown(1000)
+    row.must(first.dropped("expired") > 0, "no record was of a time that CloudWatch does not take")
 
 
 def flood(row, limit, environment):
@@ -464,6 +508,7 @@ def flood(row, limit, environment):
     row.note = f"{first.answer['resident_peak_kb'] >> 10} MB resident at most"
     row.receiver.listen()
     row.deliver({})
+    return first
 
 
 @fault("memory limit (RLIMIT_AS), queue larger than it")
@@ -473,13 +518,15 @@ def address_space(row):
         pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + (48 << 20)
         resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
-    flood(row, limit, {"SPILLWAY_QUEUE_BYTES_MAX": str(1 << 30)})
+    first = flood(row, limit, {"SPILLWAY_QUEUE_BYTES_MAX": str(1 << 30)})
+    row.must(first.dropped("no_memory") > 0, "memory did not run out")
 
 
 @fault("memory limit (cgroup of 64 MB), queue of 16 MB", "cgroup")
 def cgroup(row):
     with memory_cgroup(64 << 20) as limit:
-        flood(row, limit, {"SPILLWAY_QUEUE_BYTES_MAX": str(16 << 20)})
+        first = flood(row, limit, {"SPILLWAY_QUEUE_BYTES_MAX": str(16 << 20)})
+    row.must(first.dropped("queue_full") > 0, "the queue was not full")
 
 
 # ---- What rows need, and whether it is possible here ----
@@ -508,11 +555,16 @@ def why_not(words):
 CGROUPS = (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max"))
 
 
+def cgroup_of(folder, pid):
+    """The group that the row of this process makes."""
+    return pathlib.Path(folder) / f"spillway-faults-{pid}"
+
+
 @contextlib.contextmanager
 def memory_cgroup(limit_bytes):
     """Yields a function that puts a process into a group of so much memory."""
     for folder, name in CGROUPS:
-        group = pathlib.Path(folder) / f"spillway-faults-{os.getpid()}"
+        group = cgroup_of(folder, os.getpid())
         with contextlib.suppress(OSError):
             group.mkdir()
             if (group / name).exists():
@@ -561,33 +613,44 @@ def run_row(name, options):
             if probe.process.poll() is None:
                 probe.process.kill()
                 probe.process.wait()
-        if not options.keep:
-            shutil.rmtree(row.folder, ignore_errors=True)
     print(json.dumps(result))
     sys.stdout.flush()
 
 
-def start_row(row_fault, arguments, kills):
+def start_row(row_fault, options):
+    """In a session of its own: a row that hangs is ended with all that it has started. Its mounts end with it."""
     prefix = in_namespaces() if "namespaces" in row_fault.needs else []
+    folder = tempfile.mkdtemp(prefix="spillway-faults-")
+    row = subprocess.Popen([*prefix, sys.executable, __file__, *sys.argv[1:], "--row", row_fault.name, "--folder", folder],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        done = subprocess.run([*prefix, sys.executable, __file__, *arguments, "--row", row_fault.name],
-                              capture_output=True, text=True, timeout=ROW_SECONDS_MAX + 11 * kills)
-        return json.loads(done.stdout)
+        said, complained = row.communicate(timeout=ROW_SECONDS_MAX + 11 * options.kills)
+        return json.loads(said)
     except subprocess.TimeoutExpired:
         return {"wrong": ["did not end in time"]}
     except ValueError:
-        return {"wrong": [f"said nothing: {done.stderr[-2000:]}"]}
+        return {"wrong": [f"said nothing: {complained[-2000:]}"]}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(row.pid, signal.SIGKILL)
+        row.communicate()
+        for parent, _ in CGROUPS:
+            with contextlib.suppress(OSError):
+                cgroup_of(parent, row.pid).rmdir()
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build/release", help="folder with the built programs")
-    parser.add_argument("--kills", type=int, default=50, help="processes killed in each of the two rows of kill -9")
+    parser.add_argument("--kills", type=int, default=500, help="processes killed in each of the two rows of kill -9")
     parser.add_argument("--short", action="store_true", help="only the rows that need no privilege")
     parser.add_argument("--only", default="", help="only the rows whose name contains this")
     parser.add_argument("--json", type=pathlib.Path, help="write the rows to this file too")
     parser.add_argument("--keep", action="store_true", help="leave the folders of the rows where they are")
     parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
         run_row(options.row, options)
@@ -604,7 +667,7 @@ def main():
             rows.append({"fault": row_fault.name, "not_possible": reasons[0]})
             continue
         for tries_left in reversed(range(ROW_TRIES_MAX)):
-            result = start_row(row_fault, sys.argv[1:], options.kills)
+            result = start_row(row_fault, options)
             starved_ms = result.get("starved_ms", 0)
             if not result["wrong"] or starved_ms <= STARVED_MS_MAX or tries_left == 0:
                 break
