@@ -387,18 +387,34 @@ void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
   }
   add_mark(state.now);
   // Seals are looked up for every mark, also behind one that is not settled.
+  const auto find_sequence = [&](Signal signal, SteadyTime since, Condition& condition) {
+    const SignalState& of = state.signals[static_cast<std::size_t>(signal)];
+    if (!condition.has_records || condition.sequence) return false;
+    if (signal == Signal::spans && state.oldest_span <= since) return false;
+    if (!condition.seals) condition.seals = of.seals + (of.is_open ? 1 : 0);
+    if (of.seals < *condition.seals) return false;
+    condition.sequence = of.last_sequence;
+    return true;
+  };
   for (Mark& one : marks_) {
     for (const Signal signal : all_signals) {
-      const SignalState& of = state.signals[static_cast<std::size_t>(signal)];
-      Condition& condition = one.of(signal);
-      if (!condition.has_records || condition.sequence) continue;
-      if (signal == Signal::spans && state.oldest_span <= one.time) continue;
-      if (!condition.seals) condition.seals = of.seals + (of.is_open ? 1 : 0);
-      if (of.seals < *condition.seals) continue;
-      condition.sequence = of.last_sequence;
-      if (signal == Signal::spans) mark(signal, one.positions, *condition.sequence);
+      const bool is_new = find_sequence(signal, one.time, one.of(signal));
+      if (is_new && signal == Signal::spans) {
+        mark(signal, one.positions, *one.of(signal).sequence);
+      }
     }
   }
+  std::erase_if(orphans_, [&](Orphans& one) {
+    std::uint64_t left = 0;
+    for (const Signal signal : all_signals) {
+      const auto index = static_cast<std::size_t>(signal);
+      Condition& condition = one.signals[index];
+      find_sequence(signal, one.time, condition);
+      if (condition.sequence && settled(signal, *condition.sequence)) one.records[index] = 0;
+      left += one.records[index];
+    }
+    return left == 0;
+  });
   for (const Signal signal : all_signals) {
     const Mark* last = nullptr;
     for (Mark& one : marks_) {
@@ -435,9 +451,50 @@ void CrashRings::end_round(LaneSet& lanes, const RoundState& state,
           "in memory only, and would not outlive the process. Set spool_dir, or a "
           "larger ring_bytes");
     }
+    let_go(lanes, marks_.front());
     release(lanes, marks_.front());
     marks_.pop_front();
   }
+}
+
+// Its records are about to be released, settled or not.
+void CrashRings::let_go(LaneSet& lanes, Mark& mark) {
+  Orphans made{mark.time, mark.signals, {}};
+  lanes.for_each([&](Lane& lane) {
+    const std::uint32_t index = LaneSet::index_of(lane);
+    if (index >= mark.positions.size()) return;
+    const std::uint64_t from = lane.ring.released();
+    if (from >= mark.positions[index]) return;
+    lane.ring.walk(from, mark.positions[index],
+                   [&](const std::byte* /*record*/, const RecordHeader& header) {
+                     const auto signal = signal_of(header.kind());
+                     if (!signal || header.kind() == RecordKind::span_part) return;
+                     const bool is_event = header.kind() == RecordKind::event;
+                     made.records[static_cast<std::size_t>(*signal)] +=
+                         is_event ? measurements_of(site_of(header.id)) : 1;
+                   });
+  });
+  for (std::size_t i = 0; i < signal_count; ++i) {
+    if (made.signals[i].done) made.records[i] = 0;
+  }
+  if (orphans_.size() >= marks_max) {  // Those of the new one are settled later.
+    for (std::size_t i = 0; i < signal_count; ++i) {
+      if (!made.signals[i].has_records) made.signals[i] = orphans_.back().signals[i];
+      made.records[i] += orphans_.back().records[i];
+    }
+    orphans_.pop_back();
+  }
+  orphans_.push_back(made);
+}
+
+DropCounts CrashRings::in_memory_only() const noexcept {
+  DropCounts counts;
+  for (const Orphans& one : orphans_) {
+    for (std::size_t i = 0; i < signal_count; ++i) {
+      counts.records[i][static_cast<std::size_t>(DropCause::ring_full)] += one.records[i];
+    }
+  }
+  return counts;
 }
 
 void CrashRings::add_mark(SteadyTime now) {

@@ -30,7 +30,9 @@
 // what is before it. What was delivered and not acknowledged yet comes a second time.
 //
 // A ring holds half of its bytes so at most. A quarter makes the flusher seal what it has at once;
-// beyond the half, records are released though they are not settled, and are in memory only.
+// beyond the half, records are released though they are not settled, and are in memory only. How many
+// these are is in the file `ledger`, as dropped for ring_full, until they are settled: who comes after
+// this process counts them.
 //
 // What a record refers to by position, its context, is copied to a slot when it is released: two
 // slots, written in turn, so that one is whole whenever the process dies.
@@ -225,6 +227,8 @@ class CrashRings final : public LaneStore, public NameListener {
   void end_metrics(LaneSet& lanes, SteadyTime now);
   /// Writes down what was dropped and is not published. False: the disk does not take it now.
   bool write_ledger(const DropCounts& counts);
+  /// Records that are not settled and in memory only, as dropped for ring_full.
+  DropCounts in_memory_only() const noexcept;
   /// Whether records wait for that.
   bool has_aggregated() const noexcept {
     return seen_aggregated_ || std::any_of(marks_.begin(), marks_.end(),
@@ -271,6 +275,12 @@ class CrashRings final : public LaneStore, public NameListener {
 
     Condition& of(Signal signal) noexcept { return signals[static_cast<std::size_t>(signal)]; }
   };
+  /// What was released though it is not settled.
+  struct Orphans {
+    SteadyTime time{};
+    std::array<Condition, signal_count> signals;
+    std::array<std::uint64_t, signal_count> records{};
+  };
   static constexpr std::size_t marks_max = 256;
 
   explicit CrashRings(Parts parts);
@@ -279,6 +289,7 @@ class CrashRings final : public LaneStore, public NameListener {
   void write_anchor();
   bool append_name(const CrashName& head, std::string_view text) noexcept;
   void add_mark(SteadyTime now);
+  void let_go(LaneSet& lanes, Mark& mark);
   void strike(LaneSet& lanes, const Mark& mark, Signal signal);
   template <class Which>
   static void strike(LaneSet& lanes, std::vector<std::uint64_t>& struck,
@@ -314,6 +325,7 @@ class CrashRings final : public LaneStore, public NameListener {
   std::array<std::vector<std::uint64_t>, signal_count> said_;  // position of the latest CrashMark
   std::vector<std::uint32_t> mark_counts_;
   std::deque<Mark> marks_;
+  std::deque<Orphans> orphans_;
   std::array<bool, signal_count> seen_{};  // since the latest mark
   bool seen_aggregated_ = false;           // the same
   bool samples_are_kept_ = false;

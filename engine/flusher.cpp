@@ -189,10 +189,10 @@ bool Flusher::run_once() {
   }
   close_what_is_over();
   keep_metrics(false);
-  keep_drops(false);
   if (assembler_) assembler_->end_round(now_);
   seal_due();
   if (crash_rings_ != nullptr) end_round_of_crash_rings();
+  keep_drops(false);
   retired_loggers_.clear();
   return busy;
 }
@@ -323,6 +323,12 @@ bool Flusher::keep_drops(bool now) {
   next_drops_ = now_ + keeping_interval;
   DropCounts counts = drops_();
   if (self_metrics_ != nullptr) counts = counts.beyond(self_metrics_->reported_drops());
+  const DropCounts in_memory_only = crash_rings_->in_memory_only();
+  for (std::size_t signal = 0; signal < signal_count; ++signal) {
+    for (std::size_t cause = 0; cause < drop_cause_count; ++cause) {
+      counts.records[signal][cause] += in_memory_only.records[signal][cause];
+    }
+  }
   if (counts == kept_drops_) return true;
   if (!crash_rings_->write_ledger(counts)) return false;
   kept_drops_ = counts;

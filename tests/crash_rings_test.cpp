@@ -333,13 +333,44 @@ TEST_F(CrashRingsTest, RingsThatHoldTooMuchKeepLessRatherThanDropping) {
     }
     if (test.engine.stats().logs.dropped_total() != 0) _exit(1);
     if (warnings != 1) _exit(2);
+    test.advance(150ms);  // The account is written down.
     testing::kill_self();
   });
   const Stats stats = recover(config());
-  EXPECT_GE(stats.logs.recovered, 4096U / 2 / 32 - 10) << "half a ring";
+  EXPECT_GE(stats.logs.delivered, 4096U / 2 / 32 - 10) << "half a ring";
+  EXPECT_EQ(stats.logs.dropped_for(DropCause::ring_full), 1000 - stats.logs.delivered)
+      << "the others were in memory only";
+  EXPECT_EQ(stats.logs.recovered, 1000U);
   const auto all = lines();
   ASSERT_FALSE(all.empty());
   EXPECT_EQ(all.back()["n"].number(), 999);
+}
+
+// Until they are delivered after all.
+TEST_F(CrashRingsTest, WhatWasInMemoryOnlyIsNotCountedOnceItIsDelivered) {
+  testing::in_killed_child([&] {
+    const testing::AwsEnvironment environment;
+    Config late = config();
+    late.ring_bytes = 4096;
+    late.logs = LogsTo::put_log_events;
+    late.log_group = "/shop/orders";
+    late.log_stream = "pod";
+    testing::TestEngine test(late);
+    test.http.hold();
+    for (int n = 0; n < 1000; ++n) {
+      SPILLWAY_INFO(test.engine, "event", {"n", n});
+      if (n % 10 == 0) test.engine.step();
+    }
+    test.advance(150ms);
+    test.http.release();
+    for (int i = 0; i < 500 && test.engine.stats().logs.delivered != 1000; ++i) test.advance(1s);
+    if (test.engine.stats().logs.delivered != 1000) _exit(1);
+    test.advance(150ms);
+    testing::kill_self();
+  });
+  const Stats stats = recover(config());
+  EXPECT_EQ(stats.logs.recovered, 0U);
+  EXPECT_EQ(stats.logs.dropped_total(), 0U);
 }
 
 TEST_F(CrashRingsTest, WithoutTheDirectoryRingsAreInMemory) {
