@@ -5,9 +5,12 @@
 #include <cmath>
 #include <initializer_list>
 #include <set>
+#include <stdexcept>
+#include <string_view>
 #include <thread>
 
 #include <support/engine_fixture.hpp>
+#include <support/gunzip.hpp>
 
 #include <spillway/engine/trace_header.hpp>
 
@@ -577,6 +580,100 @@ TEST_F(EngineLogsTest, LoggersComeAndGoWhileTheFlusherReads) {
   const Stats stats = engine.shutdown(10s);
   EXPECT_EQ(stats.logs.recorded, 16'000U);
   EXPECT_TRUE(is_settled(stats.logs));
+}
+
+// ---- Arguments and clocks that misbehave ----
+
+struct Throwing {
+  operator std::string_view() const { throw std::runtime_error("no text"); }
+};
+
+TEST_F(EngineLogsTest, AnArgumentThatThrowsLeavesNothingBehind) {
+  Config with_spans = config();
+  with_spans.traces = TracesTo::put_trace_segments;
+  with_spans.trace_sample_rate = 1.0;
+  testing::TestEngine test(with_spans);
+  const auto log = [&] {
+    SPILLWAY_INFO(test.engine, "never", {"n", 1}, {"text", std::string_view(Throwing())});
+  };
+  EXPECT_THROW(log(), std::runtime_error);
+  {
+    Span span = test.engine.span("work");
+    EXPECT_THROW(span.annotate("text", std::string_view(Throwing())), std::runtime_error);
+    span.annotate("n", 2);
+  }
+  SPILLWAY_INFO(test.engine, "behind it", {"n", 3});
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.logs.recorded, 1U);
+  EXPECT_EQ(stats.spans.recorded, 1U);
+  EXPECT_TRUE(is_settled(stats.logs));
+  EXPECT_TRUE(is_settled(stats.spans));
+  ASSERT_EQ(messages(test).size(), 1U);
+  EXPECT_EQ(messages(test).at(0)["n"].number(), 3);
+}
+
+/// Engines of all signals, whose wall clock does what it likes while time goes on.
+class OddClockTest : public EngineLogsTest {
+ protected:
+  static Config config() {
+    Config config = aws_config();
+    config.trace_sample_rate = 1.0;
+    return config;
+  }
+  static void record(const testing::TestEngine& test, const Counter& counter) {
+    counter.add(1);
+    SPILLWAY_INFO(test.engine, "event");
+    const Span span = test.engine.span("work");
+  }
+};
+
+TEST_F(OddClockTest, TheYear2038IsOneLikeAnother) {
+  testing::TestEngine test(config());
+  const Counter counter = test.engine.counter("Requests");
+  constexpr WallTime last_second_of_32_bits{std::chrono::seconds(2'147'483'647)};
+  test.clock.step_wall(last_second_of_32_bits - 30s - test.clock.wall());
+  test.settle();  // What is open is of 2026.
+  for (int i = 0; i < 8; ++i) {
+    record(test, counter);
+    test.advance(15s);
+    test.settle();
+  }
+  ASSERT_TRUE(test.engine.flush(1s));
+  const Stats stats = test.engine.stats();
+  for (const SignalStats* const signal : {&stats.metrics, &stats.logs, &stats.spans}) {
+    EXPECT_EQ(signal->delivered, 8U);
+  }
+  double last_ms = 0;
+  std::size_t logs = 0;
+  for (const auto& request : test.http.requests()) {
+    const Json body(testing::body_of(request));
+    if (testing::operation_of(request) != "PutLogEvents") continue;
+    for (std::size_t i = 0; i < body["logEvents"].size(); ++i, ++logs) {
+      const double ms = body["logEvents"][i]["timestamp"].number();
+      EXPECT_EQ(ms, 1000.0 * (2'147'483'617 + 15.0 * static_cast<double>(logs)));
+      EXPECT_GT(ms, last_ms);
+      last_ms = ms;
+    }
+  }
+  EXPECT_EQ(logs, 8U);
+}
+
+// Intervals of metrics are the wall clock's: they end with a flush.
+TEST_F(OddClockTest, AWallClockThatStandsStillHoldsNoLogsOrSpansUp) {
+  testing::TestEngine test(config());
+  const Counter counter = test.engine.counter("Requests");
+  record(test, counter);
+  for (int i = 0; i < 40; ++i) {
+    test.clock.step_wall(-5s);
+    test.advance(5s);
+  }
+  test.settle();
+  const Stats stats = test.engine.stats();
+  EXPECT_EQ(stats.logs.delivered, 1U);
+  EXPECT_EQ(stats.spans.delivered, 1U);
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_EQ(test.engine.stats().metrics.delivered, 1U);
 }
 
 }  // namespace

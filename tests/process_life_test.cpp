@@ -21,9 +21,10 @@ using namespace std::chrono_literals;
 class ProcessLifeTest : public ::testing::Test {
  protected:
   /// Exit status of the program; its output is printed when it is not 0.
-  int run(const std::string& mode) {
-    testing::Program program(PROCESS_LIFE_PROGRAM, {mode, directory.path("log")},
-                             {"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=none"});
+  int run(const std::string& mode, const std::string& variable = "LANG=C") {
+    testing::Program program(
+        PROCESS_LIFE_PROGRAM, {mode, directory.path("log")},
+        {"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=none", variable});
     output = program.read_all();
     const int status = program.finish();
     EXPECT_EQ(status, 0) << output;
@@ -37,6 +38,11 @@ class ProcessLifeTest : public ::testing::Test {
   testing::TemporaryDirectory directory;
   std::string output;
 };
+
+TEST_F(ProcessLifeTest, ObjectsMayRecordBeforeMain) {
+  run("before-main", "SPILLWAY_TEST_BEFORE_MAIN=" + directory.path("log"));
+  EXPECT_EQ(lines(), 2);
+}
 
 TEST_F(ProcessLifeTest, StaticObjectsMayRecordWhileTheyGoInAnyOrder) {
   run("static-destruction");

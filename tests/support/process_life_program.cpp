@@ -34,6 +34,35 @@ spillway::Config config() {
   return config;
 }
 
+// The first object of the program that is made, before those of the library: an engine, and records of each kind. Only
+// where the variable says so.
+struct Early {
+  std::unique_ptr<spillway::Engine> engine;
+  Early() {
+    const char* const file = std::getenv("SPILLWAY_TEST_BEFORE_MAIN");
+    if (file == nullptr) return;
+    spillway::Config config;
+    config.metrics = spillway::MetricsTo::none;
+    config.logs = spillway::LogsTo::file;
+    config.logs_file = file;
+    engine = std::make_unique<spillway::Engine>(config);
+    const spillway::Context context({.tenant = "acme"});
+    const spillway::Scope scope(context);
+    SPILLWAY_INFO(*engine, "before main", {"n", 1});
+    const spillway::Span span = engine->span("before-main");
+    engine->counter("Early").add(1);
+  }
+};
+// 101 is the first that a program may have.
+[[gnu::init_priority(101)]] Early early;
+
+int before_main() {
+  SPILLWAY_INFO(*early.engine, "in main");
+  const spillway::Stats stats = early.engine->shutdown(60s);
+  return stats.logs.delivered == 2 && stats.metrics.recorded == 1 && stats.logs.residue() == 0 ? 0
+                                                                                               : 1;
+}
+
 /// Holds a handle and uses it when it goes.
 struct LateCounter {
   std::optional<spillway::Counter> counter;
@@ -194,6 +223,7 @@ int main(int argc, char** argv) {
   const std::string_view mode = argv[1];
   log_file = argv[2];
   alarm(120);  // Ends what hangs.
+  if (mode == "before-main") return before_main();
   if (mode == "static-destruction") return static_destruction();
   if (mode == "recording-threads") return recording_threads();
   if (mode == "thread-local-destruction") return thread_local_destruction();
