@@ -287,7 +287,7 @@ void Flusher::mark_sealed() {
   }
 }
 
-void Flusher::keep_metrics(bool now) {
+void Flusher::keep_metrics(bool now) noexcept try {
   if (crash_rings_ == nullptr || !metrics_) return;
   const bool is_due = now_ >= next_keeping_;
   if (!now && !is_due && !keeps_new_points_) return;
@@ -315,9 +315,11 @@ void Flusher::keep_metrics(bool now) {
   }
   next_keeping_ = now_ + std::max<SteadyTime::duration>(keeping_interval,
                                                         keeping_part * (clock_->steady() - began));
+} catch (
+    const std::bad_alloc&) {  // The next round may find memory; until then the old file says it.
 }
 
-bool Flusher::keep_drops(bool now) {
+bool Flusher::keep_drops(bool now) noexcept try {
   if (crash_rings_ == nullptr || !drops_) return false;
   if (!now && now_ < next_drops_) return true;
   next_drops_ = now_ + keeping_interval;
@@ -333,6 +335,8 @@ bool Flusher::keep_drops(bool now) {
   if (!crash_rings_->write_ledger(counts)) return false;
   kept_drops_ = counts;
   return true;
+} catch (const std::bad_alloc&) {
+  return false;
 }
 
 // Points that were just appended: in the payload that is being filled, or in the last one.

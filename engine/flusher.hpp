@@ -119,9 +119,9 @@ class Flusher {
   void set_recovered(bool recovered);
   void report_recovery();
   /// Writes down what measurements amount to, when it is time or `now`.
-  void keep_metrics(bool now);
+  void keep_metrics(bool now) noexcept;
   /// Writes down what was dropped and is not published, when it is time or `now`. False: that failed.
-  bool keep_drops(bool now);
+  bool keep_drops(bool now) noexcept;
   void keep_points(std::span<const MetricPoint> points, std::int64_t end_ms) noexcept;
   void end_round_of_crash_rings();
   void mark_sealed();

@@ -124,6 +124,40 @@ std::string leave_ring(const std::string& directory) {
   return directory + "/orders%2Feu.0/lane-0";
 }
 
+TEST_F(DecodeCommandTest, PrintsWhatMeasurementsAmountTo) {
+  const std::string crash_dir = directory.path("crash");
+  testing::in_killed_child([&] {
+    Config config;
+    config.service = "orders";
+    config.crash_dir = crash_dir;
+    testing::TestEngine test(config);
+    const Histogram latency = test.engine.histogram("Latency", Unit::none, {{"Route", "/orders"}});
+    latency.record(2);
+    latency.record(3);
+    test.advance(std::chrono::milliseconds(150));
+    latency.sample(7);
+    testing::kill_self();
+  });
+  Decode file({crash_dir + "/orders.0/metrics"});
+  const testing::Json line(file.read_line());
+  EXPECT_EQ(line["signal"].string(), "metrics");
+  const testing::Json point(line["text"].string());
+  EXPECT_EQ(point["metric"].string(), "Latency");
+  EXPECT_EQ(point["count"].number(), 2);
+  EXPECT_EQ(point["sum"].number(), 5);
+  EXPECT_EQ(point["min"].number(), 2);
+  EXPECT_EQ(point["max"].number(), 3);
+  EXPECT_EQ(point["dimensions"]["Route"].string(), "/orders");
+  EXPECT_EQ(file.read_all(), "");
+  EXPECT_EQ(file.finish(0), 0);
+  Decode ring({crash_dir + "/orders.0/lane-0"});
+  const testing::Json sample(testing::Json(ring.read_line())["text"].string());
+  EXPECT_EQ(sample["metric"].string(), "Latency");
+  EXPECT_EQ(sample["value"].number(), 7);
+  EXPECT_EQ(ring.read_all(), "");
+  EXPECT_EQ(ring.finish(0), 0);
+}
+
 TEST_F(DecodeCommandTest, PrintsTheRecordsOfARing) {
   const std::string ring = leave_ring(directory.path("crash"));
   ASSERT_TRUE(std::filesystem::exists(ring)) << ring;
