@@ -19,7 +19,8 @@ SIGNALS = ("metrics", "logs", "spans")
 # Counters: each measurement is 1, so a datum's value says how many it stands for. All others carry a SampleCount.
 COUNTERS = {"Requests", "ClientErrors", "Throttles", "Faults", "SlowRequests", "TenantRequests"}
 
-# Gauges, and how often each request sets one. OTLP carries a gauge's last value and no count.
+# Gauges, and how often each request sets one. OTLP carries a gauge's last value and no count: there it is the requests
+# that arrived, by their own counter, which say how often.
 GAUGES = {"InFlight": 2}
 
 
@@ -90,10 +91,10 @@ def fetch(url):
         return json.load(answer)
 
 
-def received(endpoint, otlp, served):
-    """What the receiver holds, in records; `served` is how many requests there were."""
+def received(endpoint, otlp):
+    """What the receiver holds, in records, and the requests by service."""
     measurements, requests = 0, {"orders": 0, "inventory": 0}
-    gauges = set()
+    gauges = set()  # of these services
     for series in fetch(f"{endpoint}/_spillway/metrics")["series"]:
         if series["name"] in COUNTERS:
             measurements += series["sum"]
@@ -102,8 +103,8 @@ def received(endpoint, otlp, served):
         elif series["name"] not in GAUGES or not otlp:
             measurements += series["sample_count"]
         else:
-            gauges.add(series["name"])
-    measurements += sum(served * GAUGES[name] for name in gauges)
+            gauges.add((series["name"], series["dimensions"]["Service"]))
+    measurements += sum(requests[service] * GAUGES[name] for name, service in gauges)
     spans = fetch(f"{endpoint}/_spillway/traces?limit=0")["segments"]
     return {"metrics": int(measurements), "logs": fetch(f"{endpoint}/_spillway/logs")["events"],
             "spans": sum(spans.values())}, requests
@@ -174,7 +175,7 @@ def run(options, work, environment):
         with serve(build, work, "on", telemetry) as (port_on, report), serve(build, work, "off", nothing) as (port_off, _):
             measured = drive({"on": port_on, "off": port_off}, seconds)
         reports = json.loads(report.read_text())
-        there, requests = received(endpoint, options.otlp, sum(service["served"] for service in reports.values()))
+        there, requests = received(endpoint, options.otlp)
 
     ledger = account(reports)
     failures = []
