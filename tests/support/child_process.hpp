@@ -10,7 +10,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#if defined(SPILLWAY_COVERAGE)
+extern "C" void __gcov_dump();  // NOLINT: libgcov's name
+#endif
+
 namespace spillway::testing {
+
+/// Writes which branches this process has taken, where they are counted: a killed process does not, nor _exit().
+inline void write_coverage() {
+#if defined(SPILLWAY_COVERAGE)
+  __gcov_dump();
+#endif
+}
 
 /// Waits for the end of a child: its status as waitpid() gives it.
 inline int wait_for_child(pid_t child) {
@@ -26,13 +37,16 @@ int exit_status_of_child(Body&& body) {
   const pid_t child = fork();
   if (child == 0) {
     alarm(60);
-    _exit(body());
+    const int status = body();
+    write_coverage();
+    _exit(status);
   }
   const int status = wait_for_child(child);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 [[noreturn]] inline void kill_self() {
+  write_coverage();
   kill(getpid(), SIGKILL);
   while (true) pause();
 }
