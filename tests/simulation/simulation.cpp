@@ -429,9 +429,11 @@ class Simulation {
     note("metrics", metrics_, stats.metrics);
     outcome_.recovered += stats.logs.recovered + stats.spans.recovered;
     is_order_lost_ = true;
+    clear_disk_fault();  // Between two processes nobody can be killed.
     engine_.reset();
     start();
   }
+  void clear_disk_fault() { disk_->set_fault(~std::uint64_t{0} >> 1, MemoryDisk::Fault::fail); }
   /// The process is no more: from here on nothing that its engine does has an effect.
   void die() {
     if (dead_) return;
@@ -496,7 +498,7 @@ class Simulation {
     weather_.fill(Weather::fine);
     is_disk_slow_ = false;
     disk_->set_full(false);
-    disk_->set_fault(~std::uint64_t{0} >> 1, MemoryDisk::Fault::fail);
+    clear_disk_fault();
     for (int i = 0; i < 300; ++i) {
       engine_->advance(5s);
       engine_->http.forget_requests();
