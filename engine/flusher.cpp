@@ -163,7 +163,7 @@ Flusher::Flusher(Parts parts)
   if (crash_rings_ != nullptr) {
     crash_rings_->set_aggregated(metrics_.has_value(), metrics_ && !event_encoder_);
   }
-  now_ = clock_->steady();
+  now_ = second_since_ = interval_since_ = clock_->steady();
   wall_now_ms_ = second_began_ms_ = interval_began_ms_ = wall_ms(clock_->wall());
   second_ms_ = aligned(second_began_ms_, second_ms);
   interval_ms_ = aligned(interval_began_ms_, config_.metric_interval.get().count());
@@ -968,14 +968,20 @@ bool Flusher::take_wanted_cells() {
   return lanes_->take_cells([this](Bank& bank) { aggregator_.take(bank); });
 }
 
-// By the wall clock alone: when it is set, forth or back, the intervals end there and then.
+// By the wall clock: when it is set, forth or back, the intervals end there and then.
+// One that stands still ends them a second late, by the steady clock.
 void Flusher::close_what_is_over() {
+  constexpr auto late = std::chrono::seconds(1);
   wall_now_ms_ = wall_ms(clock_->wall());
   const std::int64_t second = aligned(wall_now_ms_, second_ms);
   const std::int64_t interval = aligned(wall_now_ms_, config_.metric_interval.get().count());
-  const bool second_is_over = second != second_ms_;
-  const bool interval_is_over = interval != interval_ms_;
+  const bool second_is_over =
+      second != second_ms_ || now_ - second_since_ > std::chrono::milliseconds(second_ms) + late;
+  const bool interval_is_over =
+      interval != interval_ms_ || now_ - interval_since_ > config_.metric_interval.get() + late;
   if (!second_is_over && !interval_is_over) return;
+  if (second_is_over) second_since_ = now_;
+  if (interval_is_over) interval_since_ = now_;
   second_ms_ = second;
   interval_ms_ = interval;
   lanes_->want_cells();

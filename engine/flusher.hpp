@@ -231,6 +231,8 @@ class Flusher {
   // metric interval.
   std::int64_t second_ms_ = 0;
   std::int64_t interval_ms_ = 0;
+  SteadyTime second_since_{};
+  SteadyTime interval_since_{};
   std::int64_t second_began_ms_ = 0;
   std::int64_t interval_began_ms_ = 0;
 };
