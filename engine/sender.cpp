@@ -182,7 +182,7 @@ SteadyTime Sender::start_due(SteadyTime now, milliseconds wait) {
         due = std::min(due, ready);
         break;
       }
-      lane.waiting.front().stood_aside = next != lane.waiting.begin();
+      if (next != lane.waiting.begin()) lane.waiting.front().failing_answers = 0;
       Job job = std::move(*next);
       lane.waiting.erase(next);
       attempt(i, std::move(job), now, wait);
@@ -197,8 +197,7 @@ std::deque<Sender::Job>::iterator Sender::next_in(std::size_t lane, SteadyTime n
   std::deque<Job>& waiting = lanes_[lane].waiting;
   const Job& first = waiting.front();
   const bool suspect = first.fails_while_ok > 0 && first.not_before > now;
-  const bool failed =
-      !first.stood_aside && first.attempts > 0 && first.attempts % failures_aside == 0;
+  const bool failed = first.failing_answers >= failures_aside;
   // A local destination goes on with the payload that it has begun.
   if (!parts_.exporters[lane]->uses_http() || (!suspect && !failed)) return waiting.begin();
   const auto may_go = [&](std::deque<Job>::iterator job) {

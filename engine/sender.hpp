@@ -103,12 +103,11 @@ class Sender {
     std::uint64_t unaccounted =
         0;  // records of the payload that are neither delivered nor dropped yet
     int attempts = 0;
-    int refusals = 0;  // for credentials, in a row
-    int failing_answers = 0;
-    int fails_while_ok = 0;  // failures between which others of the destination were taken
+    int refusals = 0;         // for credentials, in a row
+    int failing_answers = 0;  // since it last let another one go first
+    int fails_while_ok = 0;   // failures between which others of the destination were taken
     int splits_left = 0;
     bool signed_again = false;
-    bool stood_aside = false;  // as the first, let another one go since its last attempt
     DropCause cause = DropCause::shutdown_deadline;  // when the engine ends now
     std::uint64_t successes_seen = 0;                // of its lane, at its last failure
     SteadyTime since{};                              // when the sender got it

@@ -253,6 +253,22 @@ TEST_F(PaceTest, AnOutageOfAMinuteLosesNothingAndEverythingGoesOutInOrder) {
   EXPECT_EQ(outbox.bytes(), 0U);
 }
 
+TEST_F(PaceTest, HoweverOftenNobodyAnsweredTheOrderIsKept) {
+  for (int tries = 1; tries <= 20; ++tries) {
+    int left = tries;
+    http->set_answer([&](const auto&) { return left-- > 0 ? nothing() : answer(200); });
+    for (int i = 0; i < 3; ++i) send(Signal::logs, {std::to_string(i)});
+    run(10min, 1s);
+    const auto& requests = http->requests();
+    ASSERT_EQ(requests.size(), static_cast<std::size_t>(tries) + 3);
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(requests[static_cast<std::size_t>(tries) + i].body, std::to_string(i) + "\n")
+          << "after " << tries;
+    }
+    http->forget_requests();
+  }
+}
+
 TEST_F(PaceTest, WhenTheQuotaIsUsedUpOneRequestAsksEachLongestBackOff) {
   http->set_answer([](const auto&) { return answer(503); });
   for (int i = 0; i < 10; ++i) send(Signal::spans, {std::to_string(i)});
