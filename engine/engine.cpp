@@ -435,11 +435,11 @@ class Engine::Core final : public detail::EngineServices {
       flusher_.begin_flush();
       if (!flusher_.flush_all()) flusher_.flush_without_unfinished();
       diagnostics_.deliver();
-      settle_by_hand();
+      settle_by_hand(deadline);
     }
     loggers_->close();
     flusher_.drop_retained();
-    if (!has_threads_) abandon(SteadyTime::max());
+    if (!has_threads_) abandon(deadline + shutdown_grace / 2);
     flusher_is_done_.store(true, std::memory_order_release);
     flusher_.finish_recovery();
     if (crash_rings_ != nullptr) crash_rings_->finish();
@@ -659,10 +659,12 @@ class Engine::Core final : public detail::EngineServices {
     return sum;
   }
 
-  // Without threads: lets the sender work while it gets anywhere.
-  bool settle_by_hand() {
+  // Without threads: lets the sender work while it gets anywhere. At `end` of the engine the disk is
+  // left to abandon().
+  bool settle_by_hand(SteadyTime end = SteadyTime::max()) {
     for (std::uint64_t rounds = 0; rounds < 1'000'000; ++rounds) {
       if (sender_.settled(outbox_.last_sequences())) return true;
+      if (clock_->steady() >= end) sender_.hurry();
       const std::uint64_t before = requests();
       sender_.run_once(milliseconds(0));
       sender_.run_once(milliseconds(0));

@@ -335,7 +335,8 @@ void Sender::retry(std::size_t lane, Job job, const Outcome& outcome, SteadyTime
   // What is on disk is tried until it is delivered or too old.
   const bool spent = parts_.attempts_max > 0 && !job.payload->recovered &&
                      (job.attempts >= parts_.attempts_max || job.refusals >= refusals_max);
-  if (job.stored == nullptr && (spent || is_down(lane)) && !store_and_keep(lane, job) && spent) {
+  const bool may_wait_for_disk = spent || (is_down(lane) && !is_ending());
+  if (job.stored == nullptr && may_wait_for_disk && !store_and_keep(lane, job) && spent) {
     // What is left of a request that was taken has failed for itself, not for its cause.
     account(job, 0, job.unaccounted,
             outcome.left.empty() ? outcome.cause : DropCause::retries_exhausted);
@@ -599,7 +600,6 @@ bool Sender::store_and_keep(std::size_t lane, Job& job) noexcept {
 bool Sender::store_waiting() {
   const bool near = static_cast<double>(parts_.outbox.bytes()) >
                     memory_near * static_cast<double>(parts_.outbox.bytes_max());
-  const auto is_ending = [this] { return is_ending_.load(std::memory_order_relaxed); };
   int left = store_max;
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     if (!uses_spool(i) || (!near && !is_down(i))) continue;

@@ -157,6 +157,7 @@ class Sender {
   void finish_stored(Job& job);
   bool uses_spool(std::size_t lane) const noexcept;
   bool is_down(std::size_t lane) const noexcept;
+  bool is_ending() const noexcept { return is_ending_.load(std::memory_order_relaxed); }
   bool can_store(std::size_t lane, const Job& job) const noexcept;
   bool store(std::size_t lane, Job& job) noexcept;
   bool store_and_keep(std::size_t lane, Job& job) noexcept;

@@ -374,7 +374,10 @@ class Simulation {
     }
     if (once_in(30)) {
       ++outcome_.faults;
-      engine_->clock.step_wall(wall_steps[up_to(wall_steps.size() - 1)]);
+      const std::chrono::seconds wall_step = wall_steps[up_to(wall_steps.size() - 1)];
+      // Events of a request go by time: those behind a step back come before.
+      if (wall_step < 0s) is_order_lost_ = true;
+      engine_->clock.step_wall(wall_step);
     }
   }
 
@@ -409,7 +412,11 @@ class Simulation {
     if (dead_) return;
     // A payload that is being stored, a file and its directory, is not left: not by the one thread that there is here.
     if (engine_->clock.steady() - before > deadline + shutdown_overrun_max + 2 * slow_sync) {
-      fail("a shutdown took longer than its deadline");
+      fail("a shutdown took longer than its deadline of " + std::to_string(deadline.count()) +
+           " ms: " +
+           std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(
+                              engine_->clock.steady() - before)
+                              .count()));
     }
     const auto note = [this](const char* name, Book& book, const SignalStats& signal) {
       const std::uint64_t calls = book.recorded - book.recorded_before;
