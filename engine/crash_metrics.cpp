@@ -79,7 +79,6 @@ void CrashMetricsWriter::begin(std::span<const std::uint64_t> positions) {
   text_.clear();
   text_.append(reinterpret_cast<const char*>(&head), sizeof head);
   text_.append(reinterpret_cast<const char*>(positions.data()), positions.size_bytes());
-  left_out_ = 0;
 }
 
 void CrashMetricsWriter::add_open(const MetricPoint& point, std::int64_t end_ms) {

@@ -20,6 +20,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <spillway/buffers/batch.hpp>
@@ -70,8 +71,8 @@ class CrashMetricsWriter {
   /// Puts the file in place. Nothing, or an errno with a minus sign: then there is none any more, and
   /// what was in it is in memory only.
   std::optional<int> finish(transport::Disk& disk, transport::Disk::Handle box);
-  /// Points that were left out since begin().
-  std::uint64_t left_out() const noexcept { return left_out_; }
+  /// Points that were left out since this was asked last.
+  std::uint64_t take_left_out() noexcept { return std::exchange(left_out_, 0); }
 
  private:
   struct Closed {

@@ -456,15 +456,19 @@ void CrashRecovery::open_box(RecoveredRecords& records) {
   Box& box = boxes_[box_];
   auto dead = std::make_unique<DeadProcess>();
   std::string text;
-  if (!is_looking_ && !box.has_drops &&
-      read_file(*disk_, box.handle, "ledger", text) == FileState::read) {
+  const FileState ledger = is_looking_ || box.has_drops
+                               ? FileState::missing
+                               : read_file(*disk_, box.handle, "ledger", text);
+  if (ledger == FileState::read) {
     if (const auto drops = read_ledger_file(text)) {
       box.has_drops = true;
       counts_.dropped += drops->total();
       records.on_drops(*drops);
     }
   }
-  const FileState clock = read_file(*disk_, box.handle, "clock", text);
+  const FileState clock = ledger == FileState::refused
+                              ? FileState::refused
+                              : read_file(*disk_, box.handle, "clock", text);
   const bool is_good = clock == FileState::read && dead->read_clock(text);
   std::string names;
   const FileState names_state =

@@ -290,7 +290,8 @@ void CrashRings::on_site(std::uint32_t id, const SiteInfo& site) noexcept try {
 }
 
 void CrashRings::on_series(const Series& series) noexcept try {
-  if (series.refusal != Refusal::none) return;
+  // A child's series are its own, and the flusher may have held the lock when it was forked.
+  if (series.refusal != Refusal::none || getpid() != process_) return;
   const std::scoped_lock lock(series_mutex_);
   if (series.id < known_series_.size() && known_series_[series.id]) return;
   if (series.id >= known_series_.size()) known_series_.resize(series.id + 1 + series.id / 2);
@@ -487,14 +488,10 @@ void CrashRings::let_go(LaneSet& lanes, Mark& mark) {
   orphans_.push_back(made);
 }
 
-DropCounts CrashRings::in_memory_only() const noexcept {
-  DropCounts counts;
-  for (const Orphans& one : orphans_) {
-    for (std::size_t i = 0; i < signal_count; ++i) {
-      counts.records[i][static_cast<std::size_t>(DropCause::ring_full)] += one.records[i];
-    }
-  }
-  return counts;
+std::uint64_t CrashRings::in_memory_only(Signal signal) const noexcept {
+  std::uint64_t records = 0;
+  for (const Orphans& one : orphans_) records += one.records[static_cast<std::size_t>(signal)];
+  return records;
 }
 
 void CrashRings::add_mark(SteadyTime now) {
@@ -528,12 +525,13 @@ bool CrashRings::write_ledger(const DropCounts& counts) {
 
 void CrashRings::end_metrics(LaneSet& lanes, SteadyTime now) {
   const std::optional<int> error = metrics_.finish(*disk_, box_);
-  if ((error || metrics_.left_out() != 0) && now >= next_metrics_warning_) {
+  const std::uint64_t left_out = metrics_.take_left_out();
+  if ((error || left_out != 0) && now >= next_metrics_warning_) {
     next_metrics_warning_ = now + std::chrono::minutes(1);
     parts_.diagnostic(
         "crash_dir " + parts_.directory + ": " +
         (error ? "cannot write down measurements: " + std::generic_category().message(-*error)
-               : std::to_string(metrics_.left_out()) +
+               : std::to_string(left_out) +
                      " points that wait for delivery are too many to be kept") +
         "; they would not outlive the process");
   }

@@ -227,8 +227,8 @@ class CrashRings final : public LaneStore, public NameListener {
   void end_metrics(LaneSet& lanes, SteadyTime now);
   /// Writes down what was dropped and is not published. False: the disk does not take it now.
   bool write_ledger(const DropCounts& counts);
-  /// Records that are not settled and in memory only, as dropped for ring_full.
-  DropCounts in_memory_only() const noexcept;
+  /// Records of a signal that were let go and are not settled: if the process dies they are dropped, for ring_full.
+  std::uint64_t in_memory_only(Signal signal) const noexcept;
   /// Whether records wait for that.
   bool has_aggregated() const noexcept {
     return seen_aggregated_ || std::any_of(marks_.begin(), marks_.end(),

@@ -139,7 +139,7 @@ class Engine::Core final : public detail::EngineServices {
                   [this](Signal signal, std::uint64_t sequence) {
                     return sender_.settled(signal, sequence);
                   },
-                  make_self_metrics(), [this] { return detail::drop_counts_of(stats()); }}),
+                  make_self_metrics(), [this] { return stats(); }}),
         has_threads_(runtime.threads),
         process_(getpid()) {
     tracing_.clock = clock_;
@@ -641,12 +641,12 @@ class Engine::Core final : public detail::EngineServices {
           signal.held() - signal.held_in_spool;
       signal.held_in_rings = signal.held_in_batch = signal.held_in_queue = 0;
     };
-    drop(stats.metrics);
     // What the flusher has not seen of counters.
     const std::uint64_t unseen = lanes_->late_counts();
     stats.metrics.recorded += unseen;
     stats.metrics.dropped[static_cast<std::size_t>(DropCause::shutdown_deadline)] += unseen;
     if (crash_rings_ != nullptr) return;
+    drop(stats.metrics);
     drop(stats.logs);
     drop(stats.spans);
   }

@@ -21,9 +21,10 @@ std::span<const std::uint32_t> EventSeries::of(const LogView& event) {
     key_.append(reinterpret_cast<const char*>(before.data()), before.size() - values.rest().size());
   }
   if (const auto found = known_.find(key_); found != known_.end()) return found->second;
+  series_ = intern_all(event);
+  if (key_.size() > key_bytes_max) return series_;
   if (known_.size() == known_max) known_.clear();
-  std::vector<std::uint32_t> series = intern_all(event);
-  return known_.emplace(key_, std::move(series)).first->second;
+  return known_.emplace(key_, series_).first->second;
 }
 
 std::vector<std::uint32_t> EventSeries::intern_all(const LogView& event) const {

@@ -22,6 +22,8 @@ class EventSeries {
  public:
   /// Call sites times values of their dimensions that are known at once. Past it, all are forgotten.
   static constexpr std::size_t known_max = 1U << 14;
+  /// With more than so many bytes of dimensions they are looked up each time.
+  static constexpr std::size_t key_bytes_max = 2048;
 
   /// `common`: dimensions of every event that has no dimension of the same name. `intern` gives the
   /// number of a key's series.
@@ -38,6 +40,7 @@ class EventSeries {
   // By the address of the call site, which never moves, and its dimensions as they are packed.
   std::unordered_map<std::string, std::vector<std::uint32_t>> known_;
   std::string key_;
+  std::vector<std::uint32_t> series_;  // of the last one that was not known
 };
 
 }  // namespace spillway::detail

@@ -123,7 +123,7 @@ Flusher::Flusher(Parts parts)
       recovery_(std::move(parts.recovery)),
       settled_(std::move(parts.settled)),
       outbox_(parts.outbox),
-      drops_(std::move(parts.drops)),
+      account_(std::move(parts.account)),
       self_metrics_(std::move(parts.self_metrics)) {
   if (parts.metrics != nullptr) {
     metrics_.emplace(*parts.metrics, parts.outbox, parts.ledger);
@@ -320,16 +320,19 @@ void Flusher::keep_metrics(bool now) noexcept try {
 }
 
 bool Flusher::keep_drops(bool now) noexcept try {
-  if (crash_rings_ == nullptr || !drops_) return false;
+  if (crash_rings_ == nullptr || !account_) return false;
   if (!now && now_ < next_drops_) return true;
   next_drops_ = now_ + keeping_interval;
-  DropCounts counts = drops_();
+  const Stats stats = account_();
+  DropCounts counts = drop_counts_of(stats);
   if (self_metrics_ != nullptr) counts = counts.beyond(self_metrics_->reported_drops());
-  const DropCounts in_memory_only = crash_rings_->in_memory_only();
-  for (std::size_t signal = 0; signal < signal_count; ++signal) {
-    for (std::size_t cause = 0; cause < drop_cause_count; ++cause) {
-      counts.records[signal][cause] += in_memory_only.records[signal][cause];
-    }
+  // What only memory has is no more than it holds: the rest of it was dropped since, and is counted.
+  const std::array<const SignalStats*, signal_count> signals{&stats.metrics, &stats.logs,
+                                                             &stats.spans};
+  for (std::size_t i = 0; i < signal_count; ++i) {
+    counts.records[i][static_cast<std::size_t>(DropCause::ring_full)] +=
+        std::min(crash_rings_->in_memory_only(static_cast<Signal>(i)),
+                 signals[i]->held_in_batch + signals[i]->held_in_queue);
   }
   if (counts == kept_drops_) return true;
   if (!crash_rings_->write_ledger(counts)) return false;
@@ -997,6 +1000,7 @@ void Flusher::close_interval(Resolution resolution, std::int64_t end_ms) {
   std::int64_t& began_ms = resolution == Resolution::second ? second_began_ms_ : interval_began_ms_;
   const std::int64_t began = std::exchange(began_ms, end_ms);
   if (aggregator_.has(resolution)) {
+    keeps_new_points_ = true;  // Whatever becomes of them: the file has them as open.
     ship_points(aggregator_.close(resolution, began), began, end_ms);
   }
   if (resolution == Resolution::minute) report_self(began, end_ms);

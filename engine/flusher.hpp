@@ -72,7 +72,7 @@ class Flusher {
     std::function<bool(Signal, std::uint64_t)> settled;
     std::unique_ptr<SelfMetrics> self_metrics = nullptr;  ///< null: they are not wanted
     /// What has been dropped so far.
-    std::function<DropCounts()> drops = nullptr;
+    std::function<Stats()> account = nullptr;
   };
   /// What the parts refer to outlives it.
   explicit Flusher(Parts parts);
@@ -211,8 +211,8 @@ class Flusher {
   CrashRings* const crash_rings_;
   Sequences marked_seals_{};  // of metrics and logs
   SteadyTime next_keeping_{};
-  std::uint64_t kept_drained_ = 0;  // measurements that were drained when they were written down
-  bool keeps_new_points_ = false;   // intervals have ended since
+  std::uint64_t kept_drained_ = 0;    // measurements that were drained when they were written down
+  bool keeps_new_points_ = false;     // intervals have ended since
   bool is_shipping_recovered_ = false;
   SteadyTime next_drops_{};
   DropCounts kept_drops_;  // as they were written down
@@ -220,7 +220,7 @@ class Flusher {
   std::unique_ptr<Recovered> recovered_;  // while recovery_ is being read
   const std::function<bool(Signal, std::uint64_t)> settled_;
   Outbox& outbox_;
-  const std::function<DropCounts()> drops_;
+  const std::function<Stats()> account_;
   const std::unique_ptr<SelfMetrics> self_metrics_;
 
   SteadyTime now_{};

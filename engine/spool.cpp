@@ -253,7 +253,10 @@ void Spool::read_names(std::uint32_t box, std::vector<std::string>& names) {
     }
     merge(merged[signal], found[signal], waiting_[signal]);
   }
-  drop_expired();
+  try {
+    drop_expired();
+  } catch (const std::bad_alloc&) {  // Another time; what was read is in the queues.
+  }
   const auto foreign_files = std::count_if(foreign_.begin(), foreign_.end(),
                                            [box](const Entry& one) { return one.box == box; });
   if (foreign_files == 0) return;
