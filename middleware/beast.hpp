@@ -81,6 +81,11 @@ ResponseFacts beast_facts(const Response& response) {
   return facts;
 }
 
+/// Whether answers with this status end with their head, whatever its fields say (RFC 9112, 6.3).
+constexpr bool beast_ends_with_head(unsigned status) noexcept {
+  return status / 100 == 1 || status == 204 || status == 304;
+}
+
 /// Puts the reply of a step in the place of `response`, where there is one. The steps' headers are still
 /// to be added, by beast_buffers(). Beast::http::response with a string_body.
 template <class Response, class Request>
@@ -94,6 +99,11 @@ void beast_take_reply(const Exchange& exchange, const Request& request, Response
     response.keep_alive(request.keep_alive());
   }
   for (const std::string_view name : body_header_names) response.erase({name.data(), name.size()});
+  // Nor does such a status tell a length (RFC 9110, 8.6), and Beast refuses to prepare it with a body.
+  if (beast_ends_with_head(response.result_int())) {
+    response.body().clear();
+    return;
+  }
   if (!reply.content_type.empty()) response.set("Content-Type", std::string(reply.content_type));
   response.body() = std::string(reply.body);
   response.prepare_payload();
@@ -117,11 +127,13 @@ void beast_prepare(const Exchange& exchange, const Request& request, Response& r
 }
 
 /// Runs `handle()`, which returns a response, unless a step has replied, whose reply it is then. What
-/// the handler throws becomes the reply with status 500. Calling thread: the one that handles.
+/// the handler throws becomes the reply with status 500; a request that is still waiting is refused with
+/// 503. Calling thread: the one that handles.
 template <class ExchangeOfChain, class Request, class Handle>
 auto beast_handle(ExchangeOfChain& exchange, const Request& request, Handle&& handle) {
   using Response = decltype(handle());
   Response response;
+  exchange.stop_waiting();
   if (!exchange.has_reply()) {
     exchange.guard([&] {
       response = std::forward<Handle>(handle)();
@@ -141,7 +153,8 @@ auto beast_answer(ExchangeOfChain& exchange, const Request& request, Handle&& ha
 }
 
 /// What goes over the wire (RFC 9112): the head with the steps' headers, made in `head`, and the body where
-/// it is. A body that is chunked goes as one chunk, in `head` too. `Buffer`: asio::const_buffer.
+/// it is. A body that is chunked goes as one chunk, in `head` too; answers to HEAD, and 1xx, 204 and 304, go
+/// without one. `Buffer`: asio::const_buffer.
 ///
 /// head  of the session: keeps its memory from request to request. It and the response stay until the
 ///       buffers are written.
@@ -177,6 +190,8 @@ std::array<Buffer, 2> beast_buffers(const Exchange& exchange, const Response& re
   }
   for (const HeaderField& field : exchange.headers()) add_field(field.name, field.value);
   add("\r\n");
+  if (exchange.request.method == "HEAD" || beast_ends_with_head(response.result_int()))
+    return {Buffer(head.data(), head.size()), Buffer()};
   if (!chunked) return {Buffer(head.data(), head.size()), Buffer(body.data(), body.size())};
   if (!body.empty()) {
     add_number(body.size(), 16);

@@ -13,6 +13,9 @@
 //     Verdict resumed(State&, Exchange&);              // after a Verdict::wait of before(), or of this
 //   };                                                   // phases that are not needed are left out
 //
+// A step that says wait without resumed(), or where no request can, ends the request with 500. A request
+// that ends while it waits does so by the end of the step's State, which leaves the queue.
+//
 //   Chain chain(routes, observability, limiter);         // set up once; steps by reference
 //   ...
 //   auto exchange = chain.begin(view);                   // before(), in order, until one replies
@@ -39,6 +42,7 @@
 #include <concepts>
 #include <cstddef>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -115,6 +119,11 @@ class ChainExchange final : public Exchange {
     }
   }
 
+  /// The request is to be answered now after all: it leaves the step's queue, and is refused with 503.
+  void stop_waiting() noexcept {
+    if (leave_queue()) refuse(503, {}, "answered while it waited");
+  }
+
   /// The handler's response is known and nothing of it was sent. A step may add headers, or give a
   /// reply in its place. An exception of a step is as one of the handler. Not for a reply: steps see
   /// those in after() only. Once.
@@ -132,6 +141,7 @@ class ChainExchange final : public Exchange {
     if (finished_) return;
     finished_ = true;
     ended = now;
+    leave_queue();
     after_from(facts, std::index_sequence_for<Steps...>{});
   }
 
@@ -161,11 +171,36 @@ class ChainExchange final : public Exchange {
   }
   template <class Step>
   bool goes_on(Verdict verdict) noexcept {
-    if constexpr (HasResumed<Step>) {
-      if (verdict == Verdict::wait) [[unlikely]]
-        waiting_ = true;
+    if (verdict == Verdict::proceed) [[likely]]
+      return true;
+    if (verdict == Verdict::wait && HasResumed<Step> && can_wait()) {
+      waiting_ = true;
+    } else if (verdict == Verdict::wait) {  // Nobody would go on: no way past the steps behind.
+      refuse(500, {}, "a step waits that cannot");
+    } else if (!has_reply()) {
+      refuse(500, {}, "a step ends without a reply");
     }
-    return verdict == Verdict::proceed;
+    return false;
+  }
+  /// The step that waits gets a new State: the end of the old one gives up what it stands in line for.
+  bool leave_queue() noexcept {
+    if (!std::exchange(waiting_, false)) [[likely]]
+      return false;
+    end_early();
+    leave_from(std::index_sequence_for<Steps...>{});
+    return true;
+  }
+  template <std::size_t... I>
+  void leave_from(std::index_sequence<I...> /*order*/) noexcept {
+    (leave_one<I>(), ...);
+  }
+  template <std::size_t I>
+  void leave_one() noexcept {
+    if constexpr (HasResumed<std::tuple_element_t<I, std::tuple<Steps...>>>) {
+      if (I != entered_) return;
+      std::destroy_at(&std::get<I>(states_));
+      std::construct_at(&std::get<I>(states_));
+    }
   }
   template <std::size_t I>
   bool resume_one() {

@@ -16,7 +16,11 @@
 //
 //   if (const auto refused = grpc_refusal()) return *refused;
 //
-// A handler with callbacks, or on a completion queue, runs on threads that know nothing of its call: with
+// For synchronous handlers and such with callbacks, not for completion queues: before the status is sent
+// the interceptor asks IsCancelled(), which there ends the process unless the server called
+// AsyncNotifyWhenDone() for the call (grpc#18929).
+//
+// A handler with callbacks runs on threads that know nothing of its call: with
 // GrpcHandlers::asynchronous it says which (`grpc_refusal(context)`), and enters it for each piece of work:
 //
 //   const auto current = grpc_exchange(context)->enter();

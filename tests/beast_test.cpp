@@ -4,6 +4,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http.hpp>
@@ -19,15 +20,18 @@ using Buffer = boost::asio::const_buffer;
 using Request = http::request<http::string_body>;
 using Response = http::response<http::string_body>;
 
-/// Adds headers, and refuses what is asked for at /refused.
+/// Adds headers, refuses what is asked for at /refused, replies to /304, and lets /waits wait.
 struct Step {
   struct State {};
   Verdict before(State& /*state*/, Exchange& exchange) const {
     exchange.add_header("X-Request-ID", "r-1");
     exchange.add_header("RateLimit", "\"tenant\";r=9;t=1");
+    if (exchange.request.path == "/waits") return Verdict::wait;
+    if (exchange.request.path == "/304") return exchange.reply(304, "text/plain", "as it was");
     return exchange.request.path == "/refused" ? exchange.refuse(429, "too many")
                                                : Verdict::proceed;
   }
+  Verdict resumed(State& /*state*/, Exchange& /*exchange*/) const { return Verdict::proceed; }
 };
 
 class BeastTest : public ::testing::Test {
@@ -100,6 +104,47 @@ TEST_F(BeastTest, ARefusalAndAnException) {
         []() -> Response { throw HttpError(404, "no such order"); });
   EXPECT_EQ(ours, beasts);
   EXPECT_TRUE(ours.ends_with("\r\n\r\n")) << "an answer to HEAD has no body: " << ours;
+}
+
+TEST_F(BeastTest, SomeAnswersEndWithTheirHead) {
+  const Request to_head{http::verb::head, "/orders/17", 11};
+  for (const bool chunked : {false, true}) {
+    for (const auto& [request, status] :
+         {std::pair(&to_head, http::status::ok), std::pair(&get, http::status::processing),
+          std::pair(&get, http::status::no_content), std::pair(&get, http::status::not_modified)}) {
+      const Request& asked = *request;
+      const http::status answered = status;
+      serve(asked, [&] {
+        Response response = made(http::status::ok, R"({"order":17})");
+        response.chunked(chunked);
+        response.result(answered);
+        return response;
+      });
+      EXPECT_EQ(ours.find("\r\n\r\n"), ours.size() - 4) << ours;
+    }
+  }
+  for (const http::verb method : {http::verb::get, http::verb::head}) {
+    serve(Request{method, "/304", 11}, [] { return Response(); });
+    EXPECT_EQ(ours, beasts);
+    EXPECT_EQ(ours,
+              "HTTP/1.1 304 Not Modified\r\nX-Request-ID: r-1\r\n"
+              "RateLimit: \"tenant\";r=9;t=1\r\n\r\n");
+  }
+}
+
+TEST_F(BeastTest, WhoWaitsStillIsRefusedNotHandled) {
+  const Request request{http::verb::get, "/waits", 11};
+  RequestView view = beast_view(request, "10.0.0.1");
+  view.resumer.call = [](void* /*object*/) noexcept {};
+  auto exchange = chain.begin(view);
+  ASSERT_TRUE(exchange.is_waiting());
+  bool handled = false;
+  const Response response = beast_answer(exchange, request, [&] {
+    handled = true;
+    return made(http::status::ok, "{}");
+  });
+  EXPECT_FALSE(handled || exchange.is_waiting());
+  EXPECT_EQ(response.result_int(), 503U);
 }
 
 TEST_F(BeastTest, ABodyInChunksIsReadBack) {

@@ -231,6 +231,75 @@ TEST_F(ChainTest, WhoeverAnswersEarlyIsTold) {
   EXPECT_FALSE(exchange.ended_early()) << "the handler ran";
 }
 
+struct Waits {
+  struct State {};
+  Verdict before(State& /*state*/, Exchange& /*exchange*/) { return verdict; }
+  Verdict verdict = Verdict::wait;
+};
+/// Counts who stands in its line.
+struct Queues {
+  struct State {
+    State() = default;
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    ~State() {
+      if (line != nullptr) --*line;
+    }
+    int* line = nullptr;
+  };
+  Verdict before(State& state, Exchange& /*exchange*/) {
+    state.line = &line;
+    ++line;
+    return Verdict::wait;
+  }
+  Verdict resumed(State& /*state*/, Exchange& /*exchange*/) { return Verdict::proceed; }
+  int line = 0;
+};
+
+TEST_F(ChainTest, AWaitThatCannotEndIsNoWayPastTheStepsBehind) {
+  RequestView request = view();
+  Waits waits;
+  Queues queues;
+  const Chain of_one_that_never_goes_on(routes, waits, a);
+  const Chain of_one_that_does(routes, queues, a);
+  const auto is_refused = [](const auto& exchange) {
+    return !exchange.is_waiting() && exchange.ended_early() && exchange.has_reply() &&
+           exchange.reply().status == 500;
+  };
+  EXPECT_TRUE(is_refused(of_one_that_never_goes_on.begin(request)));
+  EXPECT_TRUE(is_refused(of_one_that_does.begin(request))) << "no resumer";
+  request.resumer.call = [](void* /*object*/) noexcept {};
+  EXPECT_TRUE(is_refused(of_one_that_never_goes_on.begin(request)));
+  EXPECT_TRUE(of_one_that_does.begin(request).is_waiting());
+  waits.verdict = Verdict::reply;
+  EXPECT_TRUE(is_refused(of_one_that_never_goes_on.begin(request))) << "a reply that is none";
+  EXPECT_TRUE(log.empty());
+}
+
+TEST_F(ChainTest, ARequestThatEndsWhileItWaitsLeavesTheQueue) {
+  RequestView request = view();
+  request.resumer.call = [](void* /*object*/) noexcept {};
+  Queues queues;
+  const Chain waiting(routes, a, queues, b);
+  {
+    auto exchange = waiting.begin(request);
+    EXPECT_EQ(queues.line, 1);
+    exchange.finish({.status = 499});
+    EXPECT_EQ(queues.line, 0);
+    EXPECT_TRUE(exchange.ended_early());
+    exchange.resume();
+  }
+  EXPECT_EQ(log, (Log{"a.before", "a.after 499"}));
+  auto exchange = waiting.begin(request);
+  exchange.stop_waiting();
+  EXPECT_EQ(queues.line, 0);
+  EXPECT_FALSE(exchange.is_waiting());
+  EXPECT_TRUE(exchange.ended_early());
+  EXPECT_EQ(exchange.reply().status, 503);
+  exchange.resume();
+  EXPECT_EQ(log.back(), "a.before") << "nothing is resumed";
+}
+
 TEST_F(ChainTest, AHandlerSeesThatNobodyWaitsAnyMore) {
   const SteadyTime now{std::chrono::seconds(100)};
   auto exchange = chain.begin(view(), now);

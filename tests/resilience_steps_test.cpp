@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/sent.hpp>
 
@@ -434,6 +435,52 @@ TEST_F(BulkheadQueueTest, ARequestThatIsGivenUpLeavesTheQueueAndNoPermitIsLost) 
   for (const Json& log : all.logs)
     cancelled += log["message"].string() == "request" && log["status"].number() == 499;
   EXPECT_EQ(cancelled, 2);
+}
+
+TEST_F(BulkheadQueueTest, APermitThatComesTooLateIsForSomebodyElse) {
+  BulkheadStep step(test.engine, one_at_a_time());
+  const Chain chain(routes, step);
+  const auto granted_after = [&](auto&& change) {
+    Resumes resumes;
+    auto first = chain.begin(request.view(), now);
+    auto second = chain.begin(waiting(resumes), now);
+    EXPECT_TRUE(second.is_waiting());
+    change(second);
+    first.finish({.status = 200}, now);
+    EXPECT_EQ(resumes.calls, 1);
+    second.resume();
+    EXPECT_EQ(second.decision, "bulkhead: timed_out");
+    EXPECT_TRUE(second.has_reply() && second.ended_early());
+    EXPECT_EQ(step.bulkhead().in_flight(), 0U);
+  };
+  granted_after([](Exchange& exchange) { exchange.cancel(); });
+  granted_after([](Exchange& exchange) { exchange.deadline = SteadyTime{}; });
+}
+
+TEST_F(BulkheadQueueTest, WhoEndsWhileWaitingGivesThePlaceBackAtOnce) {
+  BulkheadStep step(test.engine, one_at_a_time());
+  const Chain chain(routes, step);
+  auto first = chain.begin(request.view(), now);
+  auto second = chain.begin(waiting(second_resumes), now);
+  second.finish({.status = 499}, now);
+  EXPECT_EQ(step.bulkhead().waiting(), 0U);
+  EXPECT_TRUE(second.ended_early());
+  auto third = chain.begin(waiting(third_resumes), now);
+  first.finish({.status = 200}, now);
+  third.finish({.status = 499}, now);
+  EXPECT_EQ(step.bulkhead().in_flight(), 0U) << "granted meanwhile";
+  EXPECT_EQ(second_resumes.calls, 0);
+}
+
+TEST_F(BulkheadQueueTest, AForkedChildHasNobodyToTellAndRefusesAtOnce) {
+  BulkheadStep step(test.engine, one_at_a_time());
+  const Chain chain(routes, step);
+  const auto first = chain.begin(request.view(), now);
+  EXPECT_EQ(testing::exit_status_of_child([&] {
+              const auto second = chain.begin(waiting(second_resumes), now);
+              return second.is_waiting() || second.decision != "bulkhead: full" ? 1 : 0;
+            }),
+            0);
 }
 
 TEST_F(BulkheadQueueTest, WhoCannotWaitAndWhoFindsTheQueueFullIsRefusedAtOnce) {

@@ -136,7 +136,7 @@ Verdict BulkheadStep::before(State& state, Exchange& exchange) noexcept {
   state.permit_ = bulkhead_.try_acquire(exchange.tenant, exchange.begun);
   if (state.permit_) [[likely]] {
     admitted_.add(1U);
-  } else if (watcher_ != nullptr && exchange.can_wait()) {
+  } else if (watcher_ != nullptr && !watcher_->is_inherited() && exchange.can_wait()) {
     state.permit_ = state.queued_.emplace(bulkhead_, exchange).join();
     if (state.permit_.refusal() == BulkheadRefusal::waiting) {
       watcher_->look();
@@ -152,6 +152,9 @@ Verdict BulkheadStep::before(State& state, Exchange& exchange) noexcept {
 
 Verdict BulkheadStep::resumed(State& state, Exchange& exchange) noexcept {
   state.permit_ = state.queued_->take();
+  // It came too late: for somebody else, not for a handler whose answer nobody waits for.
+  if (state.permit_ && exchange.should_stop())
+    state.permit_ = Bulkhead::Permit(BulkheadRefusal::timed_out);
   if (state.permit_) waited_.add(1U);
   return decide(state, exchange);
 }
