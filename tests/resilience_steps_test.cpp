@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Circuit breaker, bulkhead and deadline as steps of a chain: what a client is told, what each decision
-// leaves behind, and that a permit is given back however a request ends.
+// Circuit breaker, bulkhead, deadline and load shedding as steps of a chain: what a client is told, what
+// each decision leaves behind, and that a permit is given back however a request ends.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -12,12 +12,14 @@
 #include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
 #include <support/sent.hpp>
+#include <support/temporary_file.hpp>
 
 #include <spillway/middleware/chain.hpp>
 #include <spillway/middleware/observability.hpp>
 #include <spillway/middleware/resilience/breaker_step.hpp>
 #include <spillway/middleware/resilience/bulkhead_step.hpp>
 #include <spillway/middleware/resilience/deadline_step.hpp>
+#include <spillway/middleware/resilience/load_shedding_step.hpp>
 
 namespace spillway::middleware {
 namespace {
@@ -727,6 +729,74 @@ TEST_F(DeadlineStepTest, OptionsThatCannotWorkAreRefusedTogether) {
     for (const char* part : {"timeout (ms) = -1", "header is empty", "GET /nowhere"})
       EXPECT_NE(what.find(part), what.npos) << what;
   }
+}
+
+// ---- LoadSheddingStep; its limits are in load_shedder_test.cpp ----
+
+TEST_F(StepsTest, WhatLoadSheddingDecidesIsCountedAndSaidWithItsReasonAndTrace) {
+  const testing::TemporaryDirectory no_kernel_files;
+  LoadSheddingOptions options;
+  options.shedder.in_flight_min = options.shedder.in_flight_first = 2;
+  options.shedder.in_flight_max = 2;
+  options.shedder.root = no_kernel_files.path("");
+  options.shedder.threads = false;
+  LoadSheddingStep step(test.engine, routes, options);
+  const Chain chain(routes, observability, step);
+  Incoming request;
+  {
+    // The third is the first that is refused; the fourth is no news.
+    auto first = chain.begin(request.view(), now);
+    auto second = chain.begin(request.view(), now);
+    for (int i = 0; i < 2; ++i) {
+      auto refused = chain.begin(request.view(), now);
+      ASSERT_EQ(refused.reply().status, 503);
+      refused.finish({.status = 503}, now + 1ms);
+    }
+    second.finish({.status = 200}, now + 1ms);
+    first.finish({.status = 200}, now + 1ms);
+  }
+  now += LoadSheddingStep::calm_after;
+  chain.begin(request.view(), now).finish({.status = 200}, now + 1ms);
+
+  const testing::Sent all = testing::sent(test);
+  EXPECT_EQ(all.sum("LoadSheddingDecisions|admitted"), 3);
+  EXPECT_EQ(all.sum("LoadSheddingDecisions|in_flight"), 2);
+  for (const char* const other : {"queue_delay", "cpu_pressure", "cpu_throttled", "memory"})
+    EXPECT_EQ(all.sum(std::string("LoadSheddingDecisions|") + other), 0) << other;
+  const Json limits = all.metrics.at("InFlightLimit")["StatisticValues"];
+  EXPECT_EQ(limits["Minimum"].number(), 2);
+  EXPECT_EQ(limits["Maximum"].number(), 2);
+  std::vector<Json> said;
+  std::vector<Json> requests;
+  for (const Json& log : all.logs)
+    (log["message"].string() == "request" ? requests : said).push_back(log);
+  ASSERT_EQ(requests.size(), 5U);
+  ASSERT_EQ(said.size(), 2U) << "when it begins and when it is over";
+  EXPECT_EQ(said[0]["message"].string(), "load shedding begins");
+  EXPECT_EQ(said[0]["level"].string(), "WARN");
+  EXPECT_EQ(said[0]["reason"].string(), "in_flight");
+  EXPECT_EQ(said[0]["priority"].string(), "normal");
+  EXPECT_EQ(said[0]["in_flight"].number(), 2);
+  EXPECT_EQ(said[0]["limit"].number(), 2);
+  for (const std::size_t refused : {0U, 1U}) {  // They end first.
+    EXPECT_EQ(requests[refused]["status"].number(), 503);
+    EXPECT_EQ(requests[refused]["decision"].string(), "load shedding: in_flight");
+  }
+  EXPECT_EQ(said[0]["trace_id"].string(), requests[0]["trace_id"].string())
+      << "of the request that was one too many";
+  EXPECT_EQ(said[1]["message"].string(), "load shedding is over");
+  EXPECT_EQ(said[1]["level"].string(), "INFO");
+  EXPECT_EQ(said[1]["trace_id"].string(), requests[4]["trace_id"].string());
+  // What it decided stands in the trace, too.
+  ASSERT_EQ(all.segments.size(), 5U);
+  int refusals = 0;
+  for (const Json& segment : all.segments) {
+    if (!segment["annotations"].has("decision")) continue;
+    ++refusals;
+    EXPECT_EQ(segment["annotations"]["decision"].string(), "load shedding: in_flight");
+    EXPECT_EQ(segment["http"]["response"]["status"].number(), 503);
+  }
+  EXPECT_EQ(refusals, 2);
 }
 
 }  // namespace
