@@ -5,6 +5,7 @@
 #include <atomic>
 #include <barrier>
 #include <csignal>
+#include <functional>
 #include <future>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include <gtest/gtest.h>
 #include <support/child_process.hpp>
 #include <support/engine_fixture.hpp>
+#include <support/sent.hpp>
 
 #include <spillway/middleware/health/endpoints.hpp>
 #include <spillway/middleware/health/monitor.hpp>
@@ -323,6 +325,94 @@ TEST_F(HealthMonitorTest, TransitionsAreLogsAndMetrics) {
       << "4 checks with state and time, 2 transitions, and the service's state at first and twice "
          "a "
          "round";
+}
+
+TEST_F(HealthMonitorTest, WhatChangesIsMeasuredWithItsValues) {
+  spillway::testing::AwsEnvironment environment;
+  spillway::testing::TestEngine test(spillway::testing::aws_config());
+  HealthMonitor watched({.dependencies = std::move(dependencies),
+                         .engine = &test.engine,
+                         .clock = clock,
+                         .threads = false});
+  const auto round = [&] {
+    test.http.forget_requests();
+    watched.step();
+    return spillway::testing::sent(test);
+  };
+  const auto level = [](const spillway::testing::Sent& all, const std::string& gauge) {
+    const Json values = all.metrics.at(gauge)["StatisticValues"];
+    EXPECT_EQ(values["Minimum"].number(), values["Maximum"].number()) << gauge;
+    return values["Maximum"].number();
+  };
+  struct Step {
+    const char* what;
+    std::function<void()> arrange;
+    double service;
+    double table;
+    double prices;
+    double table_transitions;
+    double prices_transitions;
+  };
+  for (const Step& step : std::initializer_list<Step>{
+           {"the first result is no transition", [] {}, 1, 1, 1, 0, 0},
+           {"nothing changes", [] {}, 1, 1, 1, 0, 0},
+           {"a second chance", [&] { table.fails(); }, 0.5, 0.5, 1, 1, 0},
+           {"down", [] {}, 0, 0, 1, 1, 0},
+           {"down still", [] {}, 0, 0, 1, 0, 0},
+           {"back", [&] { table.passes(); }, 1, 1, 1, 1, 0},
+           {"a warning", [&] { prices.result = CheckResult::warn("slow"); }, 0.5, 1, 0.5, 0, 1},
+           {"an optional one fails: with a second chance", [&] { prices.fails(); }, 0.5, 1, 0.5, 0,
+            0},
+           {"an optional one has failed", [] {}, 0.5, 1, 0, 0, 1}}) {
+    SCOPED_TRACE(step.what);
+    step.arrange();
+    clock->advance(10s);
+    const spillway::testing::Sent all = round();
+    // A round begins with the state of the one before it: what it came to is in a round without checks.
+    EXPECT_EQ(level(round(), "ServiceHealthy"), step.service);
+    EXPECT_EQ(level(all, "DependencyHealthy|table"), step.table);
+    EXPECT_EQ(level(all, "DependencyHealthy|prices"), step.prices);
+    EXPECT_EQ(all.sum("HealthTransitions|table"), step.table_transitions);
+    EXPECT_EQ(all.sum("HealthTransitions|prices"), step.prices_transitions);
+  }
+}
+
+// Stale while revalidate. The check itself asks, as a request would that comes while it hangs.
+TEST_F(HealthMonitorTest, WhileACheckHangsTheLastResultIsAnsweredUntilItsTimeOut) {
+  bool hangs = false;
+  int begun = 0;
+  std::vector<std::string> seen;
+  const auto look = [&] {
+    monitor().step();  // Meets the run that is under way, and begins none beside it.
+    seen.push_back(std::to_string(status(HealthEndpoint::ready)) + " " +
+                   std::string(to_string(monitor().state())) + " " +
+                   detail("table:responseTime")["status"].string());
+  };
+  dependencies.pop_back();
+  dependencies[0].timeout = 2000ms;
+  dependencies[0].failures_max = 1;
+  dependencies[0].check = [&](const CheckRun& /*run*/) {
+    ++begun;
+    if (!hangs) return CheckResult{};
+    look();
+    clock->advance(1999ms);
+    look();
+    clock->advance(1ms);
+    look();
+    return CheckResult{};
+  };
+  monitor().step();
+  const std::string last_time = detail("table:responseTime")["time"].string();
+  hangs = true;
+  advance(10s);
+  EXPECT_EQ(seen, (std::vector<std::string>{"200 up pass", "200 up pass", "503 down fail"}));
+  EXPECT_EQ(begun, 2);
+  EXPECT_EQ(detail("table:responseTime")["output"].string(), "no result within 2000 ms")
+      << "what comes too late changes nothing";
+  EXPECT_NE(detail("table:responseTime")["time"].string(), last_time);
+  hangs = false;
+  advance(10s);
+  EXPECT_EQ(monitor().state(), ServiceState::up);
 }
 
 // ---- With threads ----
