@@ -17,6 +17,7 @@
 #include <support/sent.hpp>
 
 #include <spillway/middleware/client/service_client.hpp>
+#include <spillway/middleware/resilience/deadline.hpp>
 #include <spillway/middleware/signing/verifier.hpp>
 
 namespace spillway::middleware {
@@ -348,6 +349,89 @@ TEST_F(ServiceClientTest, ASignedCallIsTakenByTheVerifier) {
                        .body_bytes = 2},
                       std::chrono::system_clock::now(), std::chrono::steady_clock::now());
   EXPECT_EQ(to_string(verified.refusal), "none");
+}
+
+// A verifier takes no nonce twice: a retry with the first attempt's signature would be refused as replayed.
+TEST_F(ServiceClientTest, ARetryIsSignedAnewAndTakenByTheSameVerifier) {
+  const auto keys = std::make_shared<SigningKeys>(
+      std::vector<SigningKey>{{.id = "orders", .secret = std::string(32, 'k')}});
+  options.signer = std::make_shared<RequestSigner>(keys);
+  options.discover = static_endpoints({{"http://orders.internal:8080"}});
+  SignatureVerifier verifier(keys);
+  std::vector<std::string> verified;
+  const auto verify = [&](const HttpRequest& request) {
+    std::vector<HeaderField> fields;
+    for (const auto& one : request.headers) fields.push_back({one.name, one.value});
+    const std::span<const HeaderField> list(fields);
+    return std::string(
+        to_string(verifier
+                      .verify({.method = request.method,
+                               .path = request.path,
+                               .query = request.query,
+                               .host = "orders.internal:8080",
+                               .headers = headers_of(list),
+                               .body = request.body,
+                               .body_bytes = static_cast<std::int64_t>(request.body.size())},
+                              std::chrono::system_clock::now(), std::chrono::steady_clock::now())
+                      .refusal));
+  };
+  answer = [&](const HttpRequest& request) {
+    verified.push_back(verify(request));
+    return MemoryTransport::answered(verified.size() == 1 ? 503 : 200);
+  };
+  const ServiceReply reply =
+      client().call({.method = "PUT", .path = "/orders/17", .query = "a=1", .body = "{}"}, 60s);
+  EXPECT_EQ(reply.response.status, 200);
+  ASSERT_EQ(reply.attempts, 2);
+  EXPECT_EQ(verified, (std::vector<std::string>{"none", "none"}));
+  const auto nonce = [&](std::size_t attempt) {
+    const std::string input(transport::find_header(asked.at(attempt).headers, "Signature-Input"));
+    const std::size_t at = input.find(";nonce=\"");
+    EXPECT_NE(at, input.npos) << input;
+    return input.substr(at + 8, input.find('"', at + 8) - at - 8);
+  };
+  EXPECT_GE(nonce(0).size(), 16U);
+  EXPECT_NE(nonce(0), nonce(1));
+  for (const HttpRequest& request : asked) {
+    EXPECT_EQ(verify(request), "replayed") << "the very request again";
+    int signatures = 0;
+    for (const auto& field : request.headers) signatures += field.name == "Signature" ? 1 : 0;
+    EXPECT_EQ(signatures, 1) << "none of the attempt before";
+  }
+}
+
+TEST_F(ServiceClientTest, EveryAttemptSaysWhatIsLeftOfTheCallsTime) {
+  options.attempt_timeout = 3'600s;
+  answer = [this](const HttpRequest& /*request*/) {
+    // So long that it is seen in a text of milliseconds.
+    const auto until = std::chrono::steady_clock::now() + 2ms;
+    while (std::chrono::steady_clock::now() < until) std::this_thread::yield();
+    return MemoryTransport::answered(asked.size() == 1 ? 503 : 200);
+  };
+  const auto told = [&](std::size_t attempt) {
+    std::vector<std::string> values;
+    for (const auto& field : asked.at(attempt).headers) {
+      if (field.name == timeout_header_name) values.push_back(field.value);
+    }
+    EXPECT_EQ(values.size(), 1U);
+    const auto time = parse_timeout(values.at(0));
+    EXPECT_TRUE(time.has_value()) << values[0];
+    return time.value_or(-1ns);
+  };
+  ASSERT_EQ(client().call({}, 600s).attempts, 2);
+  EXPECT_GT(told(0), 0ns);
+  EXPECT_LE(told(0), 600s) << "of the call, which is shorter than an attempt's";
+  EXPECT_GT(told(1), 0ns);
+  EXPECT_LT(told(1), told(0)) << "the first attempt took some of it";
+  asked.clear();
+  ServiceClientOptions brief = options;
+  brief.attempt_timeout = 250ms;
+  ServiceClient orders(brief);
+  orders.refresh();
+  ASSERT_EQ(orders.call({}, 600s).attempts, 2);
+  for (const std::size_t attempt : {0U, 1U}) {
+    EXPECT_EQ(told(attempt), 250ms) << "an attempt's, which is shorter than the call's";
+  }
 }
 
 TEST_F(ServiceClientTest, ACallThatCannotBeSignedIsNotSent) {
