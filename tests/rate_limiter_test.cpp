@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The rate limiter as a step of a chain: whom it counts, what the client is told, what is recorded.
+#include <algorithm>
 #include <map>
 
 #include <support/engine_fixture.hpp>
+#include <support/fake_dynamodb.hpp>
 #include <support/gunzip.hpp>
 
 #include <spillway/middleware/chain.hpp>
 #include <spillway/middleware/client_address.hpp>
+#include <spillway/middleware/rate_limit/dynamodb_table.hpp>
+#include <spillway/middleware/rate_limit/lease_keeper.hpp>
 #include <spillway/middleware/rate_limit/local_store.hpp>
 #include <spillway/middleware/rate_limit/rate_limiter.hpp>
+#include <spillway/transport/credential_sources.hpp>
 
 namespace spillway::middleware {
 namespace {
@@ -327,6 +332,103 @@ TEST_F(RateLimiterTest, AStoreThatFailsClosedIsA503AndOneThatFailsOpenLetsPass) 
                   RateLimiterOptions{.policies = {policy("api", 1, 1s, {by_client})},
                                      .exclude_successful = true});
   EXPECT_EQ(ask({}).status, 200);
+}
+
+// The DynamoDB store on a fake table, with a worker that the test steps.
+class SteppedDynamoDbStore final : public RateStore {
+ public:
+  explicit SteppedDynamoDbStore(std::string secret_key) : keeper_(parts(std::move(secret_key))) {}
+
+  RateDecision take(const RateKey& key, const detail::RateRule& rule, std::int64_t permits,
+                    SteadyTime now) noexcept override {
+    const RateDecision decision = keeper_.take(key, rule, permits, now);
+    while (keeper_.step()) {
+    }
+    return decision.outcome == RateDecision::Outcome::denied_unavailable
+               ? keeper_.take(key, rule, permits, now)
+               : decision;
+  }
+  void give_back(const RateKey& key, const detail::RateRule& rule, std::int64_t permits,
+                 std::int64_t receipt, SteadyTime now) noexcept override {
+    keeper_.give_back(key, rule, permits, receipt, now);
+    while (keeper_.step()) {
+    }
+  }
+
+  spillway::testing::FakeDynamoDb dynamodb{};
+  std::vector<transport::HttpRequest> asked{};
+
+ private:
+  detail::LeaseKeeper::Parts parts(std::string secret_key) {
+    dynamodb.before = [this](const transport::HttpRequest& request) {
+      asked.push_back(request);
+      return std::optional<transport::HttpResponse>();
+    };
+    std::vector<std::unique_ptr<transport::CredentialsProvider>> sources;
+    sources.push_back(transport::static_credentials({"AKIDEXAMPLE", "signing-secret"}));
+    detail::LeaseKeeper::Parts made{
+        .secret_key = std::move(secret_key), .threads = false, .steady_ns = [] {
+          return std::chrono::nanoseconds(1'000s).count();
+        }};
+    made.tables.push_back(std::make_unique<detail::DynamoDbTable>(detail::DynamoDbTable::Parts{
+        .table = "limits",
+        .region = "eu-west-1",
+        .endpoint = "https://dynamodb.example",
+        .credentials = std::make_shared<transport::CredentialsChain>(
+            std::move(sources), transport::CredentialsChain::Options{.background = false}),
+        .http = dynamodb.transport(),
+        .now = [] { return transport::SignedService::Time(1'795'262'400s); },
+        .pause = [](std::chrono::milliseconds) {}}));
+    return made;
+  }
+
+  detail::LeaseKeeper keeper_;
+};
+
+TEST_F(RateLimiterTest, ASecretPartOfAKeyNeverReachesTheSharedTableNorTheTelemetryInClear) {
+  constexpr std::string_view canary = "sk-canary-7f3a";
+  const auto items_with = [&](std::string secret_key) {
+    SteppedDynamoDbStore shared(std::move(secret_key));
+    limiter.emplace(
+        test.engine, shared,
+        RateLimiterOptions{
+            .policies = {policy("api", 2, 60s,
+                                {by_tenant, {RateKeySource::header, "X-Api-Key", true}})},
+            .exclude_successful = true});
+    const auto status = [&](std::string_view secret, int answered) {
+      return ask({.headers = {{"X-Tenant-ID", "acme"}, {"X-Api-Key", secret}}, .status = answered})
+          .status;
+    };
+    EXPECT_EQ(status(canary, 401), 401);
+    EXPECT_EQ(status(canary, 200), 200);  // Goes back.
+    EXPECT_EQ(status(canary, 401), 401);
+    EXPECT_EQ(status(canary, 200), 429) << "it is counted in the shared table";
+    EXPECT_EQ(status("another", 200), 200) << "and by the secret";
+    limiter.reset();
+    EXPECT_GE(shared.asked.size(), 2U);
+    for (const transport::HttpRequest& request : shared.asked) {
+      std::string all = request.path + request.query + request.body;
+      for (const auto& field : request.headers) all += field.name + field.value;
+      EXPECT_EQ(all.find(canary), all.npos) << all;
+      EXPECT_NE(all.find("tenant=acme"), all.npos) << "what is no secret is in clear: " << all;
+    }
+    std::vector<std::string> ids;
+    for (const auto& [id, item] : shared.dynamodb.items) ids.push_back(id);
+    return ids;
+  };
+  const std::vector<std::string> hashed = items_with("");
+  const std::vector<std::string> keyed = items_with("a key of the service's own");
+  EXPECT_EQ(hashed.size(), 2U) << "an item for each secret";
+  EXPECT_EQ(keyed.size(), 2U);
+  for (const std::string& id : keyed)
+    EXPECT_EQ(std::count(hashed.begin(), hashed.end(), id), 0)
+        << "whoever reads it cannot guess: " << id;
+  ASSERT_TRUE(test.engine.flush(1s));
+  EXPECT_FALSE(test.http.requests().empty());
+  for (const auto& request : test.http.requests()) {
+    const std::string text = spillway::testing::body_of(request);
+    EXPECT_EQ(text.find(canary), text.npos) << text;
+  }
 }
 
 TEST_F(RateLimiterTest, DecisionsAreMetricsByPolicyAndOutcome) {
