@@ -9,6 +9,7 @@
 #include <support/engine_fixture.hpp>
 #include <support/raw_server.hpp>
 #include <support/temporary_file.hpp>
+#include <support/tls_server.hpp>
 
 #include <spillway/middleware/health/checkers.hpp>
 
@@ -90,6 +91,57 @@ TEST(CheckHttpSilenceTest, AServerThatNeverAnswersFailsByTheTimeOut) {
     return false;
   });
   EXPECT_EQ(run(check_http(server.origin()), 50ms).status, CheckStatus::fail);
+}
+
+// Certificates of a test's own authority, which nothing but AWS_CA_BUNDLE makes known.
+class CheckHttpsTest : public ::testing::Test {
+ protected:
+  using Certificate = testing::Certificate;
+  using TlsServer = testing::TlsServer;
+
+  CheckHttpsTest() { authority.write_pem(bundle); }
+  static CheckResult ask(const TlsServer& server) {
+    return run(check_http(server.origin() + "/health", {.headers = {{"X-Probe", "canary"}}}), 60s);
+  }
+  static void expect_refused(const TlsServer& server, std::string_view words) {
+    const CheckResult result = ask(server);
+    EXPECT_EQ(result.status, CheckStatus::fail);
+    EXPECT_NE(result.output.find(words), std::string::npos)
+        << "\"" << result.output << "\" does not say: " << words;
+    EXPECT_EQ(server.connections(), 1U);
+    EXPECT_EQ(server.received(), "") << "no request left";
+  }
+
+  const testing::TemporaryDirectory directory;
+  const std::string bundle = directory.path("authorities.pem");
+  const Certificate authority{{.subject = "Trusted", .names = "DNS:ca", .is_authority = true}};
+  const testing::ScopedVariable bundle_variable{"AWS_CA_BUNDLE", bundle.c_str()};
+  const testing::ScopedVariable https_proxy{"https_proxy", nullptr};
+  const testing::ScopedVariable https_proxy_upper{"HTTPS_PROXY", nullptr};
+  const testing::ScopedVariable all_proxy{"all_proxy", nullptr};
+  const testing::ScopedVariable all_proxy_upper{"ALL_PROXY", nullptr};
+};
+
+TEST_F(CheckHttpsTest, ACertificateOfATrustedAuthorityForThisHostPasses) {
+  const Certificate good({}, &authority);
+  const TlsServer server(good);
+  const CheckResult result = ask(server);
+  EXPECT_EQ(result.status, CheckStatus::pass) << result.output;
+  EXPECT_TRUE(server.received().starts_with("GET /health HTTP/1.1\r\n")) << server.received();
+  EXPECT_EQ(server.wire().find("canary"), std::string::npos) << "nothing is in clear";
+}
+
+TEST_F(CheckHttpsTest, ACertificateOfAnotherHostFails) {
+  const Certificate other({.subject = "orders.example", .names = "DNS:orders.example"}, &authority);
+  expect_refused(TlsServer(other), "no alternative certificate subject name matches");
+}
+
+TEST_F(CheckHttpsTest, ACertificateOfAnUnknownAuthorityOrOneThatExpiredFails) {
+  const Certificate stranger({.subject = "Stranger", .names = "DNS:ca", .is_authority = true});
+  const Certificate forged({}, &stranger);
+  expect_refused(TlsServer(forged), "unable to get local issuer certificate");
+  const Certificate expired({.begins_s = -7200, .ends_s = -60}, &authority);
+  expect_refused(TlsServer(expired), "certificate has expired");
 }
 
 class CheckDynamoDbTest : public ::testing::Test {
