@@ -451,6 +451,35 @@ TEST_F(ObservabilityTest, SecretsInBodiesAreTakenOutAlsoWhereABodyIsCut) {
             R"({"user":"[redacted]","password":"[redacted]"})");
 }
 
+TEST_F(ObservabilityTest, SecretsInResponseBodiesAreTakenOutTooAndNothingOfThemIsSent) {
+  const std::string body =
+      R"({"order":17,"user":"jane@example.com","password":"hunter2 and more"})";
+  ObservabilityOptions options;
+  Incoming request = incoming();
+  for (const std::size_t bytes_max : {100U, 59U, 55U}) {
+    options.log_body_bytes_max = bytes_max;
+    Observability step(test.engine, routes, options);
+    const Chain one(routes, request_id, step);
+    one.begin(request.view())
+        .finish({.status = 200, .body = body, .content_type = "application/json"});
+  }
+  const testing::Sent all = sent();
+  ASSERT_EQ(all.logs.size(), 3U);
+  for (const Json& log : all.logs) {
+    const std::string logged = log["response_body"].string();
+    EXPECT_TRUE(logged.starts_with(R"({"order":17,"user":")")) << logged;
+    for (const std::string_view secret : {"jane@", "hun"})
+      EXPECT_EQ(logged.find(secret), logged.npos) << logged;
+  }
+  EXPECT_EQ(all.logs[0]["response_body"].string(),
+            R"({"order":17,"user":"[redacted]","password":"[redacted]"})");
+  for (const auto& sent_out : test.http.requests()) {
+    const std::string text = testing::body_of(sent_out);
+    EXPECT_EQ(text.find("hunter2"), text.npos) << text;
+    EXPECT_EQ(text.find("jane@"), text.npos) << text;
+  }
+}
+
 TEST_F(ObservabilityTest, BodiesThatAreNoTextAreNotLoggedAndCharactersAreNotCut) {
   ObservabilityOptions options;
   options.log_body_bytes_max = 4;
