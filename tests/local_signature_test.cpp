@@ -4,7 +4,11 @@
 // published vectors; here each part of a request is changed after signing.
 #include <functional>
 
+#include "local/signature.hpp"
+#include "support/environment.hpp"
 #include "support/local_gateway.hpp"
+#include <spillway/middleware/client/service_client.hpp>
+#include <spillway/transport/memory_transport.hpp>
 #include <spillway/transport/text.hpp>
 
 namespace spillway::local {
@@ -242,6 +246,61 @@ TEST_F(LocalSignatureTest, NamesWhatItDoesNotSpeak) {
   wrong_type.headers.front().value = "application/x-amz-json-1.0";
   sign(wrong_type, Service::logs, now_);
   EXPECT_EQ(code_of(send(wrong_type)), "UnknownOperationException");
+}
+
+// ---- What the service client signs for services behind IAM ----
+
+TEST(ServiceClientSignatureTest, EveryAttemptIsTakenByTheVerifyingSide) {
+  const testing::ScopedVariable id("AWS_ACCESS_KEY_ID", "AKIDLOCAL");
+  const testing::ScopedVariable secret("AWS_SECRET_ACCESS_KEY", "a-secret-canary");
+  const testing::ScopedVariable token("AWS_SESSION_TOKEN", nullptr);
+  std::vector<HttpRequest> asked;
+  middleware::ServiceClientOptions options;
+  options.name = "orders";
+  options.discover = middleware::static_endpoints({{"http://orders.internal:8080"}});
+  options.retry.backoff = std::chrono::milliseconds(1);
+  options.threads = false;
+  options.sigv4_region = "eu-west-1";
+  // The verifying side knows services of its own only; the form is the same for each.
+  options.sigv4_service = to_string(Service::monitoring);
+  options.http = [&] {
+    auto memory = std::make_unique<transport::MemoryTransport>();
+    memory->set_answer([&](const HttpRequest& request) {
+      asked.push_back(request);
+      return transport::MemoryTransport::answered(asked.size() == 1 ? 503 : 200);
+    });
+    return memory;
+  };
+  middleware::ServiceClient client(options);
+  client.refresh();
+  const auto reply = client.call({.method = "PUT",
+                                  .path = "/orders/17",
+                                  .query = "b=2&a=1",
+                                  .headers = {{"Content-Type", "application/json"}},
+                                  .body = "{}"},
+                                 std::chrono::seconds(60));
+  ASSERT_EQ(reply.attempts, 2) << reply.error;
+  const SignatureVerifier verifier({test_credentials()});
+  const auto refusal = [&](const HttpRequest& request) {
+    return verifier.refuse(request, Service::monitoring, Protocol::monitoring,
+                           std::chrono::system_clock::now());
+  };
+  for (const HttpRequest& request : asked) {
+    HttpRequest received = request;
+    // The transport's, from the origin, when it is not there.
+    if (transport::find_header(received.headers, "Host").empty())
+      received.headers.push_back({"Host", "orders.internal:8080"});
+    const Refusal none = refusal(received);
+    EXPECT_FALSE(none) << none->message;
+    for (const auto& change : std::initializer_list<std::function<void(HttpRequest&)>>{
+             [](HttpRequest& r) { r.body = "[]"; }, [](HttpRequest& r) { r.path = "/orders/18"; },
+             [](HttpRequest& r) { r.query = "b=2&a=3"; }, [](HttpRequest& r) { r.method = "POST"; },
+             [](HttpRequest& r) { header(r, "host") = "others.internal:8080"; }}) {
+      HttpRequest changed = received;
+      change(changed);
+      EXPECT_TRUE(refusal(changed)) << "something was changed";
+    }
+  }
 }
 
 }  // namespace
