@@ -16,6 +16,7 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <semaphore>
 #include <string>
 #include <thread>
@@ -98,7 +99,29 @@ void ask_threads(const Options& options) {
   ask_threads(options, "counter_add", 100, [&](int) { ours.counter.add(1); });
   ask_threads(options, "histogram_record", 100,
               [&](int i) { ours.histogram.record(arguments().values[i & 1023]); });
+  ask_threads(options, "gauge_set", 100,
+              [&](int i) { ours.gauge.set(arguments().values[i & 1023]); });
   ask_threads(options, "log_3_fields", 20, [&](int i) { ours.log(i, arguments()); });
+  ask_threads(options, "span_3_annotations", 20, [&](int i) { ours.span(i, arguments()); });
+}
+
+// ---- What does the slowest single call cost? Batches hide it; a single one has the clock's own step. ----
+
+void ask_single_calls(const Options& options) {
+  bench::SpillwaySubject ours;
+  const auto ask = [&](const std::string& name, auto call) {
+    if (!options.wants(name)) return;
+    Samples ns;
+    bench::measure(
+        {.calls = 1, .warm_up = 25'000, .batches = 1000, .bursts = options.times(200)}, call, [] {},
+        ns);
+    print(name, ns, 1);
+  };
+  ask("single_call_counter_add", [&](int) { ours.counter.add(1); });
+  ask("single_call_histogram_record",
+      [&](int i) { ours.histogram.record(arguments().values[i & 1023]); });
+  ask("single_call_log_3_fields", [&](int i) { ours.log(i, arguments()); });
+  ask("single_call_span_3_annotations", [&](int i) { ours.span(i, arguments()); });
 }
 
 // ---- With the number of series? ----
@@ -383,16 +406,16 @@ Sums read_sums(const std::string& file, std::string_view metric) {
   return sums;
 }
 
-/// Two threads call without a pause. Returns whether every record is accounted for, and `check`,
-/// given the calls of both, has nothing to say.
+/// Threads call without a pause. Returns whether every record is accounted for, and `check`, given the
+/// calls of all, has nothing to say.
 template <class Call, class Check>
 bool ask_sustained(const Options& options, const std::string& name, int records_a_call,
                    spillway::SignalStats spillway::Stats::*signal, Call call, Check check,
-                   const std::string& metrics_file = "/dev/null") {
+                   const std::string& metrics_file = "/dev/null", int threads = 2) {
   if (!options.wants(name)) return true;
   bench::SpillwaySubject ours({.metrics_file = metrics_file});
   const milliseconds how_long = options.lasting(milliseconds(10'000));
-  std::array<std::uint64_t, 2> calls{};
+  std::vector<std::uint64_t> calls(static_cast<std::size_t>(threads));
   const auto began = std::chrono::steady_clock::now();
   {
     std::vector<std::jthread> producers;
@@ -410,9 +433,10 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
   const double took =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   const spillway::SignalStats stats = ours.engine.shutdown(std::chrono::seconds(30)).*signal;
-  const std::uint64_t made = (calls[0] + calls[1]) * static_cast<std::uint64_t>(records_a_call);
+  const std::uint64_t all = std::accumulate(calls.begin(), calls.end(), std::uint64_t{0});
+  const std::uint64_t made = all * static_cast<std::uint64_t>(records_a_call);
   const auto report = [&](const std::string& subject, std::uint64_t records) {
-    bench::Row row{"record", name, subject, 2};
+    bench::Row row{"record", name, subject, threads};
     row.per_second = static_cast<double>(records) / took;
     bench::print(row);
   };
@@ -421,7 +445,7 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
   report("taken in by the flusher", stats.recorded - missed);
   report("dropped at the ring, counted", missed);
   report("delivered", stats.delivered);
-  const std::string wrong = check(calls[0] + calls[1]);
+  const std::string wrong = check(all);
   if (stats.recorded == made && stats.residue() == 0 && stats.held() == 0 && wrong.empty()) {
     return true;
   }
@@ -434,7 +458,7 @@ bool ask_sustained(const Options& options, const std::string& name, int records_
 }
 
 /// The sums of the documents that came out, against the calls.
-std::string check_sums(const std::string& file, std::uint64_t calls) {
+std::string check_sums(const std::string& file, std::uint64_t calls, bool with_counter) {
   const Sums counter = read_sums(file, "Requests");
   const Sums histogram = read_sums(file, "Latency");
   double lap = 0;
@@ -443,7 +467,8 @@ std::string check_sums(const std::string& file, std::uint64_t calls) {
   const double sum = count / 1024 * lap;
   // Sums of doubles in another order.
   const bool equal = std::abs(histogram.sum - sum) <= 1e-9 * sum;
-  if (counter.sum == count && histogram.count == count && equal) return {};
+  const double counted = with_counter ? count : 0;
+  if (counter.sum == counted && histogram.count == count && equal) return {};
   char text[200];
   std::snprintf(text, sizeof text,
                 "; counted %.17g, recorded %.17g with the sum %.17g instead of %.17g", counter.sum,
@@ -461,7 +486,7 @@ bool ask_sustained(const Options& options) {
         ours.counter.add(1);
         ours.histogram.record(arguments().values[i & 1023]);
       },
-      [&](std::uint64_t calls) { return check_sums(file, calls); }, file);
+      [&](std::uint64_t calls) { return check_sums(file, calls, true); }, file);
   std::filesystem::remove(file);
   const auto only_counts = [](std::uint64_t) { return std::string(); };
   exact &= ask_sustained(
@@ -469,10 +494,15 @@ bool ask_sustained(const Options& options) {
       [](bench::SpillwaySubject& ours, int i) {
         ours.histogram.sample(arguments().values[i & 1023]);
       },
-      only_counts);
+      [&](std::uint64_t calls) { return check_sums(file, calls, false); }, file);
+  std::filesystem::remove(file);
   exact &= ask_sustained(
       options, "sustained_logs", 1, &spillway::Stats::logs,
       [](bench::SpillwaySubject& ours, int i) { ours.log(i, arguments()); }, only_counts);
+  exact &= ask_sustained(
+      options, "sustained_logs_of_one", 1, &spillway::Stats::logs,
+      [](bench::SpillwaySubject& ours, int i) { ours.log(i, arguments()); }, only_counts,
+      "/dev/null", 1);
   exact &= ask_sustained(
       options, "sustained_spans", 1, &spillway::Stats::spans,
       [](bench::SpillwaySubject& ours, int i) { ours.span(i, arguments()); }, only_counts);
@@ -484,6 +514,7 @@ bool ask_sustained(const Options& options) {
 int main(int argc, char** argv) {
   const Options options(argc, argv);
   ask_threads(options);
+  ask_single_calls(options);
   ask_series(options);
   ask_sizes(options);
   ask_ring(options);
