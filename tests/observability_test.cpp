@@ -456,7 +456,7 @@ TEST_F(ObservabilityTest, SecretsInResponseBodiesAreTakenOutTooAndNothingOfThemI
       R"({"order":17,"user":"jane@example.com","password":"hunter2 and more"})";
   ObservabilityOptions options;
   Incoming request = incoming();
-  for (const std::size_t bytes_max : {100U, 59U, 55U}) {
+  for (const std::size_t bytes_max : {100U, 59U, 55U, 27U}) {
     options.log_body_bytes_max = bytes_max;
     Observability step(test.engine, routes, options);
     const Chain one(routes, request_id, step);
@@ -464,7 +464,7 @@ TEST_F(ObservabilityTest, SecretsInResponseBodiesAreTakenOutTooAndNothingOfThemI
         .finish({.status = 200, .body = body, .content_type = "application/json"});
   }
   const testing::Sent all = sent();
-  ASSERT_EQ(all.logs.size(), 3U);
+  ASSERT_EQ(all.logs.size(), 4U);
   for (const Json& log : all.logs) {
     const std::string logged = log["response_body"].string();
     EXPECT_TRUE(logged.starts_with(R"({"order":17,"user":")")) << logged;
@@ -478,6 +478,35 @@ TEST_F(ObservabilityTest, SecretsInResponseBodiesAreTakenOutTooAndNothingOfThemI
     EXPECT_EQ(text.find("hunter2"), text.npos) << text;
     EXPECT_EQ(text.find("jane@"), text.npos) << text;
   }
+}
+
+TEST_F(ObservabilityTest, AnAddressOrACardThatTheLimitCutsIsLeftOutAsAWhole) {
+  const std::string before = "Card: ";
+  const std::string card = "4111 1111 1111 1111";
+  const std::string between = ", mail: ";
+  const std::string mail = "jane@example.com";
+  const std::string body = before + card + between + mail + ", order: 0123456789";
+  const std::size_t mail_at = before.size() + card.size() + between.size();
+  const auto logged = [&](std::size_t bytes_max) {
+    ObservabilityOptions options;
+    options.log_body_bytes_max = bytes_max;
+    Observability step(test.engine, routes, options);
+    const Chain one(routes, request_id, step);
+    Incoming request = incoming();
+    test.http.forget_requests();
+    one.begin(request.view()).finish({.status = 200, .body = body, .content_type = "text/plain"});
+    return sent().logs.at(0)["response_body"].string();
+  };
+  for (std::size_t of_card = 1; of_card < card.size(); ++of_card) {
+    const std::string text = logged(before.size() + of_card);
+    EXPECT_TRUE(text == before || text == "Card:") << text;
+  }
+  for (std::size_t of_mail = 1; of_mail < mail.size(); ++of_mail) {
+    const std::string text = logged(mail_at + of_mail);
+    EXPECT_EQ(text.find("jane"), text.npos) << text;
+    EXPECT_TRUE(text.ends_with(between)) << text;
+  }
+  EXPECT_TRUE(logged(body.size() - 5).ends_with("order: 01234")) << "neither of the two";
 }
 
 TEST_F(ObservabilityTest, BodiesThatAreNoTextAreNotLoggedAndCharactersAreNotCut) {
