@@ -102,7 +102,7 @@ void ask_threads(const Options& options) {
   ask_threads(options, "gauge_set", 100,
               [&](int i) { ours.gauge.set(arguments().values[i & 1023]); });
   ask_threads(options, "log_3_fields", 20, [&](int i) { ours.log(i, arguments()); });
-  ask_threads(options, "span_3_annotations", 20, [&](int i) { ours.span(i, arguments()); });
+  ask_threads(options, "segment_3_annotations", 20, [&](int i) { ours.span(i, arguments()); });
 }
 
 // ---- What does the slowest single call cost? Batches hide it; a single one has the clock's own step. ----

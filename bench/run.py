@@ -25,6 +25,7 @@ QUESTIONS = {
         "log_3_fields": "What does a log with an int, a double and nine characters cost?",
         "log_3_fields_coarse": "What does it cost with the time of the flusher's last round?",
         "span_3_annotations": "What does a span with three annotations cost, begun and ended?",
+        "segment_3_annotations": "As a segment of its own, on more threads?",
         "span_unsampled": "What does it cost in a trace that is not sampled?",
         "sample_exact": "What does a sample with its time cost?",
         "sample_coarse": "What does it cost with the time of the flusher's last round?",
