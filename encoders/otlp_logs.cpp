@@ -40,13 +40,14 @@ constexpr std::uint64_t number_of(Severity severity) noexcept {
   return static_cast<std::uint64_t>(severity) * 4 + 1;
 }
 
-// Attribute keys of a record must differ.
-std::string unique_key(std::string_view key, const std::vector<std::string>& taken) {
+// Attribute keys of a record must differ, as they are written: what is no UTF-8 is replaced in them.
+OtlpKey unique_key(std::string_view key, const std::vector<OtlpKey>& taken) {
   const bool is_own = std::find(own_keys.begin(), own_keys.end(), key) != own_keys.end();
   const std::string base = is_own ? "field." + std::string(key) : std::string(key);
-  std::string unique = base;
-  for (int n = 2; std::find(taken.begin(), taken.end(), unique) != taken.end(); ++n) {
-    unique = base + "_" + std::to_string(n);
+  OtlpKey unique(base);
+  const auto is_taken = [&](const OtlpKey& other) { return other.bytes() == unique.bytes(); };
+  for (int n = 2; std::any_of(taken.begin(), taken.end(), is_taken); ++n) {
+    unique = OtlpKey(base + "_" + std::to_string(n));
   }
   return unique;
 }
@@ -96,11 +97,8 @@ const OtlpLogEncoder::Template& OtlpLogEncoder::template_of(const SiteInfo& site
     append_attribute(fixed, record_attributes, own_key(4).bytes(), std::uint64_t{site.line});
   }
   made->fixed = fixed.view();
-  std::vector<std::string> keys;
-  for (const SiteField& field : site.fields) {
-    keys.push_back(unique_key(field.key, keys));
-    made->keys.emplace_back(keys.back());
-  }
+  for (const SiteField& field : site.fields)
+    made->keys.push_back(unique_key(field.key, made->keys));
   return *templates_.emplace(at, &site, std::move(made))->second;
 }
 
