@@ -211,8 +211,8 @@ class Flusher {
   CrashRings* const crash_rings_;
   Sequences marked_seals_{};  // of metrics and logs
   SteadyTime next_keeping_{};
-  std::uint64_t kept_drained_ = 0;    // measurements that were drained when they were written down
-  bool keeps_new_points_ = false;     // intervals have ended since
+  std::uint64_t kept_drained_ = 0;  // measurements that were drained when they were written down
+  bool keeps_new_points_ = false;   // intervals have ended since
   bool is_shipping_recovered_ = false;
   SteadyTime next_drops_{};
   DropCounts kept_drops_;  // as they were written down
